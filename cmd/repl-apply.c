@@ -1,0 +1,156 @@
+/*
+ * repl-apply: deltas onto a replica, staged, verified, landed, acknowledged.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "apply.h"
+#include "cli.h"
+#include "sink.h"
+
+struct settings {
+	bool adopt, dry, itemize, no_owner, no_setuid, no_devices;
+	const char *key_file, *max_delete;
+	struct list maps;
+	struct buf key, lines;
+	struct owner_rule *rules;
+	struct apply a;
+};
+
+static void print_item(void *ctx, const char *code, struct span path)
+{
+	struct cli *c = ctx;
+	AUTO_BUF struct buf b = {0};
+
+	esc_name(&b, path);
+	cli_item(c, code, buf_cstr(&b));
+}
+
+static void show_progress(void *ctx, uint64_t bytes, uint64_t total, uint64_t items)
+{
+	cli_progress(ctx, bytes, total, items, "applied");
+}
+
+static void say(void *ctx, const char *text) { cli_say(ctx, 1, "%s", text); }
+
+/* FROM:TO for users, +FROM:TO for groups, or "names". */
+static int parse_maps(struct settings *s, struct err *e)
+{
+	s->rules = xalloc((s->maps.n + 1) * sizeof *s->rules);
+	for (size_t i = 0; i < s->maps.n; i++) {
+		const char *t = s->maps.v[i];
+		char *end;
+		if (!strcmp(t, "names")) {
+			s->a.map_names = true;
+			continue;
+		}
+		struct owner_rule *r = &s->rules[s->a.n_owners];
+		r->is_group = *t == '+';
+		t += r->is_group;
+		unsigned long from = strtoul(t, &end, 10), to;
+		if (end == t || *end != ':' || from > UINT32_MAX)
+			return err_set(e, ERR_USAGE, "--map-owner wants FROM:TO, +FROM:TO or 'names', not '%s'", s->maps.v[i]);
+		t = end + 1;
+		to = strtoul(t, &end, 10);
+		if (end == t || *end || to > UINT32_MAX)
+			return err_set(e, ERR_USAGE, "--map-owner wants FROM:TO, +FROM:TO or 'names', not '%s'", s->maps.v[i]);
+		r->from = (uint32_t)from;
+		r->to = (uint32_t)to;
+		s->a.n_owners++;
+	}
+	s->a.owners = s->rules;
+	return 0;
+}
+
+static int parse_limit(struct settings *s, struct err *e)
+{
+	char *end;
+
+	s->a.max_delete = UINT64_MAX;
+	s->a.max_delete_percent = 100;
+	if (!s->max_delete)
+		return 0;
+	unsigned long long n = strtoull(s->max_delete, &end, 10);
+	if (end == s->max_delete || (*end && strcmp(end, "%")) || *s->max_delete == '-' || (*end && n > 100))
+		return err_set(e, ERR_USAGE, "--max-delete wants a number or a percentage, not '%s'", s->max_delete);
+	if (*end)
+		s->a.max_delete_percent = (unsigned)n;
+	else
+		s->a.max_delete = n;
+	return 0;
+}
+
+static int run(struct cli *c, struct settings *s, struct err *e)
+{
+	struct input in = {0};
+	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
+	struct stream_out ack = {.sink = sink_write, .ctx = &out};
+
+	if (c->n_args != 1)
+		return err_set(e, ERR_USAGE, "one replica directory is wanted");
+	if (parse_maps(s, e) || parse_limit(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
+		return -1;
+	s->a.path = c->args[0];
+	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
+	s->a.dry = s->dry;
+	s->a.policy = (struct attr_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid, .no_devices = s->no_devices};
+	s->a.warn = &c->warn;
+	s->a.item = s->itemize || s->dry ? print_item : NULL;
+	s->a.progress = show_progress;
+	s->a.note = say;
+	s->a.ctx = c;
+	s->a.tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
+	int rc;
+	if (s->adopt) {
+		rc = apply_adopt(&s->a, e);
+	} else {
+		if (cli_not_tty(c, STDIN_FILENO, "read a delta from", e) || input_open(&in, STDIN_FILENO, 0, e))
+			return -1;
+		in.s.key = &s->key;
+		s->a.in = &in;
+		rc = apply_run(&s->a, e);
+		input_close(&in);
+	}
+	/* What was acknowledged before an error is acknowledged. */
+	struct err flush = {0};
+	if (sink_flush(&out, rc ? &flush : e))
+		rc = -1;
+	sink_free(&out);
+	stream_out_free(&ack);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c;
+	struct settings s = {0};
+	struct err e = {0};
+	const struct opt opts[] = {
+		{"dry-run", 'n', OPT_FLAG, &s.dry, NULL, "verify and itemize, change nothing", 0},
+		{"itemize", 'i', OPT_FLAG, &s.itemize, NULL, "a line for each change, on standard error", 0},
+		{"adopt", 0, OPT_FLAG, &s.adopt, NULL, "take a directory with content as it is; reads no delta", 0},
+		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
+		{"map-owner", 0, OPT_LIST, &s.maps, "FROM:TO", "another user; +FROM:TO: group; names: by their names", 0},
+		{"no-owner", 0, OPT_FLAG, &s.no_owner, NULL, "leave owner and group as they come", 0},
+		{"no-setuid", 0, OPT_FLAG, &s.no_setuid, NULL, "no setuid, setgid, capabilities", 0},
+		{"no-devices", 0, OPT_FLAG, &s.no_devices, NULL, "make no device nodes", 0},
+		{"key-file", 0, OPT_STRING, &s.key_file, "FILE", "accept only deltas signed with this key", 0},
+		{"force", 'f', OPT_FLAG, &c.force, NULL, "read from a terminal", 0},
+	};
+
+	cli_start(&c, "repl-apply");
+	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK",
+		"Applies deltas to a replica: whole, verified, or not at all.");
+	if (status)
+		return status;
+	run(&c, &s, &e);
+	cli_stat(&c, "deltas", s.a.n_deltas, "");
+	cli_stat(&c, "created", s.a.n_created, "");
+	cli_stat(&c, "changed", s.a.n_changed, "");
+	cli_stat(&c, "removed", s.a.n_removed, "");
+	cli_stat(&c, "content received", s.a.bytes, "bytes");
+	free(s.rules);
+	buf_free(&s.key);
+	return cli_finish(&c, &e);
+}

@@ -1,0 +1,150 @@
+/*
+ * repl-pack: squeezes a stream for the way, and opens it again.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "codec.h"
+#include "pack.h"
+
+#define LONG_LOG_TEXT "23" /* --long alone: as far as one chunk reaches */
+
+struct settings {
+	bool is_undo, is_adaptive, is_flushing;
+	int64_t level, threads, long_log;
+	uint64_t chunk, rate;
+	const char *key_file;
+	struct buf key;
+};
+
+/* --long may come without a value, as in zstd: then it gets one before the options are read. */
+static char **with_long(int argc, char **argv)
+{
+	static char value[] = "--long=" LONG_LOG_TEXT;
+	size_t n = (size_t)argc;
+	char **v = xalloc((n + 1) * sizeof *v);
+	bool is_over = false;
+
+	for (size_t i = 0; i < n; i++) {
+		is_over = is_over || !strcmp(argv[i], "--");
+		v[i] = !is_over && !strcmp(argv[i], "--long") ? value : argv[i];
+	}
+	return v;
+}
+
+/* A bad value in the environment is no reason to stop a pipeline that runs at night: it is named and left alone. */
+static int64_t level_of_env(struct cli *c)
+{
+	const char *text = cli_env("ZSTD_CLEVEL");
+	char shown[64], *end;
+
+	if (!text)
+		return PACK_LEVEL;
+	long level = strtol(text, &end, 10);
+	if (*end || end == text || level < codec_level_min() || level > codec_level_max()) {
+		cli_say(c, 0, "ZSTD_CLEVEL is '%s', not a level: using %d", esc_cut(shown, sizeof shown, span_cstr(text)),
+			PACK_LEVEL);
+		return PACK_LEVEL;
+	}
+	return level;
+}
+
+static int check_range(const char *name, int64_t v, int64_t least, int64_t most, struct err *e)
+{
+	if (v >= least && v <= most)
+		return 0;
+	return err_set(e, ERR_USAGE, "--%s takes %" PRId64 " to %" PRId64 ", not %" PRId64, name, least, most, v);
+}
+
+static int check(const struct cli *c, const struct settings *s, struct err *e)
+{
+	int64_t chunk = s->chunk > INT64_MAX ? INT64_MAX : (int64_t)s->chunk;
+
+	if (c->n_args)
+		return err_set(e, ERR_USAGE, "no operands are taken: the stream comes on standard input");
+	if (check_range("level", s->level, codec_level_min(), codec_level_max(), e) ||
+		check_range("threads", s->threads, 0, CODEC_THREADS_MAX, e) ||
+		(s->long_log && check_range("long", s->long_log, CODEC_LONG_MIN, CODEC_LONG_MAX, e)) ||
+		(s->chunk && check_range("chunk", chunk, CODEC_CHUNK_MIN, CODEC_CHUNK_MAX, e)))
+		return -1;
+	return 0;
+}
+
+static void show_progress(void *ctx, const struct pack_stats *now)
+{
+	cli_progress(ctx, now->plain, 0, 0, "plain bytes");
+}
+
+static void count(struct cli *c, const struct settings *s, const struct pack_stats *n)
+{
+	cli_stat(c, "plain", n->plain, "bytes");
+	cli_stat(c, "packed", n->packed, "bytes");
+	cli_stat(c, "streams", n->streams, "");
+	if (s->is_undo)
+		return;
+	cli_stat(c, "chunks", n->chunks, "");
+	cli_stat(c, "raw chunks", n->raw_chunks, "");
+}
+
+static int run(struct cli *c, struct settings *s, struct err *e)
+{
+	struct pack_stats n;
+	int out;
+
+	if (check(c, s, e) || cli_not_tty(c, STDIN_FILENO, "read a stream from", e) ||
+		(s->key_file && cli_key(&s->key, s->key_file, e)))
+		return -1;
+	out = cli_output(c, e);
+	if (out < 0 || cli_not_tty(c, out, s->is_undo ? "write a stream to" : "write a packed stream to", e))
+		return -1;
+	const struct pack_settings o = {
+		.level = (int)s->level,
+		.threads = (unsigned)s->threads,
+		.chunk = s->chunk,
+		.long_log = (unsigned)s->long_log,
+		.is_adaptive = s->is_adaptive,
+		.is_flushing = s->is_flushing,
+		.rate = s->rate,
+		.key = &s->key,
+		.tick = show_progress,
+		.ctx = c,
+	};
+	int rc = (s->is_undo ? pack_undo : pack_run)(STDIN_FILENO, out, &o, &n, e);
+	count(c, s, &n);
+	return rc;
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c;
+	struct settings s = {0};
+	struct err e = {0};
+	const struct opt opts[] = {
+		{"unpack", 'd', OPT_FLAG, &s.is_undo, NULL, "packed stream in, plain stream out", 0},
+		{"level", 'l', OPT_NUMBER, &s.level, "N", "from fast (negative) to small (22); 3, or ZSTD_CLEVEL", 0},
+		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that squeeze; 0, the default: all cores", 0},
+		{"long", 0, OPT_NUMBER, &s.long_log, "LOG",
+			"look for repetition at a distance of up to 2^LOG bytes, in chunks of 8M; alone: " LONG_LOG_TEXT, 0},
+		{"adapt", 0, OPT_FLAG, &s.is_adaptive, NULL, "move the level so that the output is never waited for", 0},
+		{"rate", 0, OPT_SIZE, &s.rate, "SIZE", "write no more than so many bytes a second", 0},
+		{"chunk", 0, OPT_SIZE, &s.chunk, "SIZE", "plain bytes in a chunk, 4K to 8M; 1M", 0},
+		{"flush", 0, OPT_FLAG, &s.is_flushing, NULL, "send what there is when a stream ends, as others follow", 0},
+		{"key-file", 0, OPT_STRING, &s.key_file, "FILE",
+			"sign each stream with this key; with -d: accept no other", 0},
+		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},
+		{"force", 0, OPT_FLAG, &c.force, NULL, "overwrite FILE; write to a terminal", 0},
+	};
+
+	cli_start(&c, "repl-pack");
+	s.level = level_of_env(&c);
+	AUTO_FREE char **args = with_long(argc, argv);
+	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "<STREAM >PACKED\n-d <PACKED >STREAM",
+		"Packs a stream for the way. zstd -d opens it, too.");
+	if (status)
+		return status;
+	run(&c, &s, &e);
+	buf_free(&s.key);
+	return cli_finish(&c, &e);
+}

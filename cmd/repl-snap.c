@@ -1,0 +1,230 @@
+/*
+ * repl-snap: opens an image of directories as they are now; with --commit, makes an acknowledged one the base.
+ */
+#include <fcntl.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "filter.h"
+#include "image.h"
+#include "sink.h"
+#include "snap.h"
+#include "source.h"
+
+struct settings {
+	const char *state, *bookmark, *time;
+	uint64_t lock_wait, grain;
+	struct list rules;
+	bool is_digest, is_commit, is_abort, is_list, one_file_system;
+	struct filter filter;
+	struct state s;
+	struct snap snap;
+	struct sink sink;
+	struct stream_out out;
+};
+
+static unsigned seconds(uint64_t ns) { return (unsigned)min_u64(ns / 1000000000, 100000000); }
+
+static int open_output(struct cli *c, struct settings *o, struct err *e)
+{
+	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
+	o->out = (struct stream_out){.sink = sink_write, .ctx = &o->sink};
+	return o->sink.fd < 0 ? -1 : cli_not_tty(c, o->sink.fd, "write an image to", e);
+}
+
+static int rules_of_file(struct settings *o, const char *path, struct err *e)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	AUTO_BUF struct buf text = {0};
+	ssize_t n = fd < 0 ? -1 : 1;
+
+	while (n > 0) {
+		buf_reserve(&text, 65536);
+		n = read(fd, text.p + text.len, 65536);
+		text.len += n > 0 ? (size_t)n : 0;
+	}
+	if (n < 0)
+		return err_sys(e, "cannot read '%s'", path);
+	return filter_parse(&o->filter, span_of(text.p, text.len), path, e);
+}
+
+static int take_rules(struct settings *o, struct err *e)
+{
+	for (size_t i = 0; i < o->rules.n; i++) {
+		char tag = o->rules.tags[i];
+		if (tag != 'f')
+			filter_add(&o->filter, tag == 'i', span_cstr(o->rules.v[i]));
+		else if (rules_of_file(o, o->rules.v[i], e))
+			return -1;
+	}
+	return 0;
+}
+
+static int set_time(struct settings *o, struct err *e)
+{
+	const char *epoch = cli_env("SOURCE_DATE_EPOCH");
+	AUTO_BUF struct buf at = {0};
+
+	if (o->time && !snap_time(o->time, &o->snap.time_ns))
+		return err_set(e, ERR_USAGE, "'%s' is no time: 2026-01-31T12:00:00Z or @SECONDS", o->time);
+	buf_fmt(&at, "@%s", epoch ? epoch : "");
+	if (!o->time && epoch && !snap_time(buf_cstr(&at), &o->snap.time_ns))
+		return err_set(e, ERR_USAGE, "SOURCE_DATE_EPOCH holds no number of seconds");
+	o->snap.has_time = o->time || epoch;
+	return 0;
+}
+
+static int digest_trees(struct cli *c, struct settings *o, struct err *e)
+{
+	const char *tmpdir = cli_env("TMPDIR");
+	struct image_head *h = &o->snap.head;
+	struct walk_root *roots = NULL;
+	struct catalog *cat = NULL;
+	struct diff d = {.filter = &o->filter, .tmpdir = tmpdir ? tmpdir : "/tmp", .grain = (uint32_t)o->grain,
+		.one_file_system = o->one_file_system, .prune_dev = o->s.dev, .prune_ino = o->s.ino, .warn = &c->warn};
+
+	if (snap_members(&o->snap, c->args, (size_t)c->n_args, e) || snap_open_image(&o->snap, e))
+		return -1;
+	d.stamps = h->stamps;
+	int rc = image_head_open_roots(h, &roots, e) || source_scratch(&cat, d.tmpdir, NULL, e) ||
+		source_digest(cat, roots, h->n_members, &d, e) || snap_write_image(cat, h, &o->out, e);
+	catalog_close(&cat);
+	image_head_close_roots(&roots, h->n_members);
+	return rc ? -1 : 0;
+}
+
+static int whole_image(struct cli *c, struct settings *o, struct err *e)
+{
+	int got = 0;
+
+	if (o->grain && !digest_is_grain(o->grain))
+		return err_set(e, ERR_USAGE, "a block size is 4K, 16K, 64K, 256K or 1M");
+	if (o->state && state_open(&o->s, o->state, false, e))
+		return -1;
+	if (open_output(c, o, e))
+		return -1;
+	if (c->n_args == 1)
+		got = snap_replica_image(c->args[0], &o->out, e);
+	if (!got)
+		got = digest_trees(c, o, e);
+	return got < 0 ? -1 : sink_flush(&o->sink, e);
+}
+
+static int open_image(struct cli *c, struct settings *o, struct err *e)
+{
+	if (open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
+		return -1;
+	if (o->state && state_open(&o->s, o->state, true, e))
+		return -1;
+	o->snap.state = o->state ? &o->s : NULL;
+	o->snap.lock_wait = seconds(o->lock_wait);
+	if (snap_open_image(&o->snap, e) || image_head_put(&o->snap.head, &o->out, KIND_IMAGE, e) ||
+			stream_finish(&o->out, e) || sink_flush(&o->sink, e))
+		return -1;
+	if (o->state)
+		cli_say(c, 1, "opened image %" PRIu64, o->snap.head.stamps.seq);
+	return 0;
+}
+
+static int commit(struct cli *c, struct settings *o, struct err *e)
+{
+	struct snap_acks acks;
+
+	struct pollfd first = {.fd = STDIN_FILENO, .events = POLLIN};
+
+	/* The answer first: on a first run the state comes into being while we wait for it. */
+	if (cli_not_tty(c, STDIN_FILENO, "read an acknowledgement from", e))
+		return -1;
+	while (poll(&first, 1, -1) < 0 && errno == EINTR)
+		;
+	if (state_open(&o->s, o->state, false, e))
+		return -1;
+	int rc = snap_commit(&o->s, STDIN_FILENO, seconds(o->lock_wait), &c->warn, &acks, e);
+	cli_stat(c, "committed", acks.committed, "");
+	cli_stat(c, "already", acks.already, "");
+	if (acks.held)
+		cli_say(c, 0, "the replica holds %" PRIu64 " images back: the base stays", acks.held);
+	return rc;
+}
+
+static int list(struct cli *c, struct settings *o, struct err *e)
+{
+	AUTO_BUF struct buf text = {0};
+
+	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
+	if (o->sink.fd < 0 || snap_list(&o->s, c->json, &text, e))
+		return -1;
+	struct span v = span_of(text.p, text.len);
+	return sink_write(&o->sink, &v, 1, e) || sink_flush(&o->sink, e) ? -1 : 0;
+}
+
+static int run(struct cli *c, struct settings *o, struct err *e)
+{
+	int n_modes = o->is_digest + o->is_commit + o->is_abort + o->is_list;
+
+	if (n_modes > 1)
+		return err_set(e, ERR_USAGE, "one of --digest, --commit, --abort and --list at a time");
+	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
+		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
+			"for an image that is sent, give them to repl-diff");
+	if (take_rules(o, e) || set_time(o, e))
+		return -1;
+	if (o->is_digest)
+		return whole_image(c, o, e);
+	o->state = o->state ? o->state : cli_env("REPL_STATE");
+	if (!n_modes)
+		return open_image(c, o, e);
+	if (c->n_args)
+		return err_set(e, ERR_USAGE, "--commit, --abort and --list take no ROOT");
+	if (!o->state)
+		return err_set(e, ERR_USAGE, "which state directory? give -s STATE");
+	if (o->is_commit)
+		return commit(c, o, e);
+	if (state_open(&o->s, o->state, false, e))
+		return -1;
+	if (o->is_list)
+		return list(c, o, e);
+	return state_lock(&o->s, seconds(o->lock_wait), e) ? -1 : state_abort(&o->s, e);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli c;
+	struct settings o = {.s = {.fd = -1, .lock_fd = -1}};
+	struct err e = {0};
+	const struct opt opts[] = {
+		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
+		{"digest", 0, OPT_FLAG, &o.is_digest, NULL, "write the whole image of a directory or a replica", 0},
+		{"commit", 0, OPT_FLAG, &o.is_commit, NULL, "read the replica's answer: what it has is the new base", 0},
+		{"abort", 0, OPT_FLAG, &o.is_abort, NULL, "forget the image under way", 0},
+		{"list", 0, OPT_FLAG, &o.is_list, NULL, "show the base and what is under way", 0},
+		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON object", 0},
+		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
+		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
+		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end", 0},
+		{"one-file-system", 0, OPT_FLAG, &o.one_file_system, NULL, "with --digest: do not enter other filesystems", 0},
+		{"include", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: take what matches, against a later --exclude", 'i'},
+		{"exclude", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: leave out what matches", 'e'},
+		{"exclude-from", 0, OPT_LIST, &o.rules, "FILE", "with --digest: patterns from a file, one a line", 'f'},
+		{"block-size", 0, OPT_SIZE, &o.grain, "SIZE", "with --digest: of the blocks that get a digest; by file size", 0},
+		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},
+		{"force", 0, OPT_FLAG, &c.force, NULL, "overwrite FILE; use a terminal", 0},
+	};
+
+	cli_start(&c, "repl-snap");
+	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0],
+		"[-s DIR] [NAME=]ROOT... >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --abort|--list",
+		"Opens an image of directories as they are now.");
+	if (status)
+		return status;
+	run(&c, &o, &e);
+	state_close(&o.s);
+	snap_free(&o.snap);
+	filter_free(&o.filter);
+	stream_out_free(&o.out);
+	sink_free(&o.sink);
+	return cli_finish(&c, &e);
+}

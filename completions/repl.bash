@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# Completions for bash, for all programs of repl(7). Needs nothing of the bash-completion package.
+
+_repl() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} opts
+	local common='-q --quiet -v --verbose --progress --no-progress --stats --help --usage --version'
+
+	# An option and its value, joined by '=', are three words to readline.
+	if [[ $cur == '=' ]]; then
+		cur=
+	elif [[ $prev == '=' ]]; then
+		prev=${COMP_WORDS[COMP_CWORD - 2]}
+	fi
+	COMPREPLY=()
+	case $prev in
+	-o | --output | --key-file | --exclude-from | --image)
+		compopt -o filenames
+		COMPREPLY=($(compgen -f -- "$cur"))
+		return
+		;;
+	-s | --state)
+		compopt -o filenames
+		COMPREPLY=($(compgen -d -- "$cur"))
+		return
+		;;
+	--block-size)
+		COMPREPLY=($(compgen -W '4K 16K 64K 256K 1M' -- "$cur"))
+		return
+		;;
+	--map-owner)
+		COMPREPLY=($(compgen -W 'names' -- "$cur"))
+		return
+		;;
+	-T | --threads | -l | --level | --rate | --chunk | --max-delete | --include | --exclude | --bookmark | --time | \
+		--lock-wait)
+		return
+		;;
+	esac
+
+	case ${COMP_WORDS[0]##*/} in
+	repl-snap)
+		opts='-s --state --digest --commit --abort --list --json --bookmark --time --lock-wait --one-file-system
+			--include --exclude --exclude-from --block-size -o --output --force'
+		;;
+	repl-track) opts='-s --state -T --threads -o --output --force' ;;
+	repl-diff)
+		opts='-s --state --image --block-size --checksum --no-copies --ship-unsettled --include --exclude
+			--exclude-from -x --one-file-system -T --threads --time --key-file --exit-code --lock-wait
+			-o --output -f --force'
+		;;
+	repl-pack)
+		opts='-d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --key-file
+			-o --output --force'
+		;;
+	repl-apply)
+		opts='-n --dry-run -i --itemize --adopt --max-delete --map-owner --no-owner --no-setuid --no-devices
+			--key-file -f --force'
+		;;
+	repl-show) opts='-n --header --json --key-file' ;;
+	esac
+	if [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "$opts $common" -- "$cur"))
+		return
+	fi
+	case ${COMP_WORDS[0]##*/} in
+	repl-snap | repl-apply)
+		compopt -o filenames
+		COMPREPLY=($(compgen -d -- "$cur"))
+		;;
+	repl-diff | repl-show)
+		compopt -o filenames
+		COMPREPLY=($(compgen -f -- "$cur"))
+		;;
+	esac
+}
+
+complete -F _repl repl-snap repl-track repl-diff repl-pack repl-apply repl-show

@@ -1,0 +1,79 @@
+# Completions for fish, for all programs of repl(7).
+
+for p in repl-snap repl-track repl-diff repl-pack repl-apply repl-show
+    complete -c $p -s q -l quiet -d 'Print errors only'
+    complete -c $p -s v -l verbose -d 'Say more'
+    complete -c $p -l progress -d 'Show progress'
+    complete -c $p -l no-progress -d 'Show none'
+    complete -c $p -l stats -d 'Print counts at the end'
+    complete -c $p -l help -d 'Print a summary of the options'
+    complete -c $p -l usage -d 'Print a shorter one'
+    complete -c $p -l version -d 'Print the version'
+end
+for p in repl-snap repl-track repl-diff
+    complete -c $p -s s -l state -x -a '(__fish_complete_directories)' -d 'State directory'
+end
+for p in repl-snap repl-track repl-diff repl-pack
+    complete -c $p -s o -l output -r -F -d 'Write to a file'
+end
+for p in repl-snap repl-track repl-pack
+    complete -c $p -l force -d 'Overwrite; use a terminal'
+end
+for p in repl-diff repl-apply
+    complete -c $p -s f -l force -d 'Overwrite; use a terminal'
+end
+for p in repl-track repl-diff repl-pack
+    complete -c $p -s T -l threads -x -d 'Number of threads'
+end
+for p in repl-diff repl-pack repl-apply repl-show
+    complete -c $p -l key-file -r -F -d 'Sign with this key, or accept no other'
+end
+for p in repl-snap repl-diff
+    complete -c $p -l block-size -x -a '4K 16K 64K 256K 1M' -d 'Size of the blocks that get a digest'
+    complete -c $p -l include -x -d 'Take what matches'
+    complete -c $p -l exclude -x -d 'Leave out what matches'
+    complete -c $p -l exclude-from -r -F -d 'Patterns from a file'
+    complete -c $p -l time -x -d 'Stamp the image with this time'
+    complete -c $p -l lock-wait -x -d 'Seconds to wait for the lock'
+end
+for p in repl-snap repl-show
+    complete -c $p -l json -d 'JSON'
+end
+
+complete -c repl-snap -f -a '(__fish_complete_directories)'
+complete -c repl-snap -l digest -d 'Write the whole image'
+complete -c repl-snap -l commit -d 'Read the answer of the replica'
+complete -c repl-snap -l abort -d 'Forget the image under way'
+complete -c repl-snap -l list -d 'Show the base and what is under way'
+complete -c repl-snap -l bookmark -x -d 'Give the image a name'
+complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
+
+complete -c repl-track -f
+
+complete -c repl-diff -l image -r -F -d 'Also write the target as an image file'
+complete -c repl-diff -l checksum -d 'Compare content even where size and times are the same'
+complete -c repl-diff -l no-copies -d 'Do not look for content that moved'
+complete -c repl-diff -l ship-unsettled -d 'Send files that will not hold still'
+complete -c repl-diff -s x -l one-file-system -d 'Do not cross into other filesystems'
+complete -c repl-diff -l exit-code -d 'Exit with 10 when there are differences'
+
+complete -c repl-pack -f
+complete -c repl-pack -s d -l unpack -d 'Packed stream in, plain stream out'
+complete -c repl-pack -s l -l level -x -d 'From fast (negative) to small (22)'
+complete -c repl-pack -l long -d 'Look for repetition far away'
+complete -c repl-pack -l adapt -d 'Move the level with the line'
+complete -c repl-pack -l rate -x -d 'Bytes a second'
+complete -c repl-pack -l chunk -x -d 'Plain bytes in a chunk'
+complete -c repl-pack -l flush -d 'Send what there is when a stream ends'
+
+complete -c repl-apply -f -a '(__fish_complete_directories)'
+complete -c repl-apply -s n -l dry-run -d 'Verify and itemize, change nothing'
+complete -c repl-apply -s i -l itemize -d 'A line for each change'
+complete -c repl-apply -l adopt -d 'Take a directory with content as it is'
+complete -c repl-apply -l max-delete -x -d 'Refuse a delta that removes more'
+complete -c repl-apply -l map-owner -x -a names -d 'FROM:TO, +FROM:TO or names'
+complete -c repl-apply -l no-owner -d 'Leave owner and group as they come'
+complete -c repl-apply -l no-setuid -d 'No setuid, setgid, capabilities'
+complete -c repl-apply -l no-devices -d 'Make no device nodes'
+
+complete -c repl-show -s n -l header -d 'What the stream is about, and no further'

@@ -1,0 +1,574 @@
+#include "apply.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "diff.h"
+#include "image.h"
+#include "sink.h"
+#include "stage.h"
+
+#define MAX_LOSSES 32
+
+struct loss {
+	char kind[32];
+	uint64_t count;
+	char example[512];
+};
+
+struct job {
+	struct apply *a;
+	struct replica r;
+	struct warn warn;
+	struct loss losses[MAX_LOSSES];
+	size_t n_losses;
+	/* the delta under way */
+	bool skip;               /* not for this base: read to its end to learn whether it was applied before */
+	bool has_delta, has_end, has_root;
+	struct digest base, current, want;
+	struct r_image stamps;
+	uint64_t seq;
+	uint8_t instance[16];
+	int64_t time_ns;
+	uint64_t *refs, n_refs, cap_refs; /* number in the stream -> base object, or 0 for a new one */
+	uint64_t cur;            /* base object that is current; 0: a new one */
+	bool cur_is_file, cur_has_meta;
+	uint32_t cur_attr;
+	uint64_t n_content, announced;
+	struct stage stage;
+	struct sink sink;
+	struct stream_out plan;
+	int plan_fd;
+	struct catalog *next;    /* adopting: what the scan fills */
+};
+
+/* ---- losses ---- */
+
+static void count_loss(void *ctx, const char *kind, const char *text)
+{
+	struct job *j = ctx;
+	size_t i = 0;
+
+	while (i < j->n_losses && strcmp(j->losses[i].kind, kind))
+		i++;
+	if (i == j->n_losses && i < MAX_LOSSES) {
+		snprintf(j->losses[i].kind, sizeof j->losses[i].kind, "%s", kind);
+		snprintf(j->losses[i].example, sizeof j->losses[i].example, "%s", text);
+		j->n_losses++;
+	}
+	if (i < j->n_losses)
+		j->losses[i].count++;
+	if (j->a->warn && j->a->warn->say)
+		j->a->warn->say(j->a->warn->ctx, kind, text);
+}
+
+static int acknowledge(struct job *j, uint8_t action, const struct digest *id, uint64_t created, uint64_t changed,
+	uint64_t removed, uint64_t bytes, struct err *e)
+{
+	struct stream_out *o = j->a->ack;
+	struct record r = {.type = REC_ACK};
+
+	if (j->a->dry || !o) {
+		j->n_losses = 0;
+		return 0;
+	}
+	r.u.ack = (struct r_ack){.id = *id, .base = j->base, .time_ns = j->time_ns, .seq = j->seq, .action = action,
+		.created = created, .changed = changed, .removed = removed, .bytes = bytes};
+	memcpy(r.u.ack.instance, j->instance, 16);
+	if (stream_begin(o, KIND_ACK, e) || stream_put(o, &r, e))
+		return -1;
+	for (size_t i = 0; i < j->n_losses; i++) {
+		r = (struct record){.type = REC_LOSS};
+		r.u.loss = (struct r_loss){span_cstr(j->losses[i].kind), j->losses[i].count, span_cstr(j->losses[i].example)};
+		if (stream_put(o, &r, e))
+			return -1;
+	}
+	j->n_losses = 0;
+	return stream_finish(o, e);
+}
+
+static void say(struct job *j, const char *text)
+{
+	if (j->a->note)
+		j->a->note(j->a->ctx, text);
+}
+
+/* ---- receiving one delta ---- */
+
+static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
+{
+	if (ref == REF_NONE || (ref < j->n_refs && j->refs[ref] == no))
+		return 0;
+	if (ref != j->n_refs)
+		return err_set(e, ERR_STREAM, "object number %llu is out of order", (unsigned long long)ref);
+	if (j->n_refs == j->cap_refs) {
+		j->cap_refs *= 2;
+		j->refs = xrealloc(j->refs, j->cap_refs * sizeof *j->refs);
+	}
+	j->refs[j->n_refs++] = no;
+	return 0;
+}
+
+static int base_of(const struct job *j, uint64_t ref, uint64_t *no, struct err *e)
+{
+	if (ref >= j->n_refs || !ref)
+		return err_set(e, ERR_STREAM, "object number %llu was never given", (unsigned long long)ref);
+	*no = j->refs[ref];
+	return 0;
+}
+
+static int keep_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
+{
+	struct job *j = ctx;
+	struct record r = {.type = REC_DIGESTS, .u.digests = {first, span_of(rows, n * DIGESTS_ROW)}};
+
+	return stream_put(&j->plan, &r, e);
+}
+
+/* Answers with the image that is here: when an earlier answer got lost, this one makes up for it. */
+static void tell_current(struct job *j)
+{
+	AUTO_BUF struct buf store = {0};
+	struct r_image now;
+	struct err ignored = {0};
+
+	if (digest_is_zero(&j->current) || image_stamps(j->r.cat, &now, &store, &ignored) != 1)
+		return;
+	j->seq = now.seq;
+	j->time_ns = now.time_ns;
+	memcpy(j->instance, now.instance, 16);
+	j->base = j->current;
+	acknowledge(j, ACK_ALREADY, &j->current, 0, 0, 0, 0, &ignored);
+}
+
+static int mismatch(struct job *j, struct err *e)
+{
+	char want[65], have[65];
+	bool is_full = digest_is_zero(&j->base);
+
+	hex(want, j->base.b, 8);
+	hex(have, j->current.b, 8);
+	tell_current(j);
+	if (digest_is_zero(&j->current))
+		return err_set(e, ERR_MISMATCH, "the delta starts from image %s, the replica '%s' is empty: send everything", want,
+			j->a->path);
+	return err_set(e, ERR_MISMATCH, "the delta starts from %s%s, the replica '%s' holds image %s: a state that made that "
+		"one goes on from there in its next run, others use repl-snap --digest", is_full ? "nothing" : "image ",
+		is_full ? "" : want, j->a->path, have);
+}
+
+static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
+{
+	if (j->has_delta)
+		return err_set(e, ERR_STREAM, "a second DELTA record in one stream");
+	j->has_delta = true;
+	j->base = d->base;
+	j->announced = d->bytes;
+	j->skip = !digest_eq(&d->base, &j->current);
+	/* Known to be another image of the same source: no need to read on. */
+	struct r_image now;
+	AUTO_BUF struct buf store = {0};
+	if (j->skip && !is_zero(j->instance, 16)) {
+		int got = digest_is_zero(&j->current) ? 0 : image_stamps(j->r.cat, &now, &store, e);
+		if (got < 0)
+			return -1;
+		if (!got || memcmp(now.instance, j->instance, 16) || now.seq != j->seq)
+			return mismatch(j, e);
+	}
+	return 0;
+}
+
+static int take_content(struct job *j, const struct record *rec, struct err *e)
+{
+	struct object old = {0};
+	uint64_t src = 0;
+	int rc = -1;
+
+	switch ((enum rec_type)rec->type) {
+	case REC_CONTENT:
+		if (!j->cur_is_file)
+			return err_set(e, ERR_STREAM, "content for what is not a file");
+		j->n_content++;
+		if (j->a->dry)
+			return 0;
+		if (j->cur && catalog_get(j->r.cat, j->cur, &old, e) != 1)
+			return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+		j->stage.attr = j->cur_has_meta ? j->cur_attr : old.meta.attr;
+		rc = stage_begin(&j->stage, j->n_content, &rec->u.content, j->cur ? &old : NULL, e);
+		object_free(&old);
+		return rc;
+	case REC_DATA:
+		j->a->bytes += rec->u.data.bytes.len;
+		if (j->a->progress)
+			j->a->progress(j->a->ctx, j->a->bytes, j->announced, j->n_content);
+		if (j->a->dry) {
+			struct digest d;
+			digest_bytes(&d, rec->u.data.bytes.p, rec->u.data.bytes.len);
+			return digest_eq(&d, &rec->u.data.digest) ? 0 :
+				err_set(e, ERR_STREAM, "content does not match its digest");
+		}
+		return stage_data(&j->stage, &rec->u.data, e);
+	case REC_COPY:
+		if (base_of(j, rec->u.copy.ref, &src, e))
+			return -1;
+		if (!src)
+			return err_set(e, ERR_STREAM, "a copy from what is not in the base");
+		return j->a->dry ? 0 : stage_copy(&j->stage, &rec->u.copy, src, e);
+	case REC_HOLE:
+		return j->a->dry ? 0 : stage_hole(&j->stage, &rec->u.hole, e);
+	default:
+		return j->a->dry ? 0 : stage_seal(&j->stage, &rec->u.seal, e);
+	}
+}
+
+static int find_base(struct job *j, const struct r_base *b, struct err *e)
+{
+	uint64_t dir = 0, no = 0;
+	uint8_t type = 0;
+	char text[300];
+
+	if (base_of(j, b->parent, &dir, e))
+		return -1;
+	int got = dir ? catalog_lookup(j->r.cat, dir, b->name, &no, &type, e) : 0;
+	if (got < 0)
+		return -1;
+	if (!got)
+		return err_set(e, ERR_MISMATCH, "the base has no '%s' where the delta changes it",
+			esc_cut(text, sizeof text, b->name));
+	j->cur = no;
+	j->cur_is_file = type == OBJ_FILE && !(b->flags & BASE_DETACH);
+	return set_ref(j, b->ref, no, e);
+}
+
+static int find_object(struct job *j, uint64_t ref, struct err *e)
+{
+	struct object o = {0};
+	uint64_t no = 0;
+
+	if (base_of(j, ref, &no, e))
+		return -1;
+	j->cur = no;
+	j->cur_is_file = !no; /* a new one: the loader knows its type and will say so */
+	if (no) {
+		int got = catalog_get(j->r.cat, no, &o, e);
+		j->cur_is_file = got == 1 && o.type == OBJ_FILE;
+		object_free(&o);
+		return got < 0 ? -1 : 0;
+	}
+	return 0;
+}
+
+/* One record, checked against the base as far as it can be before the whole is there. */
+static int take(struct job *j, const struct record *rec, struct err *e)
+{
+	uint64_t unused;
+
+	if (rec->type == REC_META)
+		j->cur_attr = rec->u.meta.attr;
+	if (rec->type == REC_META || rec->type == REC_BASE || rec->type == REC_CREATE || rec->type == REC_OBJECT)
+		j->cur_has_meta = rec->type == REC_META;
+	if (j->has_end)
+		return err_set(e, ERR_STREAM, "a '%s' record after the end", rec_row(rec->type)->name);
+	if (!j->has_delta && rec->type >= REC_OWNER && rec->type < REC_BEAT)
+		return err_set(e, ERR_STREAM, "a '%s' record before DELTA", rec_row(rec->type)->name);
+	switch ((enum rec_type)rec->type) {
+	case REC_MEMBER:
+	case REC_IMAGE:
+		if (j->has_delta)
+			return err_set(e, ERR_STREAM, "a '%s' record after DELTA", rec_row(rec->type)->name);
+		if (rec->type == REC_MEMBER)
+			break;
+		j->time_ns = rec->u.image.time_ns;
+		j->seq = rec->u.image.seq;
+		memcpy(j->instance, rec->u.image.instance, 16);
+		break;
+	case REC_DELTA:
+		if (begin_delta(j, &rec->u.delta, e))
+			return -1;
+		break;
+	case REC_END:
+		j->want = rec->u.end.id;
+		j->has_end = true;
+		break;
+	case REC_BASE:
+		if (!j->skip && find_base(j, &rec->u.base, e))
+			return -1;
+		break;
+	case REC_CREATE:
+		j->cur = 0;
+		j->cur_is_file = rec->u.create.type == OBJ_FILE;
+		if (!j->skip && rec->u.create.ref == REF_ROOT) {
+			if (j->has_root || !digest_is_zero(&j->base))
+				return err_set(e, ERR_STREAM, "a second root");
+			j->has_root = true;
+		} else if (!j->skip && (base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
+			return -1;
+		}
+		break;
+	case REC_OBJECT:
+		if (rec->u.object.ref >> 63)
+			return err_set(e, ERR_STREAM, "an object number that only a plan may use");
+		if (!j->skip && find_object(j, rec->u.object.ref, e))
+			return -1;
+		break;
+	case REC_CONTENT:
+	case REC_DATA:
+	case REC_COPY:
+	case REC_HOLE:
+	case REC_SEAL:
+		if (!j->skip && take_content(j, rec, e))
+			return -1;
+		break;
+	case REC_DIGESTS:
+	case REC_HINT: /* of another machine: ours are made when the object is placed */
+		return 0;
+	default:
+		break;
+	}
+	if (j->skip || rec->type == REC_DATA || rec->type == REC_COPY || rec->type == REC_HOLE)
+		return 0;
+	return stream_put(&j->plan, rec, e);
+}
+
+static int begin_stream(struct job *j, struct err *e)
+{
+	struct apply *a = j->a;
+
+	if (a->in->s.kind != KIND_DELTA)
+		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', repl-apply reads deltas: %s",
+			kind_name(a->in->s.kind), a->in->s.kind == KIND_ACK ? "an acknowledgement goes to repl-snap --commit" :
+			"repl-diff is missing before this stage");
+	j->has_delta = j->has_end = j->skip = j->has_root = false;
+	j->n_content = j->announced = 0;
+	j->time_ns = 0;
+	j->seq = 0;
+	memset(j->instance, 0, 16);
+	j->cur = 0;
+	j->cur_is_file = false;
+	j->n_refs = 2;
+	if (!j->refs) {
+		j->cap_refs = 64;
+		j->refs = xalloc(j->cap_refs * sizeof *j->refs);
+	}
+	j->refs[REF_ROOT] = j->r.cat && !catalog_is_empty(j->r.cat) ? CATALOG_ROOT : 0;
+	memset(&j->current, 0, sizeof j->current);
+	if (j->r.cat && catalog_id(j->r.cat, &j->current, e))
+		return -1;
+	if (a->dry) {
+		j->plan_fd = open(a->tmpdir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	} else {
+		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	}
+	if (j->plan_fd < 0)
+		return err_sys(e, "cannot write a plan in '%s'", a->dry ? a->tmpdir : a->path);
+	j->sink = (struct sink){.fd = j->plan_fd, .name = "the plan"};
+	j->plan = (struct stream_out){.sink = sink_write, .ctx = &j->sink};
+	return stream_begin(&j->plan, KIND_DELTA, e);
+}
+
+static int finish_delta(struct job *j, struct err *e)
+{
+	struct apply *a = j->a;
+	char text[200], id[65];
+
+	if (!j->has_delta || !j->has_end)
+		return err_set(e, ERR_STREAM, "a delta without DELTA or END record");
+	hex(id, j->want.b, 8);
+	if (j->skip) {
+		if (!digest_eq(&j->want, &j->current))
+			return mismatch(j, e);
+		snprintf(text, sizeof text, "image %s is here already", id);
+		say(j, text);
+		return acknowledge(j, ACK_ALREADY, &j->want, 0, 0, 0, 0, e);
+	}
+	if (stream_finish(&j->plan, e) || sink_flush(&j->sink, e))
+		return -1;
+	struct land l = {.r = &j->r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners,
+		.map_names = a->map_names, .warn = &j->warn, .item = a->item, .ctx = a->ctx, .dry = a->dry, .max_delete = a->max_delete,
+		.max_delete_percent = a->max_delete_percent};
+	l.policy.warn = &j->warn;
+	int rc;
+	if (a->dry) {
+		struct catalog *c = NULL;
+		AUTO_BUF struct buf path = {0};
+		/* A name nobody else has: of this process and this delta. */
+		buf_fmt(&path, "%s/repl-apply-%ld-%llu", a->tmpdir, (long)getpid(), (unsigned long long)a->n_deltas);
+		const char *p = buf_cstr(&path);
+		rc = j->r.cat ? catalog_copy(j->r.cat, p, e) : 0;
+		if (!rc)
+			rc = catalog_open(&c, p, CATALOG_PRIVATE, e);
+		unlink(p);
+		if (!rc) {
+			if (!j->r.cat)
+				j->r.cat = c;
+			l.r = &j->r;
+			rc = land_dry(&l, j->plan_fd, c, &j->want, e);
+			if (j->r.cat == c)
+				j->r.cat = NULL;
+		}
+		catalog_close(&c);
+	} else {
+		rc = land_run(&l, &j->want, e);
+	}
+	if (rc)
+		return -1;
+	a->n_deltas++;
+	a->n_created += l.n_created;
+	a->n_changed += l.n_changed;
+	a->n_removed += l.n_removed;
+	snprintf(text, sizeof text, "image %s %s", id, a->dry ? "would be the new one" : "is in place");
+	say(j, text);
+	return acknowledge(j, ACK_APPLIED, &j->want, l.n_created, l.n_changed, l.n_removed, a->bytes, e);
+}
+
+static void job_free(struct job *j)
+{
+	stage_free(&j->stage);
+	sink_free(&j->sink);
+	stream_out_free(&j->plan);
+	close_fd(&j->plan_fd);
+	free(j->refs);
+	replica_close(&j->r);
+}
+
+static int open_replica(struct job *j, struct err *e)
+{
+	struct apply *a = j->a;
+	struct land l = {.r = &j->r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners,
+		.map_names = a->map_names, .warn = &j->warn};
+	bool finished;
+
+	l.policy.warn = &j->warn;
+	if (a->dry) {
+		struct err why = {0};
+		if (replica_open(&j->r, a->path, REPLICA_READ, &why)) {
+			if (why.sys && why.sys != ENOENT) {
+				*e = why;
+				return -1;
+			}
+			return 0; /* it would be made */
+		}
+		if (replica_has(&j->r, "commit"))
+			return err_set(e, ERR_BUSY, "a delta was interrupted on '%s': run repl-apply there without --dry-run first", a->path);
+		return replica_catalog(&j->r, CATALOG_READ, e);
+	}
+	if (replica_open(&j->r, a->path, REPLICA_APPLY, e) || replica_catalog(&j->r, CATALOG_LIVE, e) ||
+			land_recover(&l, &finished, e))
+		return -1;
+	if (finished)
+		say(j, "finished a delta that had been interrupted");
+	return 0;
+}
+
+int apply_run(struct apply *a, struct err *e)
+{
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1}};
+	int got, rc = -1;
+
+	j.warn = (struct warn){count_loss, &j};
+	a->in->s.ignore_data_digest = true; /* the stage checks it while it hashes the file's blocks: once */
+	/* The first event comes before the replica is touched: no input, no directory. */
+	got = input_next(a->in, e);
+	if (got <= 0)
+		goto out;
+	if (a->in->s.kind == KIND_DELTA && open_replica(&j, e))
+		goto out;
+	stage_start(&j.stage, &j.r);
+	j.stage.rows = keep_rows;
+	j.stage.ctx = &j;
+	for (; got > 0; got = input_next(a->in, e)) {
+		if (got == STREAM_BEGIN && begin_stream(&j, e))
+			goto out;
+		if (got == STREAM_RECORD && take(&j, &a->in->s.rec, e))
+			goto out;
+		if (got == STREAM_END) {
+			if (finish_delta(&j, e))
+				goto out;
+			sink_free(&j.sink);
+			stream_out_free(&j.plan);
+			close_fd(&j.plan_fd);
+		}
+	}
+	rc = got;
+out:
+	/* What was not decided goes at once, so that a full disk is freed. */
+	if (rc && !a->dry && j.r.stage >= 0 && j.r.cat && !replica_has(&j.r, "commit")) {
+		struct err ignored = {0};
+		stage_free(&j.stage);
+		replica_discard(&j.r, &ignored);
+	}
+	job_free(&j);
+	return rc;
+}
+
+/* ---- adopting ---- */
+
+static int drop_bytes(void *ctx, const struct span *v, int n, struct err *e)
+{
+	(void)ctx;
+	(void)v;
+	(void)n;
+	(void)e;
+	return 0;
+}
+
+static int adopt_next(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+{
+	struct job *j = ctx;
+	AUTO_FREE char *path = replica_file(&j->r, "next");
+
+	(void)items;
+	(void)bytes;
+	if (catalog_open(&j->next, path, CATALOG_PRIVATE, e))
+		return -1;
+	*next = j->next;
+	return 0;
+}
+
+int apply_adopt(struct apply *a, struct err *e)
+{
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1}};
+	struct stream_out null_a = {.sink = drop_bytes}, null_b = {.sink = drop_bytes};
+	struct catalog *empty = NULL;
+	AUTO_FREE char *base_path = NULL, *next_path = NULL;
+	int rc = -1;
+
+	j.warn = (struct warn){count_loss, &j};
+	if (replica_open(&j.r, a->path, REPLICA_ADOPT, e))
+		goto out;
+	base_path = replica_file(&j.r, "empty");
+	next_path = replica_file(&j.r, "next");
+	unlink(base_path);
+	unlink(next_path);
+	if (catalog_open(&empty, base_path, CATALOG_PRIVATE, e))
+		goto out;
+	struct walk_root root = {"", j.r.root};
+	struct r_member member = {.kind = 1};
+	struct diff d = {.base = empty, .roots = &root, .n_roots = 1, .members = &member, .out = &null_a, .plan = &null_b,
+		.next = adopt_next, .ctx = &j, .tmpdir = a->tmpdir, .warn = &j.warn, .image_only = true};
+	if (diff_run(&d, e))
+		goto out;
+	if (catalog_settle(j.next, e))
+		goto out;
+	catalog_close(&j.next);
+	if (renameat(j.r.ctl, "next", j.r.ctl, "catalog") || fsync(j.r.ctl)) {
+		err_sys(e, "cannot write the catalog of '%s'", a->path);
+		goto out;
+	}
+	a->n_created = d.n_created;
+	rc = acknowledge(&j, ACK_ADOPTED, &d.id, d.n_created, 0, 0, 0, e);
+out:
+	catalog_close(&empty);
+	catalog_close(&j.next);
+	if (base_path)
+		unlink(base_path);
+	if (rc && next_path)
+		unlink(next_path);
+	stream_out_free(&null_a);
+	stream_out_free(&null_b);
+	job_free(&j);
+	return rc;
+}

@@ -1,0 +1,36 @@
+/*
+ * apply: deltas from a stream onto a replica, each staged, verified, landed and acknowledged on its own.
+ *
+ * May use: input, stage, land, replica, image, stream, err. Nothing outside .repl changes before a delta is whole and verified.
+ */
+#ifndef REPL_APPLY_H
+#define REPL_APPLY_H
+
+#include "input.h"
+#include "land.h"
+
+struct apply {
+	const char *path;        /* the replica */
+	struct input *in;        /* opened; NULL with adopt */
+	struct stream_out *ack;  /* acknowledgements; NULL: to nobody */
+	bool dry;
+	uint64_t max_delete;     /* names; UINT64_MAX: no limit */
+	unsigned max_delete_percent; /* 100: no limit */
+	struct attr_policy policy;
+	const struct owner_rule *owners;
+	size_t n_owners;
+	bool map_names;
+	const struct warn *warn; /* borrowed; losses are counted on the way through and acknowledged */
+	void (*item)(void *ctx, const char *code, struct span path);
+	void (*progress)(void *ctx, uint64_t bytes, uint64_t total, uint64_t items);
+	void (*note)(void *ctx, const char *text); /* what happened, for -v */
+	void *ctx;
+	const char *tmpdir;
+	/* out */
+	uint64_t n_deltas, n_created, n_changed, n_removed, bytes;
+};
+int apply_run(struct apply *a, struct err *e);
+/* Takes a directory with content as it is: digests it into a catalog, acknowledges what it holds. */
+int apply_adopt(struct apply *a, struct err *e);
+
+#endif

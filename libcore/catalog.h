@@ -1,0 +1,130 @@
+/*
+ * catalog: an image at rest, found by key instead of read through. The only module that names LMDB.
+ *
+ * Objects (inodes) have numbers; names are rows (directory number, name) -> object, as a filesystem has them, so renaming a
+ * directory is one update. Tables: names, links (object -> its names), objects, blocks (digests of a file's blocks), inodes
+ * (inode and birth time -> object), facts (small values), and the bookkeeping of a change under way (dirty, orphans).
+ *
+ * Directory digests are recomputed only along changed paths, by catalog_seal. LMDB's values never leave this module
+ * uncopied. The caller holds a lock of its own over the file (LMDB's own locking is off).
+ *
+ * Private catalogs (scratch files, copies) are not synced and commit as they go, so that memory stays bounded whatever the
+ * size of the change; a live one changes in a single transaction, all or nothing.
+ *
+ * May use: record, digest, bytes, err; makes system calls.
+ */
+#ifndef REPL_CATALOG_H
+#define REPL_CATALOG_H
+
+#include "record.h"
+
+#define CATALOG_ROOT 1u
+
+enum catalog_mode {
+	CATALOG_READ,    /* must exist; nothing is written, not even a lock file */
+	CATALOG_LIVE,    /* created when missing; one durable transaction at a time */
+	CATALOG_PRIVATE, /* created; batches, not durable until catalog_settle */
+};
+struct catalog;
+
+/* One object. {0} is empty; spans point into store. */
+struct object {
+	uint64_t no;
+	uint8_t type; /* enum obj_type */
+	uint32_t nlink; /* names inside the image */
+	uint64_t size;  /* files */
+	struct digest content;
+	uint32_t grain; /* block size of the digests kept for it */
+	uint8_t flags;  /* SEAL_UNSETTLED */
+	struct r_hint hint;
+	struct r_meta meta;
+	struct buf store;
+};
+void object_free(struct object *o);
+/* Deep copy of meta into o->store. */
+void object_set_meta(struct object *o, const struct r_meta *m);
+/* Blocks of size grain that size bytes have. */
+uint64_t object_blocks(uint64_t size, uint32_t grain);
+
+/* path: of the file; "path-…" side files are not made. */
+int catalog_open(struct catalog **c, const char *path, enum catalog_mode mode, struct err *e);
+void catalog_close(struct catalog **c); /* drops an open transaction */
+/* LIVE: begins the one change. READ and LIVE reads before it see the last commit. */
+int catalog_begin(struct catalog *c, struct err *e);
+int catalog_commit(struct catalog *c, struct err *e); /* durable when it returns (LIVE) */
+void catalog_abort(struct catalog *c);
+/* PRIVATE: commits and syncs the file. */
+int catalog_settle(struct catalog *c, struct err *e);
+/* Writes a copy of the last commit to a new file. */
+int catalog_copy(struct catalog *c, const char *path, struct err *e);
+/* While true, look-ups answer from the last commit even though a change is open (LIVE). */
+void catalog_see_base(struct catalog *c, bool base);
+bool catalog_is_empty(struct catalog *c); /* no root */
+
+/* 1 found, 0 not, -1 error. */
+int catalog_lookup(struct catalog *c, uint64_t dir, struct span name, uint64_t *no, uint8_t *type, struct err *e);
+int catalog_get(struct catalog *c, uint64_t no, struct object *o, struct err *e);
+/* Object with this inode, birth time and device; 0 when there is none. */
+int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, struct err *e);
+/* First name of an object. 1, 0 for the root or a nameless one, -1. */
+int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name, struct err *e);
+/* The n-th (from 0) name of an object in key order; 1, 0, -1. */
+int catalog_nth_name(struct catalog *c, uint64_t no, unsigned nth, uint64_t *dir, struct buf *name, struct err *e);
+/* Path from the root of directory dir plus name; empty for the root. Appends to path. */
+int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *path, struct err *e);
+/* Path by an object's first name. */
+int catalog_object_path(struct catalog *c, uint64_t no, struct buf *path, struct err *e);
+
+/* Children of a directory in byte order of their names. */
+struct catalog_iter {
+	struct catalog *c;
+	uint64_t dir;
+	/* the current child */
+	struct span name;
+	uint64_t no;
+	uint8_t type;
+	/* private */
+	struct buf batch, last;
+	size_t at;
+	unsigned want;
+	bool more;
+};
+void catalog_iter_start(struct catalog_iter *it, struct catalog *c, uint64_t dir);
+/* Continues behind a name. */
+void catalog_iter_after(struct catalog_iter *it, struct catalog *c, uint64_t dir, struct span name);
+int catalog_iter_next(struct catalog_iter *it, struct err *e); /* 1, 0 at the end, -1 */
+void catalog_iter_free(struct catalog_iter *it);
+
+/* Block rows (digest, rolling sum) of a file: n rows from block `first` into rows (n * DIGESTS_ROW bytes); rows that are
+ * not kept come back zero. A file of a single block below 4 KiB has none: its digest is the object's. */
+int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
+int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
+/* Forgets the rows from block `first` on: what comes there later starts as zeros. */
+int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e);
+int catalog_blocks_clear(struct catalog *c, uint64_t no, struct err *e);
+/* Every block row of the catalog, in key order, for building an index: fn(ctx, object, block, row). */
+int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint64_t block, const uint8_t *row),
+	void *ctx, struct err *e);
+
+/* ---- changes: between catalog_begin and catalog_commit ---- */
+
+/* A number never used in this catalog. */
+int catalog_alloc(struct catalog *c, uint64_t *no, struct err *e);
+/* Writes the object's row and whatever depends on it (its digest at each of its names, its inode row). */
+int catalog_put(struct catalog *c, const struct object *o, struct err *e);
+/* A new object (o->no from catalog_alloc) under its first name; sets o->nlink. */
+int catalog_create(struct catalog *c, uint64_t dir, struct span name, struct object *o, struct err *e);
+int catalog_add_name(struct catalog *c, uint64_t dir, struct span name, uint64_t no, struct err *e);
+int catalog_remove_name(struct catalog *c, uint64_t dir, struct span name, struct err *e);
+/* Removes objects left without a name, with all below them, and recomputes the digests of changed directories.
+ * id: of the image; entries: names in it (objects with a name, the root included). */
+int catalog_seal(struct catalog *c, struct digest *id, struct err *e);
+
+/* Small values. get: 1 (appended to out), 0, -1. */
+int catalog_fact(struct catalog *c, const char *key, struct buf *out, struct err *e);
+int catalog_set_fact(struct catalog *c, const char *key, const void *p, size_t n, struct err *e);
+/* The image id of the last seal; zero for an empty catalog. */
+int catalog_id(struct catalog *c, struct digest *id, struct err *e);
+int catalog_count(struct catalog *c, uint64_t *objects, struct err *e);
+
+#endif

@@ -1,0 +1,500 @@
+#include "content.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define CHUNK (1024u * 1024)
+#define WINDOW (2 * CHUNK)
+#define SLOTS (1u << 19)      /* of 24 bytes: 12 MiB */
+#define MOST (SLOTS / 2)
+#define BLOOM_BITS (1u << 23) /* 1 MiB */
+
+uint32_t content_grain(uint64_t size)
+{
+	/* Fine where files are small and edits relatively large; the rows of the catalog stay below 1% of the data. */
+	return size <= 256 * 1024 ? 4096 : size <= UINT64_C(4) << 30 ? 16384 : 65536;
+}
+
+void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d)
+{
+	if (is_zero(row, DIGESTS_ROW))
+		digest_zeros(d, len);
+	else
+		memcpy(d->b, row, DIGEST_LEN);
+}
+
+/* ---- the index of block starts ---- */
+
+struct anchor {
+	uint64_t weak, no, block;
+};
+struct anchors {
+	struct anchor *slot;
+	uint8_t *bloom;
+	size_t n;
+	uint64_t sample; /* only sums with these bits clear are kept */
+};
+
+static struct anchors *anchors_new(void)
+{
+	struct anchors *a = xalloc(sizeof *a);
+
+	a->slot = xalloc(SLOTS * sizeof *a->slot);
+	a->bloom = xalloc(BLOOM_BITS / 8);
+	return a;
+}
+
+static void anchors_free(struct anchors **a)
+{
+	if (!*a)
+		return;
+	free((*a)->slot);
+	free((*a)->bloom);
+	free(*a);
+	*a = NULL;
+}
+
+static size_t anchor_slot(uint64_t weak) { return (size_t)(weak >> 40) & (SLOTS - 1); }
+static size_t anchor_bit(uint64_t weak) { return (size_t)(weak >> 17) & (BLOOM_BITS - 1); }
+
+static void anchors_put(struct anchors *a, struct anchor x)
+{
+	size_t at = anchor_slot(x.weak);
+
+	for (; a->slot[at].weak; at = (at + 1) & (SLOTS - 1))
+		if (a->slot[at].weak == x.weak)
+			return; /* the first one serves */
+	a->slot[at] = x;
+	a->bloom[anchor_bit(x.weak) / 8] |= (uint8_t)(1u << (anchor_bit(x.weak) % 8));
+	a->n++;
+}
+
+static void anchors_add(struct anchors *a, struct anchor x)
+{
+	if (!x.weak || x.weak & a->sample)
+		return;
+	while (a->n >= MOST) {
+		/* Full: keep every other one, chosen by content, so that both sides of a move choose alike. */
+		struct anchor *old = a->slot;
+		a->sample = a->sample << 1 | 1;
+		a->slot = xalloc(SLOTS * sizeof *a->slot);
+		memset(a->bloom, 0, BLOOM_BITS / 8);
+		a->n = 0;
+		for (size_t i = 0; i < SLOTS; i++)
+			if (old[i].weak && !(old[i].weak & a->sample))
+				anchors_put(a, old[i]);
+		free(old);
+		if (x.weak & a->sample)
+			return;
+	}
+	anchors_put(a, x);
+}
+
+static const struct anchor *anchors_find(const struct anchors *a, uint64_t weak)
+{
+	if (weak & a->sample || !(a->bloom[anchor_bit(weak) / 8] >> (anchor_bit(weak) % 8) & 1))
+		return NULL;
+	for (size_t at = anchor_slot(weak); a->slot[at].weak; at = (at + 1) & (SLOTS - 1))
+		if (a->slot[at].weak == weak)
+			return &a->slot[at];
+	return NULL;
+}
+
+static int anchors_own(struct anchors **out, struct catalog *base, const struct object *o, struct err *e)
+{
+	uint64_t n = object_blocks(o->size, o->grain);
+	uint8_t rows[48 * DIGESTS_ROW];
+	struct anchors *a = anchors_new();
+
+	for (uint64_t at = 0; at < n; at += 48) {
+		size_t take = (size_t)min_u64(48, n - at);
+		if (catalog_blocks(base, o->no, at, take, rows, e)) {
+			anchors_free(&a);
+			return -1;
+		}
+		for (size_t i = 0; i < take; i++)
+			anchors_add(a, (struct anchor){get_le64(rows + i * DIGESTS_ROW + DIGEST_LEN), o->no, at + i});
+	}
+	*out = a;
+	return 0;
+}
+
+struct all_ctx {
+	struct anchors *a;
+	struct catalog *base;
+	uint64_t no, n_blocks;
+	struct object o;
+	struct err *e;
+};
+
+static int all_row(void *ctx, uint64_t no, uint64_t block, const uint8_t *row)
+{
+	struct all_ctx *x = ctx;
+
+	if (no != x->no) {
+		int got = catalog_get(x->base, no, &x->o, x->e);
+		if (got < 0)
+			return -1;
+		x->no = no;
+		x->n_blocks = got ? object_blocks(x->o.size, x->o.grain) : 0;
+	}
+	if (block < x->n_blocks)
+		anchors_add(x->a, (struct anchor){get_le64(row + DIGEST_LEN), no, block});
+	return 0;
+}
+
+static int anchors_all(struct anchors **out, struct catalog *base, struct err *e)
+{
+	struct all_ctx x = {.a = anchors_new(), .base = base, .e = e};
+	int rc = catalog_blocks_all(base, all_row, &x, e);
+
+	object_free(&x.o);
+	if (rc || e->kind) {
+		anchors_free(&x.a);
+		return -1;
+	}
+	*out = x.a;
+	return 0;
+}
+
+/* ---- one file ---- */
+
+struct pass {
+	struct content *c;
+	struct content_file *f;
+	struct digest_tree tree;
+	uint64_t win_off, win_len; /* what the window holds */
+	uint64_t old_blocks;
+	/* digests of the chunk's blocks */
+	uint64_t chunk;
+	struct digest *digests;
+	/* a proved copy: target bytes up to `until` equal base bytes of object no at (offset + shift) */
+	uint64_t copy_no, copy_until, copy_shift;
+	struct object src;
+	uint8_t src_rows[48 * DIGESTS_ROW];
+	uint64_t src_first, src_n;
+	bool has_src_rows;
+};
+
+static const uint8_t *at(const struct pass *p, uint64_t off) { return p->c->win + (off - p->win_off); }
+
+/* Makes the window hold [off, end), end clipped to the file; what it holds already is kept. */
+static int fill(struct pass *p, uint64_t off, uint64_t end, struct err *e)
+{
+	uint8_t *win = p->c->win;
+
+	if (off >= p->win_off && off < p->win_off + p->win_len) {
+		size_t drop = (size_t)(off - p->win_off);
+		memmove(win, win + drop, (size_t)p->win_len - drop);
+		p->win_len -= drop;
+	} else {
+		p->win_len = 0;
+	}
+	p->win_off = off;
+	end = min_u64(end, p->f->size);
+	while (p->win_off + p->win_len < end) {
+		ssize_t n = pread(p->f->fd, win + p->win_len, (size_t)(end - p->win_off - p->win_len),
+			(off_t)(p->win_off + p->win_len));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(e, "cannot read");
+		if (n == 0) {
+			p->f->is_short = true;
+			return -1;
+		}
+		p->win_len += (uint64_t)n;
+	}
+	return 0;
+}
+
+static uint64_t block_len(uint64_t size, uint32_t grain, uint64_t block)
+{
+	return min_u64(grain, size - block * grain);
+}
+
+/* Proves the copy for one more block of the source from target offset off on. */
+static bool copy_extend(struct pass *p, uint64_t off, struct err *e)
+{
+	uint64_t src = off + p->copy_shift, block = src / p->src.grain;
+	struct digest d, want;
+
+	if (src % p->src.grain || block >= object_blocks(p->src.size, p->src.grain))
+		return false;
+	uint64_t len = block_len(p->src.size, p->src.grain, block);
+	if (off + len > p->win_off + p->win_len)
+		return false;
+	if (!p->has_src_rows || block < p->src_first || block >= p->src_first + p->src_n) {
+		p->src_first = block;
+		p->src_n = min_u64(48, object_blocks(p->src.size, p->src.grain) - block);
+		if (catalog_blocks(p->c->base, p->src.no, block, (size_t)p->src_n, p->src_rows, e))
+			return false;
+		p->has_src_rows = true;
+	}
+	const uint8_t *row = p->src_rows + (block - p->src_first) * DIGESTS_ROW;
+	if (is_zero(row, DIGESTS_ROW))
+		return false;
+	memcpy(want.b, row, DIGEST_LEN);
+	digest_bytes(&d, at(p, off), (size_t)len);
+	if (!digest_eq(&d, &want))
+		return false;
+	p->copy_until = off + len;
+	return true;
+}
+
+static bool copy_start(struct pass *p, const struct anchor *a, uint64_t off, struct err *e)
+{
+	if (p->src.no != a->no || !p->src.grain) {
+		p->has_src_rows = false;
+		if (catalog_get(p->c->base, a->no, &p->src, e) != 1 || p->src.type != OBJ_FILE || !p->src.grain) {
+			p->src.no = 0;
+			return false;
+		}
+	}
+	p->copy_shift = a->block * p->src.grain - off;
+	if (p->f->old && a->no == p->f->old->no && p->copy_shift == 0)
+		return false;
+	if (!copy_extend(p, off, e))
+		return false;
+	p->copy_no = a->no;
+	return true;
+}
+
+static int put_data(struct pass *p, uint64_t from, uint64_t to, struct err *e)
+{
+	struct content_file *f = p->f;
+	struct digest d;
+
+	if (from == to)
+		return 0;
+	size_t len = (size_t)(to - from);
+	if (from % f->grain == 0 && (to % f->grain == 0 || to == f->size)) {
+		struct digest_tree t;
+		digest_tree_init(&t);
+		for (uint64_t off = from; off < to; off += f->grain)
+			digest_tree_add(&t, &p->digests[(off - p->chunk) / f->grain]);
+		digest_tree_root(&t, &d);
+	} else {
+		digest_bytes(&d, at(p, from), len);
+	}
+	f->differs = true;
+	return p->c->data(p->c->ctx, from, &d, span_of(at(p, from), len), e);
+}
+
+/* Next position from off on, before `to`, where a block of the base starts and is proved; `to` when there is none. */
+static int search(struct pass *p, uint64_t off, uint64_t to, uint64_t *hit, struct err *e)
+{
+	const struct anchors *own = p->c->own, *all = p->c->all;
+	const uint64_t *tab = roll_out_table();
+	uint64_t win_end = p->win_off + p->win_len;
+
+	*hit = to;
+	if (win_end < DIGEST_LEAF || off + DIGEST_LEAF > win_end)
+		return 0;
+	uint64_t last = min_u64(to, win_end - DIGEST_LEAF + 1);
+	uint64_t h = roll_raw(at(p, off));
+	for (;;) {
+		uint64_t weak = h ? h : 1;
+		const struct anchor *a = own ? anchors_find(own, weak) : NULL;
+		if (!a && all)
+			a = anchors_find(all, weak);
+		if (a && copy_start(p, a, off, e)) {
+			*hit = off;
+			return 0;
+		}
+		if (e->kind)
+			return -1;
+		if (++off >= last)
+			return 0;
+		h = roll_step(h, at(p, off)[DIGEST_LEAF - 1], at(p, off)[-1], tab);
+	}
+}
+
+static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
+{
+	struct content *c = p->c;
+	uint64_t off = from, lit = from;
+
+	if (!c->copies || catalog_is_empty(c->base))
+		return put_data(p, from, to, e);
+	if (!c->own && p->f->old && p->old_blocks > 1 && anchors_own(&c->own, c->base, p->f->old, e))
+		return -1;
+	if (!c->all && c->everywhere && anchors_all(&c->all, c->base, e))
+		return -1;
+	while (off < to) {
+		if (p->copy_no && p->copy_until == off && !copy_extend(p, off, e))
+			p->copy_no = 0;
+		if (e->kind)
+			return -1;
+		if (p->copy_no && p->copy_until > off) {
+			uint64_t n = min_u64(p->copy_until, to) - off;
+			if (put_data(p, lit, off, e) || c->copy(c->ctx, off, n, p->copy_no, off + p->copy_shift, e))
+				return -1;
+			p->f->differs = true;
+			off += n;
+			lit = off;
+			continue;
+		}
+		p->copy_no = 0;
+		if (search(p, off, to, &off, e))
+			return -1;
+	}
+	return put_data(p, lit, to, e);
+}
+
+static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
+{
+	struct content_file *f = p->f;
+	size_t n = (size_t)((end - off + f->grain - 1) / f->grain);
+	uint64_t first = off / f->grain;
+	AUTO_FREE uint8_t *old = xalloc(n * DIGESTS_ROW), *fresh = xalloc(n * DIGESTS_ROW);
+	AUTO_FREE bool *same = xalloc(n * sizeof *same);
+
+	p->chunk = off;
+	if (f->old && first < p->old_blocks &&
+			catalog_blocks(p->c->base, f->old->no, first, (size_t)min_u64(n, p->old_blocks - first), old, e))
+		return -1;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t len = min_u64(f->grain, end - off - i * f->grain);
+		const uint8_t *b = at(p, off + i * f->grain);
+		digest_bytes(&p->digests[i], b, (size_t)len);
+		digest_tree_add(&p->tree, &p->digests[i]);
+		if (f->old && first + i < p->old_blocks && block_len(f->old->size, f->grain, first + i) == len) {
+			struct digest was;
+			if (f->old->size < DIGEST_LEAF)
+				was = f->old->content;
+			else
+				content_row_digest(old + i * DIGESTS_ROW, len, &was);
+			same[i] = digest_eq(&was, &p->digests[i]);
+		}
+		if (!same[i] || f->is_prior) {
+			memcpy(fresh + i * DIGESTS_ROW, p->digests[i].b, DIGEST_LEN);
+			put_le64(fresh + i * DIGESTS_ROW + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(b) : 0);
+		}
+	}
+	if (f->only_digest)
+		return 0;
+	for (size_t i = 0; i < n;) {
+		size_t j = i;
+		while (j < n && same[j] == same[i])
+			j++;
+		uint64_t from = off + i * f->grain, to = min_u64(off + j * f->grain, end);
+		if (same[i] && f->is_prior) {
+			f->differs = true;
+			if (p->c->copy(p->c->ctx, from, to - from, f->old->no, from, e))
+				return -1;
+		}
+		if (!same[i] && literal(p, from, to, e))
+			return -1;
+		if (!same[i] || f->is_prior) {
+			if (f->size >= DIGEST_LEAF && p->c->rows(p->c->ctx, first + i, j - i, fresh + i * DIGESTS_ROW, e))
+				return -1;
+		}
+		i = j;
+	}
+	return 0;
+}
+
+/* [off, end) is a hole on the grid. Without an old version that is how the content starts. */
+static int hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
+{
+	struct content_file *f = p->f;
+	uint64_t full = (end - off) / f->grain, first = off / f->grain;
+	struct digest d;
+
+	if (full) {
+		digest_zeros(&d, f->grain);
+		digest_tree_repeat(&p->tree, &d, full);
+	}
+	if ((end - off) % f->grain) {
+		digest_zeros(&d, (end - off) % f->grain);
+		digest_tree_add(&p->tree, &d);
+	}
+	if (f->only_digest || !f->old || f->is_prior)
+		return 0;
+	/* Where the old version has something else, say so; a last, shorter block always. */
+	static const uint8_t zero_row[DIGESTS_ROW];
+	uint8_t rows[48 * DIGESTS_ROW];
+	uint64_t n = object_blocks(end, f->grain) - first;
+	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += 48) {
+		size_t take = (size_t)min_u64(48, min_u64(n - i, p->old_blocks - first - i));
+		if (catalog_blocks(p->c->base, f->old->no, first + i, take, rows, e))
+			return -1;
+		for (size_t k = 0; k < take; k++) {
+			uint64_t block = first + i + k, len = min_u64(f->grain, end - block * f->grain);
+			if (is_zero(rows + k * DIGESTS_ROW, DIGESTS_ROW) && f->old->size >= DIGEST_LEAF &&
+					(len == f->grain || block_len(f->old->size, f->grain, block) == len))
+				continue;
+			f->differs = true;
+			if (p->c->hole(p->c->ctx, block * f->grain, len, e) ||
+					p->c->rows(p->c->ctx, block, 1, zero_row, e))
+				return -1;
+		}
+	}
+	return 0;
+}
+
+static int run(struct pass *p, struct err *e)
+{
+	struct content_file *f = p->f;
+	bool holes = true;
+	uint64_t off = 0, ahead = p->c->copies && !f->only_digest && !catalog_is_empty(p->c->base) ? CHUNK : 0;
+	uint64_t data_end = 0; /* data as far as is known */
+
+	while (off < f->size) {
+		if (holes && off >= data_end) {
+			off_t data = lseek(f->fd, (off_t)off, SEEK_DATA);
+			if (data < 0 && errno != ENXIO) {
+				holes = false; /* the filesystem cannot tell */
+			} else {
+				uint64_t next = data < 0 ? f->size : min_u64((uint64_t)data, f->size);
+				next = next == f->size ? next : next - next % f->grain;
+				if (next > off) {
+					if (hole(p, off, next, e))
+						return -1;
+					off = next;
+					continue;
+				}
+				off_t end = lseek(f->fd, data, SEEK_HOLE);
+				data_end = end < 0 ? f->size : (uint64_t)end;
+				data_end += (f->grain - data_end % f->grain) % f->grain;
+			}
+		}
+		uint64_t end = min_u64(off - off % CHUNK + CHUNK, f->size);
+		if (holes)
+			end = min_u64(end, data_end);
+		if (fill(p, off, end + ahead, e) || chunk(p, off, end, e))
+			return -1;
+		off = end;
+	}
+	return 0;
+}
+
+int content_run(struct content *c, struct content_file *f, struct err *e)
+{
+	struct pass p = {.c = c, .f = f};
+
+	if (!c->win)
+		c->win = xalloc(WINDOW);
+	f->differs = f->is_short = false;
+	anchors_free(&c->own);
+	p.digests = xalloc(CHUNK / DIGEST_GRAIN_MIN * sizeof *p.digests);
+	if (f->old && f->old->grain == f->grain)
+		p.old_blocks = object_blocks(f->old->size, f->grain);
+	digest_tree_init(&p.tree);
+	int rc = run(&p, e);
+	if (!rc)
+		digest_tree_root(&p.tree, &f->digest);
+	free(p.digests);
+	object_free(&p.src);
+	return rc;
+}
+
+void content_free(struct content *c)
+{
+	free(c->win);
+	c->win = NULL;
+	anchors_free(&c->all);
+	anchors_free(&c->own);
+}

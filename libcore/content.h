@@ -1,0 +1,52 @@
+/*
+ * content: one file against what the base has of it, as literal data, copies, holes and block digests.
+ *
+ * Blocks are compared on the grid of the file's block size by their digests; what differs there is looked for elsewhere in the
+ * base with a rolling sum of 4 KiB over the starts of all its blocks, and verified by digest before it becomes a copy. Each
+ * byte is read once; it is hashed once on the grid, and once more only where a shifted copy has to be proved.
+ *
+ * May use: catalog, digest, record, bytes, err; reads one descriptor. Memory: 2 MiB for the window, and at most 14 MiB for each of
+ * the two indexes (this file's base, the whole base); larger bases are sampled.
+ */
+#ifndef REPL_CONTENT_H
+#define REPL_CONTENT_H
+
+#include "catalog.h"
+
+struct anchors; /* starts of base blocks by rolling sum */
+
+struct content {
+	struct catalog *base;  /* borrowed; reads are made through catalog_see_base(base, true) */
+	bool copies;           /* look for moved content */
+	bool everywhere;       /* in all files of the base, not only in this one's */
+	/* What was found, in ascending order. data: bytes live until return. Not called where the base has the same. */
+	int (*data)(void *ctx, uint64_t off, const struct digest *d, struct span bytes, struct err *e);
+	int (*copy)(void *ctx, uint64_t off, uint64_t len, uint64_t no, uint64_t src, struct err *e);
+	int (*hole)(void *ctx, uint64_t off, uint64_t len, struct err *e);
+	int (*rows)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
+	void *ctx;
+	/* private, kept from file to file */
+	uint8_t *win;
+	struct anchors *all, *own;
+};
+struct content_file {
+	int fd;                   /* borrowed */
+	uint64_t size;            /* bytes to take */
+	uint32_t grain;
+	const struct object *old; /* the same object in the base, compared on the grid; NULL: none */
+	bool is_prior;            /* old is another object that had this one's name: what is the same is reported as copies */
+	bool only_digest;         /* report nothing, just compute */
+	/* out */
+	struct digest digest;
+	bool differs;             /* anything was reported */
+	bool is_short;            /* the file ended before size */
+};
+int content_run(struct content *c, struct content_file *f, struct err *e);
+void content_free(struct content *c);
+
+/* Block size for a new file. */
+uint32_t content_grain(uint64_t size);
+/* Digest of a block from its row: all zero stands for a block of zeros. */
+void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d);
+
+#endif

@@ -1,0 +1,270 @@
+#include "delta.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "sink.h"
+
+#define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog */
+#define LIVE_BYTES (UINT64_C(1) << 30)
+
+/* ---- what the target's catalog grows in ---- */
+
+static int next_copy(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+{
+	struct delta *d = ctx;
+
+	(void)items;
+	(void)bytes;
+	if (source_scratch(&d->next, d->diff.tmpdir, d->base, e))
+		return -1;
+	*next = d->next;
+	return 0;
+}
+
+static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+{
+	struct delta *d = ctx;
+	AUTO_FREE char *path = state_file(d->state, "next");
+
+	if (unlink(path) && errno != ENOENT)
+		return err_sys(e, "cannot remove '%s'", path);
+	d->live = items <= LIVE_ITEMS && bytes <= LIVE_BYTES;
+	if (d->live) {
+		*next = d->base;
+		return catalog_begin(d->base, e);
+	}
+	if (catalog_copy(d->base, path, e) || catalog_open(&d->next, path, CATALOG_PRIVATE, e))
+		return -1;
+	*next = d->next;
+	return 0;
+}
+
+/* The plan is remembered before the delta's trailer can reach anybody who might acknowledge it. */
+static int ready_state(void *ctx, const struct digest *id, struct err *e)
+{
+	struct delta *d = ctx;
+	AUTO_FREE char *path = state_file(d->state, "plan");
+
+	(void)id;
+	if (sink_flush(d->plan_sink, e))
+		return -1;
+	if ((!d->live && catalog_settle(d->next, e)) || state_keep_plan(d->state, e))
+		return -1;
+	if (fsync(d->plan_fd) || rename(d->plan_tmp, path) || fsync(d->state->fd))
+		return err_sys(e, "cannot write '%s'", path);
+	return 0;
+}
+
+static int put_image(struct delta *d, struct catalog *target, struct err *e)
+{
+	AUTO_CLOSE int fd = open(d->image, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	struct sink s = {.fd = fd, .name = d->image};
+	struct stream_out o = {.sink = sink_write, .ctx = &s};
+	struct record r = {.type = REC_IMAGE, .u.image = d->diff.stamps};
+
+	if (fd < 0)
+		return err_sys(e, "cannot write '%s'", d->image);
+	r.u.image.id = d->diff.id;
+	int rc = stream_begin(&o, KIND_IMAGE, e) || stream_put(&o, &r, e) || image_write(target, &o, true, e) ||
+		stream_finish(&o, e) || sink_flush(&s, e) ? -1 : 0;
+	stream_out_free(&o);
+	sink_free(&s);
+	return rc;
+}
+
+static int run(struct delta *d, int plan_fd, struct err *e)
+{
+	struct sink out = {.fd = d->fd, .name = d->out_name}, plan = {.fd = plan_fd, .name = "the plan"};
+	struct stream_out o = {.sink = sink_write, .ctx = &out, .key = d->diff.key};
+	struct stream_out p = {.sink = plan_fd >= 0 ? sink_write : source_nowhere, .ctx = &plan};
+
+	d->plan_fd = plan_fd;
+	d->plan_sink = &plan;
+	d->diff.out = &o;
+	d->diff.plan = &p;
+	d->diff.base = d->base;
+	int rc = diff_run(&d->diff, e);
+	if (!rc)
+		rc = sink_flush(&out, e);
+	if (!rc && d->image)
+		rc = put_image(d, d->next ? d->next : d->base, e);
+	d->differs = !digest_eq(&d->diff.id, &d->diff.base_id);
+	d->written = out.written;
+	stream_out_free(&o);
+	stream_out_free(&p);
+	sink_free(&out);
+	sink_free(&plan);
+	d->diff.out = d->diff.plan = NULL;
+	return rc;
+}
+
+/* ---- without a state ---- */
+
+static int open_root(struct walk_root *root, const char *path, struct err *e)
+{
+	*root = (struct walk_root){"", open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+	return root->fd < 0 ? err_sys(e, "cannot open '%s'", path) : 0;
+}
+
+static int load_old(struct delta *d, const char *old, struct err *e)
+{
+	struct stat st;
+	struct walk_root root = {"", -1};
+	struct input in = {0};
+	int rc;
+
+	if (source_scratch(&d->base, d->diff.tmpdir, NULL, e))
+		return -1;
+	if (!old)
+		return 0;
+	if (strcmp(old, "-") && stat(old, &st))
+		return err_sys(e, "cannot read '%s'", old);
+	if (strcmp(old, "-") && S_ISDIR(st.st_mode)) {
+		if (open_root(&root, old, e))
+			return -1;
+		rc = source_digest(d->base, &root, 1, &d->diff, e);
+		close_fd(&root.fd);
+		return rc;
+	}
+	AUTO_CLOSE int fd = strcmp(old, "-") ? open(old, O_RDONLY | O_CLOEXEC) : -1;
+	if (strcmp(old, "-") && fd < 0)
+		return err_sys(e, "cannot read '%s'", old);
+	rc = input_open(&in, fd >= 0 ? fd : STDIN_FILENO, 1, e);
+	if (!rc)
+		rc = source_load(d->base, &in, e);
+	input_close(&in);
+	return rc;
+}
+
+int delta_two(struct delta *d, const char *old, const char *new, struct err *e)
+{
+	struct walk_root root = {"", -1};
+	struct r_member member = {.kind = 1};
+	struct timespec now;
+	struct stat st;
+	int rc = -1;
+
+	if (stat(new, &st))
+		return err_sys(e, "cannot read '%s'", new);
+	if (!S_ISDIR(st.st_mode))
+		return err_set(e, ERR_USAGE, "'%s' is not a directory: the target must be one (an image file holds no content)", new);
+	if (load_old(d, old, e) || open_root(&root, new, e))
+		goto out;
+	d->diff.roots = &root;
+	d->diff.n_roots = 1;
+	d->diff.members = &member;
+	d->diff.stamps = (struct r_image){.time_ns = d->time_ns, .consistency = CONS_LIVE, .provider = PROV_LIVE};
+	d->diff.next = next_copy;
+	d->diff.ctx = d;
+	/* Only an image file that is kept has a use for hints; what changes after this moment is not settled. */
+	d->diff.no_hints = d->image == NULL;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (d->image)
+		syncfs(root.fd);
+	d->diff.edge_ns = now.tv_sec * 1000000000 + now.tv_nsec;
+	rc = run(d, -1, e);
+out:
+	close_fd(&root.fd);
+	catalog_close(&d->next);
+	catalog_close(&d->base);
+	return rc;
+}
+
+/* ---- with a state ---- */
+
+/* The head of what repl-track or repl-snap sent: reads up to the last MEMBER; *changes: a change stream goes on. */
+static int take_head(struct input *in, struct image_head *h, bool *changes, struct err *e)
+{
+	int got = input_next(in, e);
+
+	if (got < 0)
+		return -1;
+	*changes = in->s.kind == KIND_CHANGE;
+	if (!*changes && in->s.kind != KIND_IMAGE)
+		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', repl-diff -s reads what repl-track or repl-snap writes",
+			kind_name(in->s.kind));
+	for (;;) {
+		/* The first record that is no head is left for changes_scan: input_next would lose it, so a DIR,
+		 * CHANGED, GAP or END is looked at there again through in->s.rec. */
+		got = input_next(in, e);
+		if (got < 0)
+			return -1;
+		if (got != STREAM_RECORD || !image_head_take(h, &in->s.rec))
+			break;
+	}
+	if (!h->n_members)
+		return err_set(e, ERR_STREAM, "the stream names no root");
+	if (!*changes && got != STREAM_END)
+		return err_set(e, ERR_STREAM, "this is a whole image file: give it as OLD, repl-diff -s wants what repl-snap -s writes");
+	return 0;
+}
+
+static int same_image(const struct delta *d, const struct image_head *h, struct err *e)
+{
+	struct image_head now = {0};
+	int rc = state_load_image(d->state, &now, e);
+
+	if (!rc && (now.stamps.seq != h->stamps.seq || memcmp(h->stamps.instance, d->state->instance, 16)))
+		rc = err_set(e, ERR_BUSY, "another run has taken image %llu from this state meanwhile, this one is %llu",
+			(unsigned long long)now.stamps.seq, (unsigned long long)h->stamps.seq);
+	image_head_free(&now);
+	return rc;
+}
+
+int delta_state(struct delta *d, const char *path, struct input *in, struct err *e)
+{
+	struct state st = {.fd = -1, .lock_fd = -1};
+	struct image_head head = {0};
+	struct walk_root *roots = NULL;
+	bool changes = false;
+	AUTO_CLOSE int plan_fd = -1;
+	int rc = -1;
+
+	d->state = &st;
+	/* The stage before makes the state on a first run, and holds the lock until it has written its image: wait for its head,
+	 * then open, then lock. */
+	if ((in && take_head(in, &head, &changes, e)) || state_open(&st, path, false, e) ||
+			(!in && state_load_image(&st, &head, e)))
+		goto out;
+	if (state_lock(&st, d->lock_wait, e) || same_image(d, &head, e) || state_catalog(&st, CATALOG_LIVE, &d->base, e) ||
+			image_head_open_roots(&head, &roots, e))
+		goto out;
+	d->plan_tmp = state_file(&st, "plan.tmp");
+	plan_fd = open(d->plan_tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (plan_fd < 0) {
+		err_sys(e, "cannot write '%s'", d->plan_tmp);
+		goto out;
+	}
+	d->diff.roots = roots;
+	d->diff.n_roots = head.n_members;
+	d->diff.edge_ns = head.stamps.time_ns;
+	d->diff.members = head.members;
+	d->diff.stamps = head.stamps;
+	d->diff.changes = changes ? in : NULL;
+	d->diff.prune_dev = st.dev;
+	d->diff.prune_ino = st.ino;
+	d->diff.next = next_state;
+	d->diff.ready = ready_state;
+	d->diff.ctx = d;
+	rc = run(d, plan_fd, e);
+	if (rc)
+		unlink(d->plan_tmp);
+	if (d->live)
+		catalog_abort(d->base);
+out:
+	catalog_close(&d->next);
+	catalog_close(&d->base);
+	image_head_close_roots(&roots, head.n_members);
+	image_head_free(&head);
+	free(d->plan_tmp);
+	state_close(&st);
+	return rc;
+}

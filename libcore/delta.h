@@ -1,0 +1,36 @@
+/*
+ * delta: the work of repl-diff: from OLD and NEW, or from a state and a change stream, to a delta on a sink.
+ *
+ * May use: diff, source, state, image, input, err.
+ */
+#ifndef REPL_DELTA_H
+#define REPL_DELTA_H
+
+#include "diff.h"
+#include "source.h"
+
+struct delta {
+	struct diff diff;          /* settings filled by the caller; this module fills base, roots, stamps, members, next, ready */
+	int fd;                    /* where the delta goes */
+	const char *out_name;      /* for messages */
+	const char *image;         /* --image: also write the target as an image file; NULL: no */
+	int64_t time_ns;           /* stateless: the stamp; 0: none */
+	unsigned lock_wait;
+	void *ui;                  /* the caller's, for diff.progress, whose ctx is this struct */
+	/* out */
+	bool differs;
+	uint64_t written;
+	/* private */
+	struct state *state;
+	struct catalog *base, *next;
+	bool live;
+	char *plan_tmp;
+	int plan_fd;
+	struct sink *plan_sink;
+};
+/* old: a directory, an image file, "-" for an image on standard input, or NULL for nothing. new: a directory. */
+int delta_two(struct delta *d, const char *old, const char *new, struct err *e);
+/* The change stream or image stream in `in` (NULL: scan by ourselves) against the base of the state at path. */
+int delta_state(struct delta *d, const char *path, struct input *in, struct err *e);
+
+#endif

@@ -1,0 +1,459 @@
+#include "image.h"
+
+#include <stdlib.h>
+
+void image_load_start(struct image_loader *l, struct catalog *cat)
+{
+	image_loader_free(l);
+	l->cat = cat;
+	l->refs = xalloc(16 * sizeof *l->refs);
+	l->cap_refs = 16;
+	l->refs[REF_ROOT] = catalog_is_empty(cat) ? 0 : CATALOG_ROOT;
+	l->n_refs = 2;
+}
+
+void image_loader_free(struct image_loader *l)
+{
+	free(l->refs);
+	buf_free(&l->store);
+	buf_free(&l->cur_name);
+	object_free(&l->cur);
+	*l = (struct image_loader){0};
+}
+
+uint64_t image_ref(const struct image_loader *l, uint64_t ref) { return ref < l->n_refs ? l->refs[ref] : 0; }
+
+/* Numbers come in ascending order without holes, so that a reader's memory follows the records it was sent. */
+static int set_ref(struct image_loader *l, uint64_t ref, uint64_t no, struct err *e)
+{
+	if (ref == REF_NONE)
+		return 0;
+	if (ref < l->n_refs && (l->refs[ref] == no || (ref == REF_ROOT && !l->refs[ref]))) {
+		l->refs[ref] = no;
+		return 0;
+	}
+	if (ref != l->n_refs)
+		return err_set(e, ERR_STREAM, "object number %llu is out of order", (unsigned long long)ref);
+	if (l->n_refs == l->cap_refs) {
+		l->cap_refs *= 2;
+		l->refs = xrealloc(l->refs, l->cap_refs * sizeof *l->refs);
+	}
+	l->refs[l->n_refs++] = no;
+	return 0;
+}
+
+static int known(const struct image_loader *l, uint64_t ref, uint64_t *no, struct err *e)
+{
+	*no = image_ref(l, ref);
+	return *no ? 0 : err_set(e, ERR_STREAM, "object number %llu was never given", (unsigned long long)ref);
+}
+
+/* Writes the current object. */
+static int flush(struct image_loader *l, struct err *e)
+{
+	if (!l->has_cur)
+		return 0;
+	l->has_cur = false;
+	if (l->was_dropped)
+		return 0;
+	if (l->is_new && l->cur.no != CATALOG_ROOT) {
+		if (!l->cur.store.len)
+			return err_set(e, ERR_STREAM, "an object was created without META");
+		return catalog_create(l->cat, l->cur_dir, span_of(l->cur_name.p, l->cur_name.len), &l->cur, e);
+	}
+	return catalog_put(l->cat, &l->cur, e);
+}
+
+static int make_current(struct image_loader *l, uint64_t no, struct err *e)
+{
+	if (flush(l, e))
+		return -1;
+	int got = catalog_get(l->cat, no, &l->cur, e);
+	if (got != 1)
+		return got ? -1 : err_set(e, ERR_STREAM, "a record speaks of an object that is gone");
+	l->has_cur = true;
+	l->is_new = l->was_dropped = false;
+	return 0;
+}
+
+static int need_dir(struct image_loader *l, uint64_t no, struct err *e)
+{
+	struct object o = {0};
+	int got = catalog_get(l->cat, no, &o, e);
+	uint8_t type = o.type;
+
+	object_free(&o);
+	if (got < 0)
+		return -1;
+	return got && type == OBJ_DIR ? 0 : err_set(e, ERR_STREAM, "a name was put below what is not a directory");
+}
+
+static int free_name(struct image_loader *l, uint64_t dir, struct span name, struct err *e)
+{
+	uint64_t no;
+	char text[300];
+
+	if (need_dir(l, dir, e))
+		return -1;
+	int got = catalog_lookup(l->cat, dir, name, &no, NULL, e);
+	if (got == 1)
+		return err_set(e, ERR_MISMATCH, "the name '%s' is taken in the base", esc_cut(text, sizeof text, name));
+	return got;
+}
+
+static int load_base(struct image_loader *l, const struct r_base *b, struct err *e)
+{
+	uint64_t dir, no;
+	char text[300];
+
+	if (flush(l, e) || known(l, b->parent, &dir, e))
+		return -1;
+	int got = catalog_lookup(l->cat, dir, b->name, &no, NULL, e);
+	if (got < 0)
+		return -1;
+	if (!got)
+		return err_set(e, ERR_MISMATCH, "the base has no '%s' where the delta changes it",
+			esc_cut(text, sizeof text, b->name));
+	if (set_ref(l, b->ref, no, e))
+		return -1;
+	if (b->flags & BASE_DETACH)
+		return catalog_remove_name(l->cat, dir, b->name, e);
+	return make_current(l, no, e);
+}
+
+static int load_create(struct image_loader *l, const struct r_create *c, struct err *e)
+{
+	uint64_t dir = 0, no = CATALOG_ROOT;
+
+	if (flush(l, e))
+		return -1;
+	if (c->ref == REF_ROOT) {
+		if (image_ref(l, REF_ROOT))
+			return err_set(e, ERR_MISMATCH, "the stream starts from nothing, but there is an image already");
+	} else if (known(l, c->parent, &dir, e) || free_name(l, dir, c->name, e) || catalog_alloc(l->cat, &no, e)) {
+		return -1;
+	}
+	if (set_ref(l, c->ref, no, e))
+		return -1;
+	object_free(&l->cur);
+	l->cur.no = no;
+	l->cur.type = c->type;
+	l->cur.nlink = 1;
+	l->cur_dir = dir;
+	buf_reset(&l->cur_name);
+	buf_add(&l->cur_name, c->name.p, c->name.len);
+	l->has_cur = l->is_new = true;
+	l->was_dropped = false;
+	return 0;
+}
+
+static int load_attach(struct image_loader *l, const struct r_attach *a, struct err *e)
+{
+	uint64_t dir, no;
+
+	if (flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
+		return -1;
+	/* A directory below itself would be a ring that nothing reaches. */
+	AUTO_BUF struct buf name = {0};
+	for (uint64_t up = dir; up != CATALOG_ROOT;) {
+		if (up == no)
+			return err_set(e, ERR_STREAM, "a directory was put below itself");
+		int got = catalog_name(l->cat, up, &up, &name, e);
+		if (got < 0)
+			return -1;
+		if (!got) /* its own parent is detached and comes later, or never */
+			break;
+	}
+	return catalog_add_name(l->cat, dir, a->name, no, e);
+}
+
+static int load_current(struct image_loader *l, const struct record *r, struct err *e)
+{
+	struct object *o = &l->cur;
+
+	if (!l->has_cur)
+		return err_set(e, ERR_STREAM, "a '%s' record without an object", rec_row(r->type)->name);
+	switch ((enum rec_type)r->type) {
+	case REC_META:
+		/* Found out here, before anything is decided: the target is what a link consists of. */
+		if ((o->type == OBJ_LINK) != (r->u.meta.target.len > 0))
+			return err_set(e, ERR_STREAM, o->type == OBJ_LINK ? "a symbolic link without a target" :
+				"a target for what is no symbolic link");
+		object_set_meta(o, &r->u.meta);
+		return 0;
+	case REC_HINT:
+		o->hint = r->u.hint;
+		return 0;
+	case REC_DROP:
+		if (!l->is_new || o->type == OBJ_DIR || o->no == CATALOG_ROOT)
+			return err_set(e, ERR_STREAM, "only what was just created can be dropped");
+		l->was_dropped = true;
+		return catalog_blocks_clear(l->cat, o->no, e);
+	case REC_CONTENT:
+		if (o->type != OBJ_FILE)
+			return err_set(e, ERR_STREAM, "content for what is not a file");
+		if ((!(r->u.content.flags & CONTENT_PATCH) || o->grain != r->u.content.grain) && !l->is_new &&
+				catalog_blocks_clear(l->cat, o->no, e))
+			return -1;
+		o->grain = r->u.content.grain;
+		return 0;
+	case REC_DIGESTS:
+		if (o->type != OBJ_FILE || !o->grain)
+			return err_set(e, ERR_STREAM, "digests without content");
+		return catalog_blocks_put(l->cat, o->no, r->u.digests.first, r->u.digests.rows.len / DIGESTS_ROW,
+			r->u.digests.rows.p, e);
+	case REC_SEAL:
+		if (o->type != OBJ_FILE)
+			return err_set(e, ERR_STREAM, "content for what is not a file");
+		if (!l->is_new && o->size > r->u.seal.size && catalog_blocks_cut(l->cat, o->no,
+				r->u.seal.size < DIGEST_LEAF ? 0 : object_blocks(r->u.seal.size, o->grain), e))
+			return -1;
+		o->size = r->u.seal.size;
+		o->content = r->u.seal.digest;
+		o->flags = r->u.seal.flags;
+		return 0;
+	default:
+		return err_set(e, ERR_STREAM, "a '%s' record has no place here", rec_row(r->type)->name);
+	}
+}
+
+int image_load(struct image_loader *l, const struct record *r, struct err *e)
+{
+	uint64_t no;
+
+	switch ((enum rec_type)r->type) {
+	case REC_IMAGE:
+		buf_reset(&l->store);
+		rec_encode(&l->store, r);
+		l->has_image = true;
+		return 0;
+	case REC_BASE:
+		return load_base(l, &r->u.base, e);
+	case REC_CREATE:
+		return load_create(l, &r->u.create, e);
+	case REC_ATTACH:
+		return load_attach(l, &r->u.attach, e);
+	case REC_OBJECT:
+		if (l->local && r->u.object.ref >> 63)
+			return make_current(l, r->u.object.ref & ~(UINT64_C(1) << 63), e);
+		return known(l, r->u.object.ref, &no, e) ? -1 : make_current(l, no, e);
+	case REC_META:
+	case REC_HINT:
+	case REC_DROP:
+	case REC_CONTENT:
+	case REC_DIGESTS:
+	case REC_SEAL:
+		return load_current(l, r, e);
+	case REC_MEMBER:
+	case REC_DELTA:
+	case REC_OWNER:
+	case REC_DATA:
+	case REC_COPY:
+	case REC_HOLE:
+	case REC_END:
+	case REC_BEAT:
+	case REC_TRAILER:
+		return 0;
+	case REC_DIR:
+	case REC_CHANGED:
+	case REC_GAP:
+	case REC_REGION:
+	case REC_CURSOR:
+	case REC_ACK:
+	case REC_LOSS:
+	case REC_WRITE:
+	case REC_MARK:
+		break;
+	}
+	return err_set(e, ERR_STREAM, "record type 0x%02x has no place in an image", r->type);
+}
+
+int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
+{
+	if (flush(l, e))
+		return -1;
+	if (l->has_image && catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e))
+		return -1;
+	return catalog_seal(l->cat, id, e);
+}
+
+int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, struct err *e)
+{
+	struct record rec;
+
+	buf_reset(store);
+	int got = catalog_fact(cat, "stamps", store, e);
+	if (got != 1)
+		return got;
+	if (store->len < 8 || rec_decode(&rec, REC_IMAGE, 0, store->p + 8, store->len - 8, e))
+		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad stamps");
+	*r = rec.u.image;
+	return 1;
+}
+
+int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e)
+{
+	struct record rec = {.type = REC_IMAGE, .u.image = *r};
+	AUTO_BUF struct buf b = {0};
+
+	rec_encode(&b, &rec);
+	return catalog_set_fact(cat, "stamps", b.p, b.len, e);
+}
+
+/* ---- a catalog out as records ---- */
+
+struct writer {
+	struct catalog *cat;
+	struct stream_out *o;
+	bool hints;
+	uint64_t next_ref, entries, bytes;
+	/* objects with several names: number -> ref, in the order they were met */
+	uint64_t *links;
+	size_t n_links, cap_links;
+};
+
+static uint64_t *find_link(struct writer *w, uint64_t no)
+{
+	size_t i;
+
+	if (w->n_links * 2 >= w->cap_links) {
+		size_t old = w->cap_links;
+		uint64_t *was = w->links;
+		w->cap_links = old ? old * 2 : 64;
+		w->links = xalloc(w->cap_links * 2 * sizeof *w->links);
+		w->n_links = 0;
+		for (i = 0; i < old; i++)
+			if (was[2 * i])
+				*find_link(w, was[2 * i]) = was[2 * i + 1];
+		free(was);
+	}
+	for (i = (size_t)(no * ROLL_P) & (w->cap_links - 1); w->links[2 * i]; i = (i + 1) & (w->cap_links - 1))
+		if (w->links[2 * i] == no)
+			return &w->links[2 * i + 1];
+	w->links[2 * i] = no;
+	w->n_links++;
+	return &w->links[2 * i + 1];
+}
+
+static int write_content(struct writer *w, const struct object *o, struct err *e)
+{
+	struct record r = {.type = REC_CONTENT};
+	uint8_t rows[64 * DIGESTS_ROW];
+
+	r.u.content.grain = o->grain ? o->grain : DIGEST_GRAIN_MIN;
+	if (stream_put(w->o, &r, e))
+		return -1;
+	uint64_t n = object_blocks(o->size, r.u.content.grain);
+	for (uint64_t at = 0; at < n && o->size >= DIGEST_LEAF; at += 64) {
+		size_t take = (size_t)min_u64(64, n - at);
+		if (catalog_blocks(w->cat, o->no, at, take, rows, e))
+			return -1;
+		r = (struct record){.type = REC_DIGESTS};
+		r.u.digests.first = at;
+		r.u.digests.rows = span_of(rows, take * DIGESTS_ROW);
+		if (stream_put(w->o, &r, e))
+			return -1;
+	}
+	r = (struct record){.type = REC_SEAL};
+	r.u.seal.size = o->size;
+	r.u.seal.digest = o->content;
+	r.u.seal.flags = o->flags;
+	w->bytes += o->size;
+	return stream_put(w->o, &r, e);
+}
+
+static int write_object(struct writer *w, uint64_t parent, struct span name, uint64_t no, uint64_t *ref, struct err *e)
+{
+	struct object o = {0};
+	struct record r = {0};
+	uint64_t *link = NULL;
+	int rc = -1;
+
+	*ref = REF_NONE;
+	int got = catalog_get(w->cat, no, &o, e);
+	if (got != 1) {
+		err_set(e, ERR_SYSTEM, "the catalog is damaged: a name without its object");
+		goto out;
+	}
+	if (o.type != OBJ_DIR && o.nlink > 1)
+		link = find_link(w, no);
+	if (link && *link) {
+		r.type = REC_ATTACH;
+		r.u.attach = (struct r_attach){*link, parent, name};
+		rc = stream_put(w->o, &r, e);
+		goto out;
+	}
+	if (o.type == OBJ_DIR || link)
+		*ref = w->next_ref++;
+	if (link)
+		*link = *ref;
+	w->entries++;
+	r.type = REC_CREATE;
+	r.u.create = (struct r_create){*ref, parent, o.type, name};
+	if (stream_put(w->o, &r, e))
+		goto out;
+	r = (struct record){.type = REC_META, .u.meta = o.meta};
+	if (stream_put(w->o, &r, e) || (o.type == OBJ_FILE && write_content(w, &o, e)))
+		goto out;
+	r = (struct record){.type = REC_HINT, .u.hint = o.hint};
+	rc = w->hints && o.hint.ino ? stream_put(w->o, &r, e) : 0;
+out:
+	object_free(&o);
+	return rc;
+}
+
+int image_write(struct catalog *cat, struct stream_out *o, bool hints, struct err *e)
+{
+	struct writer w = {.cat = cat, .o = o, .hints = hints, .next_ref = REF_ROOT};
+	struct catalog_iter it = {0};
+	/* The way down: directory, its ref, and where to go on in the one above it. */
+	AUTO_BUF struct buf stack = {0};
+	struct record end = {.type = REC_END};
+	uint64_t dir = CATALOG_ROOT, ref;
+	int rc = -1;
+
+	if (catalog_is_empty(cat)) {
+		rc = stream_put(o, &end, e);
+		goto out;
+	}
+	if (write_object(&w, REF_NONE, (struct span){0}, CATALOG_ROOT, &ref, e))
+		goto out;
+	catalog_iter_start(&it, cat, dir);
+	for (;;) {
+		int got = catalog_iter_next(&it, e);
+		if (got < 0)
+			goto out;
+		if (got) {
+			uint64_t child;
+			if (write_object(&w, ref, it.name, it.no, &child, e))
+				goto out;
+			if (it.type != OBJ_DIR)
+				continue;
+			wr_raw(&stack, it.name.p, it.name.len);
+			wr_u32(&stack, (uint32_t)it.name.len);
+			wr_u64(&stack, dir);
+			wr_u64(&stack, ref);
+			dir = it.no;
+			ref = child;
+			catalog_iter_start(&it, cat, dir);
+			continue;
+		}
+		if (!stack.len)
+			break;
+		struct rd r = rd_of(stack.p + stack.len - 20, 20);
+		size_t n = rd_u32(&r);
+		dir = rd_u64(&r);
+		ref = rd_u64(&r);
+		stack.len -= 20 + n;
+		catalog_iter_after(&it, cat, dir, span_of(stack.p + stack.len, n));
+	}
+	if (catalog_id(cat, &end.u.end.id, e))
+		goto out;
+	end.u.end.entries = w.entries;
+	end.u.end.bytes = w.bytes;
+	rc = stream_put(o, &end, e);
+out:
+	catalog_iter_free(&it);
+	free(w.links);
+	return rc;
+}

@@ -1,0 +1,48 @@
+/*
+ * image: records into a catalog and a catalog out as records.
+ *
+ * A loader takes the object records of an image or of a delta in stream order and brings a catalog from the base to the
+ * target. The source does it with the delta it made, the replica with the delta it received, and both must arrive at the
+ * same image id. Content bytes are not looked at: the digests of blocks come in DIGESTS records.
+ *
+ * May use: catalog, stream, record, err.
+ */
+#ifndef REPL_IMAGE_H
+#define REPL_IMAGE_H
+
+#include "catalog.h"
+#include "stream.h"
+
+struct image_loader {
+	struct catalog *cat; /* borrowed; a change is open */
+	uint64_t *refs;      /* number of an object in the stream -> in the catalog */
+	uint64_t n_refs, cap_refs;
+	bool has_image;
+	struct r_image stamps; /* spans point into store */
+	struct buf store;
+	/* the current object */
+	bool has_cur, is_new, was_dropped;
+	struct object cur;
+	uint64_t cur_dir;
+	struct buf cur_name;
+	bool local; /* a plan: OBJECT may give a catalog number, with the top bit set */
+};
+void image_load_start(struct image_loader *l, struct catalog *cat);
+/* One record. ERR_MISMATCH when it speaks of something that the base does not have or already has; ERR_STREAM when the order
+ * makes no sense. */
+int image_load(struct image_loader *l, const struct record *r, struct err *e);
+/* After the last one: seals, and gives the id of what the catalog holds now. */
+int image_load_end(struct image_loader *l, struct digest *id, struct err *e);
+void image_loader_free(struct image_loader *l);
+/* 0 when the stream has not given this number. */
+uint64_t image_ref(const struct image_loader *l, uint64_t ref);
+
+/* Writes the catalog's objects (CREATE … HINT, ATTACH) and END; the caller wrote IMAGE and MEMBER before and finishes the
+ * stream after. hints: with HINT records. */
+int image_write(struct catalog *cat, struct stream_out *o, bool hints, struct err *e);
+
+/* The stamps of the image a catalog holds: r points into store. 1, 0 when there are none, -1. */
+int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, struct err *e);
+int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e);
+
+#endif

@@ -1,0 +1,500 @@
+#include "pack.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "codec.h"
+#include "input.h"
+
+#define READ_LEN 524288u
+#define PIPE_LEN 1048576
+#define NS_PER_S UINT64_C(1000000000)
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
+/* ---- writing, at a rate ---- */
+
+#define PIECE_MAX 65536u
+#define BURST_NS (NS_PER_S / 4) /* what may be made up for after a stall */
+
+struct sink {
+	int fd;
+	uint64_t rate;
+	uint64_t next_ns; /* when the next byte is due */
+	_Atomic uint64_t count;
+};
+
+static void sink_open(struct sink *s, int fd, uint64_t rate)
+{
+	int now = fcntl(fd, F_GETPIPE_SZ);
+
+	/* With a rate, a small pipe keeps what was written close to what was sent. */
+	if (!rate && now > 0 && now < PIPE_LEN)
+		fcntl(fd, F_SETPIPE_SZ, PIPE_LEN);
+	s->fd = fd;
+	s->rate = rate;
+	s->next_ns = now_ns();
+	s->count = 0;
+}
+
+static void wait_turn(struct sink *s, size_t n)
+{
+	uint64_t now = now_ns();
+
+	if (s->next_ns + BURST_NS < now)
+		s->next_ns = now - BURST_NS;
+	if (s->next_ns > now) {
+		struct timespec t = {.tv_sec = (time_t)(s->next_ns / NS_PER_S), .tv_nsec = (long)(s->next_ns % NS_PER_S)};
+		while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+			;
+	}
+	s->next_ns += n * NS_PER_S / s->rate;
+}
+
+static int sink_write(struct sink *s, const uint8_t *p, size_t n, struct err *e)
+{
+	uint64_t piece = s->rate ? s->rate / 20 : n;
+
+	if (s->rate)
+		piece = piece < 1 ? 1 : piece > PIECE_MAX ? PIECE_MAX : piece;
+	while (n) {
+		size_t want = (size_t)min_u64(n, piece);
+		if (s->rate)
+			wait_turn(s, want);
+		while (want) {
+			ssize_t rc = write(s->fd, p, want);
+			if (rc < 0 && errno == EAGAIN) {
+				struct pollfd f = {.fd = s->fd, .events = POLLOUT};
+				poll(&f, 1, -1);
+				continue;
+			}
+			if (rc < 0 && errno == EINTR)
+				continue;
+			if (rc < 0)
+				return err_sys(e, "cannot write the stream at byte %llu",
+					(unsigned long long)atomic_load_explicit(&s->count, memory_order_relaxed));
+			atomic_fetch_add_explicit(&s->count, (size_t)rc, memory_order_relaxed);
+			p += rc;
+			n -= (size_t)rc;
+			want -= (size_t)rc;
+		}
+	}
+	return 0;
+}
+
+/* ---- the relay: bytes pass when they were understood ---- */
+
+struct relay {
+	struct input_bytes *in;
+	const struct buf *new_key; /* each trailer gets a MAC made with it */
+	bool is_cutting;           /* tell `out` where streams and keepalives end */
+	/* Takes n bytes; is_end: something that somebody waits for ends here. */
+	int (*out)(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e);
+	void (*tick)(void *ctx);
+	void *ctx;
+	/* private */
+	struct stream_in s;
+	struct buf pend; /* bytes that came and were not passed on: from pend.p[at], which is byte `off` of the input */
+	size_t at;
+	uint64_t off;
+};
+
+static int relay_pass(struct relay *r, uint64_t until, bool is_end, struct err *e)
+{
+	uint64_t n = until - r->off;
+
+	if (!n)
+		return 0;
+	if (n > r->pend.len - r->at)
+		return err_set(e, ERR_SYSTEM, "a broken invariant: more was understood than came");
+	if (r->out(r->ctx, r->pend.p + r->at, (size_t)n, is_end, e))
+		return -1;
+	r->at += (size_t)n;
+	r->off += n;
+	/* Moves the rest to the front only when it is the smaller part. */
+	if (r->at >= r->pend.len - r->at) {
+		memmove(r->pend.p, r->pend.p + r->at, r->pend.len - r->at);
+		r->pend.len -= r->at;
+		r->at = 0;
+	}
+	return 0;
+}
+
+/* The trailer's digest stays; its MAC, which follows from it and the key, is put in its place. */
+static int relay_authenticate(struct relay *r, struct err *e)
+{
+	AUTO_BUF struct buf b = {0};
+	struct record rec = r->s.rec;
+
+	stream_mac(&rec.u.trailer.mac, r->new_key, &rec.u.trailer.digest);
+	rec_encode(&b, &rec);
+	size_t from = (size_t)(r->s.off - r->off);
+	if (b.len != r->s.raw.len || r->at + from + b.len > r->pend.len)
+		return err_set(e, ERR_SYSTEM, "a broken invariant: the trailer is not where it was");
+	memcpy(r->pend.p + r->at + from, b.p, b.len);
+	return 0;
+}
+
+static int relay_events(struct relay *r, struct err *e)
+{
+	uint64_t until = r->off;
+	int event;
+
+	while ((event = stream_next(&r->s, e)) > 0) {
+		bool is_end = event == STREAM_END || (event == STREAM_RECORD && r->s.rec.type == REC_BEAT);
+		until = r->s.off + r->s.raw.len;
+		if (event == STREAM_END && r->new_key && relay_authenticate(r, e))
+			return -1;
+		if (is_end && r->is_cutting && relay_pass(r, until, true, e))
+			return -1;
+	}
+	return event < 0 ? -1 : relay_pass(r, until, false, e);
+}
+
+static int relay_run(struct relay *r, struct err *e)
+{
+	for (;;) {
+		size_t room, got;
+		uint8_t *p = stream_space(&r->s, READ_LEN, &room);
+
+		if (input_bytes_read(r->in, p, room < READ_LEN ? room : READ_LEN, &got, e))
+			return -1;
+		if (!got)
+			return stream_eof(&r->s, e);
+		buf_add(&r->pend, p, got);
+		stream_fed(&r->s, got);
+		if (relay_events(r, e))
+			return -1;
+		if (r->tick)
+			r->tick(r->ctx);
+	}
+}
+
+static void relay_free(struct relay *r)
+{
+	stream_in_free(&r->s);
+	buf_free(&r->pend);
+}
+
+/* ---- packing ---- */
+
+#define ADAPT_CHUNKS 8
+#define ADAPT_NS (NS_PER_S / 5)
+
+struct packer {
+	const struct pack_settings *o;
+	struct relay relay;
+	size_t chunk;
+	struct codec_pool *pool;
+	struct codec_job *job; /* being filled */
+	_Atomic int level;
+	struct codec_packer *codecs[CODEC_THREADS_MAX];
+	unsigned n_codecs;
+	/* the writing thread's */
+	pthread_t tid;
+	bool has_thread;
+	struct sink sink;
+	struct codec_index index;
+	struct err why;      /* read after the thread has ended */
+	bool is_incomplete;  /* set before the pool ends: no index goes out */
+	_Atomic uint64_t chunks, raw_chunks;
+	struct {
+		uint64_t waiting, writing, total; /* ns */
+		unsigned n;
+	} adapt;
+};
+
+static void pack_work(void *ctx, unsigned worker, struct codec_job *job)
+{
+	struct packer *k = ctx;
+
+	job->plain_len = (uint32_t)job->in.len;
+	codec_pack(k->codecs[worker], job->level, span_of(job->in.p, job->in.len), &job->out, &job->is_raw, &job->err);
+}
+
+/* Who was waited for most of the time decides: the level rises while the output is slow, and falls while it waits for the
+ * compressor. A slow input moves nothing. */
+static void adapt(struct packer *k)
+{
+	int level = k->level;
+
+	if (k->adapt.n < ADAPT_CHUNKS || k->adapt.total < ADAPT_NS)
+		return;
+	if (k->adapt.writing > k->adapt.total / 2 && level < PACK_ADAPT_MAX)
+		k->level = level + 1;
+	else if (k->adapt.waiting > k->adapt.total / 2 && level > PACK_ADAPT_MIN)
+		k->level = level - 1;
+	memset(&k->adapt, 0, sizeof k->adapt);
+}
+
+/* Index frames ride behind the chunk that they follow; the head in front of the first. */
+static int write_job(struct packer *k, struct codec_job *job, struct err *e)
+{
+	AUTO_BUF struct buf front = {0};
+	uint32_t len = (uint32_t)job->out.len;
+
+	if (job->err.kind != ERR_NONE) {
+		*e = job->err;
+		return -1;
+	}
+	if (!k->index.file_off) {
+		codec_head(&k->index, &front);
+		if (sink_write(&k->sink, front.p, front.len, e))
+			return -1;
+	}
+	codec_index_add(&k->index, len, job->plain_len);
+	if (k->index.n == CODEC_INDEX_MAX || job->is_last)
+		codec_index_put(&k->index, &job->out);
+	atomic_fetch_add_explicit(&k->chunks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&k->raw_chunks, job->is_raw, memory_order_relaxed);
+	return sink_write(&k->sink, job->out.p, job->out.len, e);
+}
+
+static int write_end(struct packer *k, struct err *e)
+{
+	AUTO_BUF struct buf b = {0};
+
+	if (!k->index.n || k->is_incomplete)
+		return 0;
+	codec_index_put(&k->index, &b);
+	return sink_write(&k->sink, b.p, b.len, e);
+}
+
+static void *writer_main(void *arg)
+{
+	struct packer *k = arg;
+	struct codec_job *job;
+	bool was_empty;
+	uint64_t t0 = now_ns();
+
+	while ((job = codec_pool_take(k->pool, &was_empty))) {
+		uint64_t t1 = now_ns();
+		if (write_job(k, job, &k->why))
+			break;
+		codec_pool_taken(k->pool);
+		uint64_t t2 = now_ns();
+		k->adapt.waiting += was_empty ? 0 : t1 - t0;
+		k->adapt.writing += t2 - t1;
+		k->adapt.total += t2 - t0;
+		k->adapt.n++;
+		if (k->o->is_adaptive)
+			adapt(k);
+		t0 = t2;
+	}
+	if (!job && !write_end(k, &k->why))
+		return NULL;
+	/* Nobody takes any more: the others must not wait for us. */
+	codec_pool_stop(k->pool);
+	input_bytes_wake(k->relay.in);
+	return NULL;
+}
+
+static void pack_send(struct packer *k)
+{
+	k->job->level = k->level;
+	k->job = NULL;
+	codec_pool_filled(k->pool);
+}
+
+static int pack_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e)
+{
+	struct packer *k = ctx;
+
+	while (n) {
+		if (!k->job) {
+			k->job = codec_pool_fill(k->pool);
+			if (!k->job) {
+				errno = ECANCELED;
+				return err_sys(e, "stopped packing");
+			}
+			buf_reserve(&k->job->in, k->chunk);
+		}
+		size_t room = k->chunk - k->job->in.len, part = n < room ? n : room;
+		buf_add(&k->job->in, p, part);
+		p += part;
+		n -= part;
+		k->job->is_last = is_end && !n;
+		if (part == room || k->job->is_last)
+			pack_send(k);
+	}
+	return 0;
+}
+
+static void pack_count(const struct packer *k, struct pack_stats *s)
+{
+	s->plain = input_bytes_count(k->relay.in);
+	s->packed = atomic_load_explicit(&k->sink.count, memory_order_relaxed);
+	s->chunks = atomic_load_explicit(&k->chunks, memory_order_relaxed);
+	s->raw_chunks = atomic_load_explicit(&k->raw_chunks, memory_order_relaxed);
+	s->streams = k->relay.s.n_streams;
+	s->level = k->level;
+}
+
+static void pack_tick(void *ctx)
+{
+	struct packer *k = ctx;
+	struct pack_stats s;
+
+	if (!k->o->tick)
+		return;
+	pack_count(k, &s);
+	k->o->tick(k->o->ctx, &s);
+}
+
+static int pack_start(struct packer *k, struct err *e)
+{
+	const struct pack_settings *o = k->o;
+	unsigned n = codec_threads(o->threads);
+
+	for (; k->n_codecs < n; k->n_codecs++) {
+		if (codec_packer_open(&k->codecs[k->n_codecs], o->long_log, e))
+			return -1;
+	}
+	if (codec_pool_open(&k->pool, n, n + 2, pack_work, k, e) || codec_thread(&k->tid, writer_main, k, e))
+		return -1;
+	k->has_thread = true;
+	return 0;
+}
+
+/* What is complete goes out even when the input then turns out to be damaged; the index, which says "complete", does
+ * not. The cause is what failed first: a read that was called back is the writer's failure. */
+static int pack_all(struct packer *k, struct err *e)
+{
+	struct err why = {0};
+	int rc = pack_start(k, &why);
+
+	if (!rc)
+		rc = relay_run(&k->relay, &why);
+	if (!rc && k->job)
+		pack_send(k);
+	k->is_incomplete = rc != 0;
+	if (k->has_thread) {
+		codec_pool_end(k->pool);
+		codec_join(k->tid);
+	}
+	if (rc && why.sys != ECANCELED) {
+		*e = why;
+		return -1;
+	}
+	if (k->why.kind != ERR_NONE) {
+		*e = k->why;
+		return -1;
+	}
+	return rc;
+}
+
+int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e)
+{
+	struct input_bytes *b = NULL;
+
+	memset(stats, 0, sizeof *stats);
+	if (input_bytes_open(&b, in, 1, e))
+		return -1;
+	if (input_bytes_kind(b) == INPUT_PACKED) {
+		input_bytes_close(&b);
+		return err_set(e, ERR_STREAM, "the stream is already packed");
+	}
+	struct packer *k = xalloc(sizeof *k);
+	k->o = o;
+	k->chunk = o->chunk ? (size_t)o->chunk : o->long_log ? CODEC_CHUNK_MAX : CODEC_CHUNK;
+	k->level = o->level;
+	if (o->is_adaptive && o->level < PACK_ADAPT_MIN)
+		k->level = PACK_ADAPT_MIN;
+	if (o->is_adaptive && o->level > PACK_ADAPT_MAX)
+		k->level = PACK_ADAPT_MAX;
+	k->relay = (struct relay){
+		.in = b,
+		.new_key = o->key && o->key->len ? o->key : NULL,
+		.is_cutting = o->is_flushing,
+		.out = pack_out,
+		.tick = pack_tick,
+		.ctx = k,
+		.s = {.ignore_data_digest = true, .ignore_mac = true},
+	};
+	sink_open(&k->sink, out, o->rate);
+	int rc = pack_all(k, e);
+	pack_count(k, stats);
+	codec_pool_close(&k->pool);
+	for (unsigned i = 0; i < k->n_codecs; i++)
+		codec_packer_close(&k->codecs[i]);
+	codec_index_free(&k->index);
+	relay_free(&k->relay);
+	input_bytes_close(&b);
+	free(k);
+	return rc;
+}
+
+/* ---- unpacking ---- */
+
+struct undoer {
+	const struct pack_settings *o;
+	struct relay relay;
+	struct sink sink;
+};
+
+static int undo_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e)
+{
+	struct undoer *u = ctx;
+
+	(void)is_end; /* everything goes out at once */
+	return sink_write(&u->sink, p, n, e);
+}
+
+static void undo_count(const struct undoer *u, struct pack_stats *s)
+{
+	s->packed = input_bytes_count(u->relay.in);
+	s->plain = atomic_load_explicit(&u->sink.count, memory_order_relaxed);
+	s->streams = u->relay.s.n_streams;
+}
+
+static void undo_tick(void *ctx)
+{
+	struct undoer *u = ctx;
+	struct pack_stats s = {0};
+
+	if (!u->o->tick)
+		return;
+	undo_count(u, &s);
+	u->o->tick(u->o->ctx, &s);
+}
+
+int pack_undo(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e)
+{
+	struct input_bytes *b = NULL;
+	bool has_key = o->key && o->key->len;
+
+	memset(stats, 0, sizeof *stats);
+	if (input_bytes_open(&b, in, o->threads, e))
+		return -1;
+	if (input_bytes_kind(b) == INPUT_PLAIN) {
+		input_bytes_close(&b);
+		return err_set(e, ERR_STREAM, "the stream is not packed: there is nothing to unpack");
+	}
+	struct undoer u = {
+		.o = o,
+		.relay = {
+			.in = b,
+			.out = undo_out,
+			.tick = undo_tick,
+			.ctx = &u,
+			.s = {.key = has_key ? o->key : NULL, .ignore_data_digest = true, .ignore_mac = !has_key},
+		},
+	};
+	sink_open(&u.sink, out, o->rate);
+	int rc = relay_run(&u.relay, e);
+	undo_count(&u, stats);
+	relay_free(&u.relay);
+	input_bytes_close(&b);
+	return rc;
+}

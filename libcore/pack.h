@@ -1,0 +1,42 @@
+/*
+ * pack: the engine of repl-pack: a plain stream in, the packed one out, and back.
+ *
+ * One thread reads and checks, several compress, one writes in order; a bounded number of chunks is under way. What
+ * goes out was checked as a stream first, up to the record: a damaged or cut input fails and leaves an output that
+ * every reader knows to be cut. Content bytes are passed on unread; the far end compares them with their digests.
+ *
+ * May use: input, codec, stream, bytes, err; reads, writes and waits.
+ */
+#ifndef REPL_PACK_H
+#define REPL_PACK_H
+
+#include "bytes.h"
+#include "err.h"
+
+#define PACK_LEVEL 3
+#define PACK_ADAPT_MIN 1 /* --adapt stays between these levels */
+#define PACK_ADAPT_MAX 12
+
+struct pack_stats {
+	uint64_t plain, packed; /* bytes, whichever side they came from */
+	uint64_t chunks, raw_chunks, streams;
+	int level;              /* the last one used */
+};
+struct pack_settings {
+	int level;
+	unsigned threads;      /* 0: one per processor */
+	uint64_t chunk;        /* plain bytes in a chunk, CODEC_CHUNK_MIN to CODEC_CHUNK_MAX; 0: by the other settings */
+	unsigned long_log;     /* 0: off, or CODEC_LONG_MIN to CODEC_LONG_MAX */
+	bool is_adaptive;      /* the level follows the bottleneck */
+	bool is_flushing;      /* a chunk ends, and goes out at once, where a stream or a keepalive ends */
+	uint64_t rate;         /* bytes a second to `out`; 0: unlimited */
+	const struct buf *key; /* borrowed; pack: authenticates each stream; unpack: each must be authenticated with it */
+	void (*tick)(void *ctx, const struct pack_stats *now); /* may be NULL; often, on the calling thread */
+	void *ctx;
+};
+/* Descriptors are borrowed. ERR_STREAM: the input is damaged, cut, of the wrong kind or empty; ERR_SYSTEM: reading or
+ * writing failed (sys EPIPE: nobody reads). *stats is set in any case. */
+int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
+int pack_undo(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
+
+#endif

@@ -1,0 +1,191 @@
+#include "replica.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "attr.h"
+#include "path.h"
+
+char *replica_file(const struct replica *r, const char *name)
+{
+	AUTO_BUF struct buf b = {0};
+
+	buf_fmt(&b, "%s/" REPLICA_CTL "/%s", r->path, name);
+	return xstrdup(buf_cstr(&b));
+}
+
+bool replica_has(const struct replica *r, const char *name)
+{
+	return r->ctl >= 0 && faccessat(r->ctl, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* 1 empty, 0 not, -1. */
+static int is_empty_dir(int fd)
+{
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+	const struct dirent *de;
+	int empty = 1;
+
+	if (!d) {
+		close_fd(&copy);
+		return -1;
+	}
+	/* lost+found is what a fresh filesystem has, not content. */
+	while ((de = readdir(d)))
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found"))
+			empty = 0;
+	closedir(d);
+	return empty;
+}
+
+static int sub_dir(const struct replica *r, const char *name, int *fd, struct err *e)
+{
+	if (mkdirat(r->ctl, name, 0700) && errno != EEXIST)
+		return err_sys(e, "cannot make '%s/" REPLICA_CTL "/%s'", r->path, name);
+	*fd = openat(r->ctl, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return *fd < 0 ? err_sys(e, "cannot open '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
+}
+
+static int take_lock(struct replica *r, struct err *e)
+{
+	r->lock = openat(r->ctl, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (r->lock < 0)
+		return err_sys(e, "cannot open the lock of '%s'", r->path);
+	if (flock(r->lock, LOCK_EX | LOCK_NB)) {
+		char who[32] = "";
+		if (errno != EWOULDBLOCK)
+			return err_sys(e, "cannot lock '%s'", r->path);
+		ssize_t n = pread(r->lock, who, sizeof who - 1, 0);
+		who[n > 0 ? (size_t)n : 0] = 0;
+		return err_set(e, ERR_BUSY, "the replica '%s' is being changed by process %s: try again later", r->path,
+			who[0] ? who : "?");
+	}
+	char me[32];
+	int n = snprintf(me, sizeof me, "%ld", (long)getpid());
+	if (ftruncate(r->lock, 0) || pwrite(r->lock, me, (size_t)n, 0) != n)
+		return err_sys(e, "cannot write the lock of '%s'", r->path);
+	return 0;
+}
+
+int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e)
+{
+	*r = (struct replica){.root = -1, .ctl = -1, .lock = -1, .stage = -1, .slots = -1, .read_only = how == REPLICA_READ};
+	r->path = xstrdup(path);
+	r->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (r->root < 0 && errno == ENOENT && how == REPLICA_APPLY) {
+		if (mkdir(path, 0700))
+			return err_sys(e, "cannot make the replica '%s'", path);
+		r->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (r->root < 0)
+		return err_sys(e, "cannot open the replica '%s'", path);
+	r->ctl = openat(r->root, REPLICA_CTL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (r->ctl < 0 && errno != ENOENT)
+		return err_sys(e, "cannot open '%s/" REPLICA_CTL "'", path);
+	bool has = replica_has(r, "catalog");
+	if (how == REPLICA_READ) {
+		if (!has)
+			return err_set(e, ERR_REFUSED, "'%s' is not a replica: it has no catalog", path);
+		return 0;
+	}
+	if (!has) {
+		int empty = r->ctl >= 0 ? 1 : is_empty_dir(r->root);
+		if (empty < 0)
+			return err_sys(e, "cannot read '%s'", path);
+		if (!empty && how != REPLICA_ADOPT)
+			return err_set(e, ERR_REFUSED, "'%s' has content but no catalog: --adopt takes it as it is, or name an "
+				"empty directory", path);
+	} else if (how == REPLICA_ADOPT) {
+		return err_set(e, ERR_REFUSED, "'%s' is a replica already", path);
+	}
+	if (r->ctl < 0) {
+		if (mkdirat(r->root, REPLICA_CTL, 0700))
+			return err_sys(e, "cannot make '%s/" REPLICA_CTL "'", path);
+		r->ctl = openat(r->root, REPLICA_CTL, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (r->ctl < 0)
+			return err_sys(e, "cannot open '%s/" REPLICA_CTL "'", path);
+	}
+	return take_lock(r, e) || sub_dir(r, "stage", &r->stage, e) || sub_dir(r, "slots", &r->slots, e) ? -1 : 0;
+}
+
+int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e)
+{
+	AUTO_FREE char *path = replica_file(r, "catalog");
+
+	catalog_close(&r->cat);
+	return catalog_open(&r->cat, path, mode, e);
+}
+
+void replica_close(struct replica *r)
+{
+	catalog_close(&r->cat);
+	close_fd(&r->stage);
+	close_fd(&r->slots);
+	close_fd(&r->lock);
+	close_fd(&r->ctl);
+	close_fd(&r->root);
+	free(r->path);
+	r->path = NULL;
+}
+
+static int empty_sub(const struct replica *r, const char *name, int *fd, struct err *e)
+{
+	close_fd(fd);
+	return path_remove(r->ctl, name, e) || sub_dir(r, name, fd, e) ? -1 : 0;
+}
+
+int replica_discard(struct replica *r, struct err *e)
+{
+	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
+		return -1;
+	if (is_empty_dir(r->slots) != 1 && empty_sub(r, "slots", &r->slots, e))
+		return -1;
+	if (unlinkat(r->ctl, "plan", 0) && errno != ENOENT)
+		return err_sys(e, "cannot remove '%s/" REPLICA_CTL "/plan'", r->path);
+	if (unlinkat(r->ctl, "next", 0) && errno != ENOENT)
+		return err_sys(e, "cannot remove '%s/" REPLICA_CTL "/next'", r->path);
+	return 0;
+}
+
+int replica_sync(const struct replica *r, struct err *e)
+{
+	/* One call for all that was staged or renamed; it reports write-back errors since Linux 5.8 (syncfs(2)). */
+	return syncfs(r->ctl) ? err_sys(e, "cannot make '%s' durable", r->path) : 0;
+}
+
+int replica_open_base(struct replica *r, const struct object *o, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+	struct attr a = {0};
+	char text[512];
+
+	if (catalog_object_path(r->cat, o->no, &path, e))
+		return -1;
+	struct span p = span_of(path.p, path.len);
+	struct err why = {0};
+	int fd = path_open(r->root, p, O_RDONLY, 0, &why);
+	if (fd < 0 && (why.sys == ENOENT || why.sys == ELOOP || why.sys == ENOTDIR))
+		return err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is gone, or a link leads elsewhere",
+			esc_cut(text, sizeof text, p));
+	if (fd < 0) {
+		*e = why;
+		return -1;
+	}
+	if (attr_stat(&a, fd, NULL, e)) {
+		close_fd(&fd);
+	} else if (a.type != OBJ_FILE || a.size != o->size || a.meta.mtime_s != o->meta.mtime_s ||
+			a.meta.mtime_ns != o->meta.mtime_ns) {
+		err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is not what the image says",
+			esc_cut(text, sizeof text, p));
+		close_fd(&fd);
+	}
+	attr_free(&a);
+	return fd;
+}

@@ -1,0 +1,48 @@
+/*
+ * replica: the directory a delta is applied to, and its control directory `.repl`.
+ *
+ *   .repl/lock       flock(2)ed while anything is changed
+ *   .repl/catalog    the current image
+ *   .repl/stage/N    the content of the N-th CONTENT record of the delta being received
+ *   .repl/plan       the delta being received, without content
+ *   .repl/commit     the commit record: plan, renamed. While it stands the delta is decided and will be finished
+ *   .repl/detached   marker: every name that goes is gone (see land.h)
+ *   .repl/slots/N    objects between their old name and their new one, by catalog number
+ *   .repl/next       the catalog after the delta, when the change is large
+ *
+ * May use: catalog, path, err; makes system calls.
+ */
+#ifndef REPL_REPLICA_H
+#define REPL_REPLICA_H
+
+#include "catalog.h"
+
+#define REPLICA_CTL ".repl"
+
+struct replica {
+	char *path;
+	int root, ctl, lock, stage, slots; /* -1: not open */
+	struct catalog *cat;
+	bool read_only;
+};
+enum replica_open {
+	REPLICA_READ,   /* must be one; nothing is written */
+	REPLICA_APPLY,  /* a missing or empty directory becomes one */
+	REPLICA_ADOPT,  /* a directory without a catalog, with content: the caller fills the catalog */
+};
+/* ERR_REFUSED for a directory with content that is no replica; ERR_BUSY when somebody holds the lock. */
+int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e);
+void replica_close(struct replica *r);
+/* Owned path of a file in the control directory. */
+char *replica_file(const struct replica *r, const char *name);
+/* Opens (again) the catalog. */
+int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e);
+bool replica_has(const struct replica *r, const char *name);
+/* Removes stage, plan and slots of an apply that was not decided. */
+int replica_discard(struct replica *r, struct err *e);
+/* Makes everything below it durable. */
+int replica_sync(const struct replica *r, struct err *e);
+/* Opens the content of a base file for reading, checked against the catalog: ERR_REFUSED when it was edited. Owned. */
+int replica_open_base(struct replica *r, const struct object *o, struct err *e);
+
+#endif

@@ -1,0 +1,482 @@
+#include "snap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "image.h"
+#include "input.h"
+
+#define SHOWN 300
+#define NS 1000000000
+
+void snap_free(struct snap *s) { image_head_free(&s->head); }
+
+/* ---- members ---- */
+
+struct member {
+	char *name, *path;
+};
+
+static int member_cmp(const void *a, const void *b)
+{
+	const struct member *x = a, *y = b;
+
+	return span_cmp(span_cstr(x->name), span_cstr(y->name));
+}
+
+/* "NAME=ROOT" when what is before the first '=' could be a name; a path with one is written ./a=b. */
+static int parse_member(struct member *m, const char *arg, bool is_only, struct err *e)
+{
+	const char *eq = strchr(arg, '=');
+	bool is_named = eq && name_is_sane(span_of(arg, (size_t)(eq - arg)));
+	const char *root = is_named ? eq + 1 : arg;
+	struct stat st;
+	char text[SHOWN];
+
+	m->path = realpath(root, NULL);
+	if (!m->path)
+		return err_sys(e, "cannot find '%s'", esc_cut(text, sizeof text, span_cstr(root)));
+	if (stat(m->path, &st))
+		return err_sys(e, "cannot look at '%s'", esc_cut(text, sizeof text, span_cstr(root)));
+	if (!S_ISDIR(st.st_mode))
+		return err_set(e, ERR_USAGE, "'%s' is not a directory", esc_cut(text, sizeof text, span_cstr(root)));
+	if (strlen(m->path) > REC_TARGET_MAX)
+		return err_set(e, ERR_USAGE, "the path of '%s' is too long", esc_cut(text, sizeof text, span_cstr(root)));
+	if (is_named) {
+		size_t n = (size_t)(eq - arg);
+		m->name = xalloc(n + 1);
+		memcpy(m->name, arg, n);
+	} else {
+		m->name = xstrdup(is_only ? "" : strrchr(m->path, '/') + 1);
+	}
+	if (!is_only && !m->name[0])
+		return err_set(e, ERR_USAGE, "'%s' needs a name: NAME=%s", root, root);
+	if (!strcmp(m->name, ".repl"))
+		return err_set(e, ERR_USAGE, "a member cannot have the name '.repl', which the replica needs: NAME=%s", root);
+	return 0;
+}
+
+int snap_members(struct snap *s, const char *const *args, size_t n, struct err *e)
+{
+	struct member *m = xalloc((n + 1) * sizeof *m);
+	char text[SHOWN];
+	int rc = n ? 0 : err_set(e, ERR_USAGE, "which directory? give a ROOT");
+
+	for (size_t i = 0; i < n && !rc; i++)
+		rc = parse_member(&m[i], args[i], n == 1, e);
+	if (!rc)
+		qsort(m, n, sizeof *m, member_cmp);
+	for (size_t i = 1; i < n && !rc; i++)
+		if (!strcmp(m[i - 1].name, m[i].name))
+			rc = err_set(e, ERR_USAGE, "two members have the name '%s': give one another with NAME=ROOT",
+				esc_cut(text, sizeof text, span_cstr(m[i].name)));
+	for (size_t i = 0; i < n; i++) {
+		struct record r = {.type = REC_MEMBER};
+		if (!rc) {
+			r.u.member = (struct r_member){1, span_cstr(m[i].name), span_cstr(m[i].path)};
+			image_head_take(&s->head, &r);
+		}
+	}
+	for (size_t i = 0; i < n; i++) {
+		free(m[i].name);
+		free(m[i].path);
+	}
+	free(m);
+	return rc;
+}
+
+/* ---- the instant ---- */
+
+static bool two_digits(const char **p, int *out)
+{
+	const char *s = *p;
+
+	if (s[0] < '0' || s[0] > '9' || s[1] < '0' || s[1] > '9')
+		return false;
+	*out = (s[0] - '0') * 10 + (s[1] - '0');
+	*p += 2;
+	return true;
+}
+
+static bool one_char(const char **p, const char *set)
+{
+	bool is_in = **p && strchr(set, **p);
+
+	*p += is_in;
+	return is_in;
+}
+
+static bool fraction(const char **p, int64_t *ns)
+{
+	int64_t unit = NS / 10;
+
+	*ns = 0;
+	if (!one_char(p, "."))
+		return true;
+	if (**p < '0' || **p > '9')
+		return false;
+	for (; **p >= '0' && **p <= '9'; ++*p, unit /= 10)
+		*ns += (**p - '0') * unit;
+	return true;
+}
+
+static bool since_epoch(const char *p, int64_t *ns)
+{
+	int64_t s = 0, frac;
+
+	if (*p < '0' || *p > '9')
+		return false;
+	for (; *p >= '0' && *p <= '9'; p++)
+		if ((s = s * 10 + (*p - '0')) > INT64_MAX / NS - 1)
+			return false;
+	if (!fraction(&p, &frac) || *p)
+		return false;
+	*ns = s * NS + frac;
+	return true;
+}
+
+bool snap_time(const char *p, int64_t *ns)
+{
+	struct tm tm = {0};
+	int century, year, oh = 0, om = 0, sign = 0;
+	int64_t frac;
+
+	if (*p == '@')
+		return since_epoch(p + 1, ns);
+	if (!two_digits(&p, &century) || !two_digits(&p, &year) || !one_char(&p, "-") || !two_digits(&p, &tm.tm_mon) ||
+			!one_char(&p, "-") || !two_digits(&p, &tm.tm_mday) || !one_char(&p, "Tt ") ||
+			!two_digits(&p, &tm.tm_hour) || !one_char(&p, ":") || !two_digits(&p, &tm.tm_min) ||
+			!one_char(&p, ":") || !two_digits(&p, &tm.tm_sec) || !fraction(&p, &frac))
+		return false;
+	if (*p == '+' || *p == '-') {
+		sign = *p++ == '+' ? 1 : -1;
+		if (!two_digits(&p, &oh) || !one_char(&p, ":") || !two_digits(&p, &om) || oh > 23 || om > 59)
+			return false;
+	} else if (!one_char(&p, "Zz")) {
+		return false;
+	}
+	if (*p || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
+		return false;
+	struct tm want = tm;
+	tm.tm_year = century * 100 + year - 1900;
+	tm.tm_mon--;
+	int64_t s = timegm(&tm);
+	if (tm.tm_mday != want.tm_mday && tm.tm_sec == want.tm_sec) /* a day that the month does not have */
+		return false;
+	s -= sign * (oh * 3600 + om * 60);
+	if (s < 0 || s > INT64_MAX / NS - 1)
+		return false;
+	*ns = s * NS + frac;
+	return true;
+}
+
+/* What a store left in a page that was dirty already shows in no stat until the page is clean: clean them all. */
+static int sync_members(const struct image_head *h, struct err *e)
+{
+	struct walk_root *roots = NULL;
+	AUTO_FREE dev_t *devs = xalloc((h->n_members + 1) * sizeof *devs);
+	size_t n_devs = 0;
+	char text[SHOWN];
+	int rc = image_head_open_roots(h, &roots, e);
+
+	for (size_t i = 0; i < h->n_members && !rc; i++) {
+		struct stat st;
+		size_t d = 0;
+		if (fstat(roots[i].fd, &st)) {
+			rc = err_sys(e, "cannot look at '%s'", esc_cut(text, sizeof text, h->members[i].path));
+			break;
+		}
+		while (d < n_devs && devs[d] != st.st_dev)
+			d++;
+		if (d < n_devs)
+			continue;
+		devs[n_devs++] = st.st_dev;
+		if (syncfs(roots[i].fd))
+			rc = err_sys(e, "cannot sync the filesystem of '%s'", esc_cut(text, sizeof text, h->members[i].path));
+	}
+	image_head_close_roots(&roots, h->n_members);
+	return rc;
+}
+
+static int number_image(struct snap *s, struct r_image *i, struct err *e)
+{
+	struct catalog *c = NULL;
+
+	memcpy(i->instance, s->state->instance, sizeof i->instance);
+	if (state_catalog(s->state, CATALOG_READ, &c, e))
+		return -1;
+	int rc = catalog_id(c, &i->parent, e);
+	catalog_close(&c);
+	return rc || state_next_seq(s->state, &i->seq, e) || state_save_image(s->state, &s->head, e) ? -1 : 0;
+}
+
+int snap_open_image(struct snap *s, struct err *e)
+{
+	struct record r = {.type = REC_IMAGE};
+	struct timespec now;
+	char host[256] = "";
+
+	if (s->state && state_lock(s->state, s->lock_wait, e))
+		return -1;
+	/* The clock is read first: what is written while the sync runs counts as written after the image. */
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (gethostname(host, sizeof host - 1))
+		host[0] = '\0';
+	r.u.image = (struct r_image){.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec, .provider = PROV_LIVE,
+		.consistency = CONS_LIVE, .host = span_cstr(host)};
+	if (s->bookmark)
+		r.u.image.bookmark = span_cstr(s->bookmark);
+	int rc = 0;
+	/* A time to come would make what is written until then look old. */
+	if (s->has_time && s->time_ns > r.u.image.time_ns)
+		rc = err_set(e, ERR_USAGE, "the image's time lies in the future");
+	else if (s->has_time)
+		r.u.image.time_ns = s->time_ns;
+	image_head_take(&s->head, &r);
+	if (!rc)
+		rc = sync_members(&s->head, e);
+	if (!rc && s->state)
+		rc = number_image(s, &s->head.stamps, e);
+	if (s->state)
+		state_unlock(s->state);
+	return rc;
+}
+
+/* ---- whole images ---- */
+
+int snap_write_image(struct catalog *c, const struct image_head *h, struct stream_out *o, struct err *e)
+{
+	struct image_head with_id = *h; /* borrows */
+
+	if (catalog_id(c, &with_id.stamps.id, e) || image_head_put(&with_id, o, KIND_IMAGE, e))
+		return -1;
+	return image_write(c, o, false, e) || stream_finish(o, e) ? -1 : 0;
+}
+
+static int write_catalog(struct catalog *c, const char *path, struct stream_out *o, struct err *e)
+{
+	struct image_head h = {0};
+	struct record r = {.type = REC_IMAGE};
+	AUTO_BUF struct buf store = {0};
+	AUTO_FREE char *real = realpath(path, NULL);
+	int got = image_stamps(c, &r.u.image, &store, e);
+
+	if (got < 0)
+		return -1;
+	image_head_take(&h, &r);
+	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr(real ? real : path)}};
+	image_head_take(&h, &r);
+	int rc = snap_write_image(c, &h, o, e);
+	image_head_free(&h);
+	return rc;
+}
+
+int snap_replica_image(const char *path, struct stream_out *o, struct err *e)
+{
+	AUTO_BUF struct buf file = {0}, lock = {0};
+	AUTO_CLOSE int fd = -1;
+	struct catalog *c = NULL;
+	char text[SHOWN];
+
+	buf_fmt(&file, "%s/.repl/catalog", path);
+	buf_fmt(&lock, "%s/.repl/lock", path);
+	esc_cut(text, sizeof text, span_cstr(path));
+	if (access(buf_cstr(&file), F_OK)) {
+		if (errno == ENOENT || errno == ENOTDIR)
+			return 0;
+		return err_sys(e, "cannot look at the replica '%s'", text);
+	}
+	/* Nobody may land an image while its catalog is read. */
+	fd = open(buf_cstr(&lock), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno != ENOENT)
+		return err_sys(e, "cannot open the lock of the replica '%s'", text);
+	if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB)) {
+		if (errno == EWOULDBLOCK)
+			return err_set(e, ERR_BUSY, "the replica '%s' is in use", text);
+		return err_sys(e, "cannot lock the replica '%s'", text);
+	}
+	if (catalog_open(&c, buf_cstr(&file), CATALOG_READ, e))
+		return -1;
+	int rc = write_catalog(c, path, o, e);
+	catalog_close(&c);
+	return rc ? -1 : 1;
+}
+
+/* ---- acknowledgements ---- */
+
+static int commit_all(struct state *s, const struct buf *ids, unsigned wait, struct snap_acks *acks, struct err *e)
+{
+	struct rd r = rd_of(ids->p, ids->len);
+	int rc = ids->len ? state_lock(s, wait, e) : 0;
+
+	while (!rc && r.len) {
+		struct digest id;
+		bool done = false;
+		rd_copy(&r, id.b, sizeof id.b);
+		rc = state_commit(s, &id, &done, e);
+		if (!rc)
+			++*(done ? &acks->committed : &acks->already);
+	}
+	state_unlock(s);
+	return rc;
+}
+
+static void say_loss(const struct warn *w, const struct r_loss *l)
+{
+	char kind[64], example[SHOWN];
+
+	esc_cut(kind, sizeof kind, l->kind);
+	esc_cut(example, sizeof example, l->example);
+	warn_say(w, "loss", "the replica could not keep '%s' of %" PRIu64 " objects, such as '%s'", kind, l->count, example);
+}
+
+int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn, struct snap_acks *acks, struct err *e)
+{
+	AUTO_BUF struct buf ids = {0};
+	struct input in = {0};
+	int got;
+
+	*acks = (struct snap_acks){0};
+	if (input_open(&in, fd, 1, e))
+		return -1;
+	in.s.ignore_mac = true; /* it came back over the connection that we opened */
+	while ((got = input_next(&in, e)) > 0) {
+		const struct record *r = &in.s.rec;
+		if (got == STREAM_BEGIN && in.s.kind != KIND_ACK) {
+			got = err_set(e, ERR_STREAM, "this is a stream of kind '%s': repl-snap --commit reads what repl-apply answers",
+				kind_name(in.s.kind));
+			break;
+		}
+		if (got == STREAM_RECORD && r->type == REC_ACK) {
+			if (r->u.ack.action == ACK_HELD)
+				acks->held++;
+			else
+				buf_add(&ids, r->u.ack.id.b, sizeof r->u.ack.id.b);
+		} else if (got == STREAM_RECORD && r->type == REC_LOSS) {
+			say_loss(warn, &r->u.loss);
+		} else if (got == STREAM_END) {
+			if (commit_all(s, &ids, wait, acks, e)) {
+				got = -1;
+				break;
+			}
+			buf_reset(&ids);
+		}
+	}
+	input_close(&in);
+	if (!got && !acks->committed && !acks->already && !acks->held)
+		return err_set(e, ERR_STREAM, "the answer acknowledges no image");
+	return got < 0 ? -1 : 0;
+}
+
+/* ---- the list ---- */
+
+static void put_time(struct buf *b, int64_t ns)
+{
+	time_t s = (time_t)(ns / NS);
+	struct tm tm;
+	char text[64];
+
+	if (!ns || !gmtime_r(&s, &tm) || !strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm))
+		buf_str(b, "-");
+	else
+		buf_str(b, text);
+}
+
+struct row {
+	const char *what;
+	bool is_there, has_id;
+	struct digest id;
+	struct r_image stamps;
+};
+
+static void put_row(struct buf *b, const struct row *w, bool json)
+{
+	char id[2 * DIGEST_LEN + 1] = "-";
+
+	if (w->has_id)
+		hex(id, w->id.b, sizeof w->id.b);
+	if (!w->is_there) {
+		buf_fmt(b, json ? "\"%s\":null" : "%-8s none\n", w->what);
+	} else if (json) {
+		buf_fmt(b, "\"%s\":{\"id\":", w->what);
+		buf_fmt(b, w->has_id ? "\"%s\"" : "null%.0s", id);
+		buf_fmt(b, ",\"seq\":%" PRIu64 ",\"time\":", w->stamps.seq);
+		buf_str(b, w->stamps.time_ns ? "\"" : "null");
+		if (w->stamps.time_ns) {
+			put_time(b, w->stamps.time_ns);
+			buf_str(b, "\"");
+		}
+		buf_str(b, "}");
+	} else {
+		buf_fmt(b, "%-8s %s seq %" PRIu64 " ", w->what, id, w->stamps.seq);
+		put_time(b, w->stamps.time_ns);
+		if (w->stamps.bookmark.len) {
+			buf_str(b, " '");
+			esc_name(b, w->stamps.bookmark);
+			buf_str(b, "'");
+		}
+		buf_str(b, "\n");
+	}
+}
+
+static int base_row(const struct state *s, struct row *w, struct buf *store, struct err *e)
+{
+	struct catalog *c = NULL;
+
+	if (state_catalog(s, CATALOG_READ, &c, e))
+		return -1;
+	w->is_there = w->has_id = !catalog_is_empty(c);
+	int rc = w->is_there && (catalog_id(c, &w->id, e) || image_stamps(c, &w->stamps, store, e) < 0) ? -1 : 0;
+	catalog_close(&c);
+	return rc;
+}
+
+static int pending_row(const struct state *s, struct row *w, struct image_head *h, struct err *e)
+{
+	struct state_plan p;
+	int got = state_plan(s, &p, e);
+
+	if (got < 0)
+		return -1;
+	if (got) {
+		w->is_there = w->has_id = true;
+		w->id = p.id;
+	}
+	if (faccessat(s->fd, "image", F_OK, 0))
+		return 0;
+	if (state_load_image(s, h, e))
+		return -1;
+	w->is_there = true;
+	w->stamps = h->stamps;
+	return 0;
+}
+
+int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
+{
+	struct row base = {.what = "base"}, pending = {.what = "pending"};
+	struct image_head h = {0};
+	AUTO_BUF struct buf store = {0};
+	char id[2 * sizeof s->instance + 1];
+	uint64_t seq;
+	int rc = base_row(s, &base, &store, e) || pending_row(s, &pending, &h, e) || state_seq(s, &seq, e) ? -1 : 0;
+
+	if (!rc) {
+		hex(id, s->instance, sizeof s->instance);
+		buf_fmt(out, json ? "{\"instance\":\"%s\",\"seq\":%" PRIu64 "," : "instance %s\nseq      %" PRIu64 "\n", id, seq);
+		put_row(out, &base, json);
+		if (json)
+			buf_str(out, ",");
+		put_row(out, &pending, json);
+		if (json)
+			buf_str(out, "}\n");
+	}
+	image_head_free(&h);
+	return rc;
+}

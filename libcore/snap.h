@@ -1,0 +1,44 @@
+/*
+ * snap: opens an image of live trees, and closes it when the replica acknowledged it.
+ *
+ * A live image is a promise about stamps, not a copy: everything written before its instant is on the filesystem with a time
+ * that tells (syncfs first), so that what is written after can be seen by its stat. May use: state, catalog, image, input, err.
+ */
+#ifndef REPL_SNAP_H
+#define REPL_SNAP_H
+
+#include "state.h"
+
+struct snap {
+	struct state *state;    /* borrowed; NULL: stateless */
+	unsigned lock_wait;     /* seconds */
+	bool has_time;          /* else: now */
+	int64_t time_ns;
+	const char *bookmark;   /* NULL: none */
+	struct image_head head; /* out; members from snap_members. snap_free */
+};
+/* ROOT or NAME=ROOT each: a single ROOT is the image's root itself, several stand below it, sorted by name. ERR_USAGE. */
+int snap_members(struct snap *s, const char *const *args, size_t n, struct err *e);
+/* The instant: stamps the head, syncs the members' filesystems. With a state: next number, saved as the image under way. */
+int snap_open_image(struct snap *s, struct err *e);
+void snap_free(struct snap *s);
+
+/* RFC 3339 with a zone ("2026-01-31T12:00:00Z"), or @seconds since 1970. Fractions are kept. */
+bool snap_time(const char *text, int64_t *ns);
+
+/* The whole image that a replica holds, from its catalog. 1; 0 when path is no replica; -1. */
+int snap_replica_image(const char *path, struct stream_out *o, struct err *e);
+/* Writes the catalog as a whole image stream under this head; the id is the catalog's. */
+int snap_write_image(struct catalog *c, const struct image_head *h, struct stream_out *o, struct err *e);
+
+struct snap_acks {
+	uint64_t committed, already, held;
+};
+/* Acknowledgements until the end of input; each stream counts once its trailer came. What the replica could not keep is a
+ * warning, kind "loss". ERR_STREAM: nothing came or not all, ERR_MISMATCH: for another image. */
+int snap_commit(struct state *s, int fd, unsigned lock_wait, const struct warn *warn, struct snap_acks *acks, struct err *e);
+
+/* What the state holds, as lines of text or one JSON object. */
+int snap_list(const struct state *s, bool json, struct buf *out, struct err *e);
+
+#endif

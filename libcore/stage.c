@@ -1,0 +1,431 @@
+#include "stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "attr.h"
+#include "content.h"
+
+#define PIECE (1024u * 1024)
+
+void stage_start(struct stage *s, struct replica *r)
+{
+	s->r = r;
+	s->fd = s->src_fd = -1;
+}
+
+void stage_free(struct stage *s)
+{
+	close_fd(&s->fd);
+	close_fd(&s->src_fd);
+	object_free(&s->old);
+	object_free(&s->src);
+	free(s->buf);
+	s->buf = NULL;
+	s->is_open = false;
+}
+
+static int fail(struct stage *s, const char *what, struct err *e)
+{
+	return err_sys(e, "cannot %s a staged file in '%s'", what, s->r->path);
+}
+
+static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, struct err *e)
+{
+	s->bytes_written += n;
+	while (n) {
+		ssize_t got = pwrite(s->fd, p, n, (off_t)off);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return fail(s, "write", e);
+		p += got;
+		n -= (size_t)got;
+		off += (uint64_t)got;
+	}
+	return 0;
+}
+
+static int read_at(struct stage *s, int fd, uint8_t *p, size_t n, uint64_t off, struct err *e)
+{
+	s->bytes_read += n;
+	while (n) {
+		ssize_t got = pread(fd, p, n, (off_t)off);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return fail(s, "read", e);
+		if (got == 0) {
+			memset(p, 0, n);
+			return 0;
+		}
+		p += got;
+		n -= (size_t)got;
+		off += (uint64_t)got;
+	}
+	return 0;
+}
+
+/* Copies a range of base content: shared where the filesystem can, in the kernel where it can, by hand else. */
+static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uint64_t len, struct err *e)
+{
+	struct file_clone_range cr = {.src_fd = from, .src_offset = src, .src_length = len, .dest_offset = off};
+
+	if (src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0)
+		return 0;
+	s->bytes_written += len;
+	while (len) {
+		off_t in = (off_t)src, out = (off_t)off;
+		ssize_t n = copy_file_range(from, &in, s->fd, &out, min_u64(len, 1u << 30), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		src += (uint64_t)n;
+		off += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	while (len) {
+		size_t n = (size_t)min_u64(len, PIECE);
+		if (read_at(s, from, s->buf, n, src, e) || write_at(s, s->buf, n, off, e))
+			return -1;
+		src += n;
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* The base file as a start: one clone, or its data extents copied. */
+static int copy_base(struct stage *s, struct err *e)
+{
+	AUTO_CLOSE int from = replica_open_base(s->r, &s->old, e);
+
+	if (from < 0)
+		return -1;
+	if (ioctl(s->fd, FICLONE, from) == 0)
+		return 0;
+	for (uint64_t off = 0; off < s->old.size;) {
+		off_t data = lseek(from, (off_t)off, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			break;
+		uint64_t start = data < 0 ? off : (uint64_t)data;
+		off_t hole = lseek(from, (off_t)start, SEEK_HOLE);
+		uint64_t end = hole < 0 ? s->old.size : min_u64((uint64_t)hole, s->old.size);
+		if (copy_range(s, from, start, start, end - start, e))
+			return -1;
+		off = end;
+	}
+	return ftruncate(s->fd, (off_t)s->old.size) ? fail(s, "size", e) : 0;
+}
+
+int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct object *old, struct err *e)
+{
+	char name[32];
+
+	if (!s->buf)
+		s->buf = xalloc(PIECE);
+	close_fd(&s->fd);
+	s->is_open = false;
+	s->is_patch = c->flags & CONTENT_PATCH;
+	if (s->is_patch && !old)
+		return err_set(e, ERR_STREAM, "a patch of content that the base does not have");
+	snprintf(name, sizeof name, "%llu", (unsigned long long)n);
+	s->fd = openat(s->r->stage, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (s->fd < 0)
+		return fail(s, "make", e);
+	if (s->attr)
+		attr_early(s->fd, &(struct r_meta){.attr = s->attr});
+	object_free(&s->old);
+	s->grain = c->grain;
+	s->pos = s->block = s->old_blocks = 0;
+	s->touched = s->is_foreign = false;
+	s->tail_len = 0;
+	s->row_n = 0;
+	digest_tree_init(&s->tree);
+	if (s->is_patch) {
+		if (catalog_get(s->r->cat, old->no, &s->old, e) != 1)
+			return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+		/* Remembered in blocks of another size, the rows say nothing about ours: what is kept is read. */
+		s->is_foreign = s->old.grain != s->grain;
+		s->old_blocks = s->is_foreign ? 0 : object_blocks(s->old.size, s->grain);
+		if (copy_base(s, e))
+			return -1;
+	}
+	s->is_open = true;
+	return 0;
+}
+
+static int flush_rows(struct stage *s, struct err *e)
+{
+	size_t n = s->row_n;
+
+	s->row_n = 0;
+	return n ? s->rows(s->ctx, s->row_first, n, s->row_buf, e) : 0;
+}
+
+static int put_row(struct stage *s, uint64_t block, const uint8_t *row, struct err *e)
+{
+	if (s->row_n && (s->row_n == 48 || s->row_first + s->row_n != block) && flush_rows(s, e))
+		return -1;
+	if (!s->row_n)
+		s->row_first = block;
+	memcpy(s->row_buf + s->row_n++ * DIGESTS_ROW, row, DIGESTS_ROW);
+	return 0;
+}
+
+/* The block that s->block counts is finished with this digest. first: its first bytes (for the rolling sum), len: all of it. */
+static int close_block(struct stage *s, const struct digest *d, const uint8_t *first, uint64_t len, struct err *e)
+{
+	uint8_t row[DIGESTS_ROW];
+
+	memcpy(row, d->b, DIGEST_LEN);
+	put_le64(row + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(first) : 0);
+	digest_tree_add(&s->tree, d);
+	s->touched = false;
+	s->tail_len = 0;
+	return put_row(s, s->block++, row, e);
+}
+
+static int reread_block(struct stage *s, uint64_t len, struct err *e)
+{
+	struct digest d;
+
+	if (read_at(s, s->fd, s->buf, (size_t)len, s->block * s->grain, e))
+		return -1;
+	digest_bytes(&d, s->buf, (size_t)len);
+	return close_block(s, &d, s->buf, len, e);
+}
+
+/* Blocks that no extent touched, up to block `end`: as in the base, or zeros. All of full length. */
+static int keep_blocks(struct stage *s, uint64_t end, struct err *e)
+{
+	uint8_t rows[48 * DIGESTS_ROW];
+	struct digest zero;
+
+	while (s->block < end && s->is_foreign && s->block * s->grain < s->old.size)
+		if (reread_block(s, s->grain, e))
+			return -1;
+	while (s->block < end && s->is_patch && s->block < s->old_blocks) {
+		size_t n = (size_t)min_u64(48, min_u64(end, s->old_blocks) - s->block);
+		if (catalog_blocks(s->r->cat, s->old.no, s->block, n, rows, e))
+			return -1;
+		for (size_t i = 0; i < n; i++) {
+			struct digest d;
+			if (s->block + 1 == s->old_blocks && s->old.size % s->grain) {
+				/* the base's short last block, longer now */
+				if (reread_block(s, s->grain, e))
+					return -1;
+				continue;
+			}
+			content_row_digest(rows + i * DIGESTS_ROW, s->grain, &d);
+			digest_tree_add(&s->tree, &d);
+			s->block++;
+		}
+	}
+	if (s->block < end) {
+		digest_zeros(&zero, s->grain);
+		digest_tree_repeat(&s->tree, &zero, end - s->block);
+		s->block = end;
+	}
+	return 0;
+}
+
+/* Everything before off is described: finishes the blocks that end there or before. */
+static int advance(struct stage *s, uint64_t off, struct err *e)
+{
+	uint64_t end = off / s->grain;
+
+	if (s->block < end && s->touched && reread_block(s, s->grain, e))
+		return -1;
+	return s->block < end ? keep_blocks(s, end, e) : 0;
+}
+
+static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
+{
+	if (!s->is_open)
+		return err_set(e, ERR_STREAM, "an extent without content");
+	if (off < s->pos)
+		return err_set(e, ERR_STREAM, "extents out of order or overlapping");
+	if (advance(s, off, e))
+		return -1;
+	s->pos = off + len;
+	return 0;
+}
+
+int stage_data(struct stage *s, const struct r_data *d, struct err *e)
+{
+	uint64_t off = d->off, end = off + d->bytes.len;
+	const uint8_t *p = d->bytes.p;
+	struct digest whole;
+
+	if (extent(s, off, d->bytes.len, e))
+		return -1;
+	if (off % s->grain == 0) {
+		/* Hash the grid's blocks; the record's digest is the tree over them. */
+		struct digest_tree t;
+		size_t n = (size_t)object_blocks(d->bytes.len, s->grain);
+		AUTO_FREE struct digest *blocks = xalloc(n * sizeof *blocks);
+		digest_tree_init(&t);
+		for (size_t i = 0; i < n; i++) {
+			size_t len = (size_t)min_u64(s->grain, d->bytes.len - i * s->grain);
+			digest_bytes(&blocks[i], p + i * s->grain, len);
+			digest_tree_add(&t, &blocks[i]);
+		}
+		digest_tree_root(&t, &whole);
+		if (!digest_eq(&whole, &d->digest))
+			return err_set(e, ERR_STREAM, "content does not match its digest");
+		for (size_t i = 0; i < n; i++) {
+			uint64_t len = min_u64(s->grain, d->bytes.len - i * s->grain);
+			if (len == s->grain) {
+				if (close_block(s, &blocks[i], p + i * s->grain, len, e))
+					return -1;
+			} else { /* the last block of the file, if it ends here */
+				s->touched = true;
+				s->tail = blocks[i];
+				s->tail_len = len;
+			}
+		}
+	} else {
+		digest_bytes(&whole, p, d->bytes.len);
+		if (!digest_eq(&whole, &d->digest))
+			return err_set(e, ERR_STREAM, "content does not match its digest");
+		s->touched = true;
+		s->tail_len = 0;
+	}
+	if (write_at(s, p, d->bytes.len, off, e))
+		return -1;
+	if (off % s->grain) {
+		/* It began inside a block; the ones it filled after that are read back: shifted content is rare. */
+		while ((s->block + 1) * s->grain <= end)
+			if (reread_block(s, s->grain, e))
+				return -1;
+		s->touched = end > s->block * s->grain;
+	}
+	return 0;
+}
+
+int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err *e)
+{
+	uint64_t end = c->off + c->len;
+
+	if (extent(s, c->off, c->len, e))
+		return -1;
+	if (s->src_fd < 0 || s->src.no != src) {
+		close_fd(&s->src_fd);
+		int got = catalog_get(s->r->cat, src, &s->src, e);
+		if (got != 1 || s->src.type != OBJ_FILE)
+			return err_set(e, ERR_STREAM, "a copy from what is not a file of the base");
+		s->src_fd = replica_open_base(s->r, &s->src, e);
+		if (s->src_fd < 0)
+			return -1;
+	}
+	if (c->src + c->len > s->src.size)
+		return err_set(e, ERR_STREAM, "a copy from beyond the end of its source");
+	if (copy_range(s, s->src_fd, c->src, c->off, c->len, e))
+		return -1;
+	s->tail_len = 0;
+	s->touched = true;
+	while ((s->block + 1) * s->grain <= end)
+		if (reread_block(s, s->grain, e))
+			return -1;
+	s->touched = end > s->block * s->grain;
+	return 0;
+}
+
+int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
+{
+	uint64_t end = h->off + h->len;
+
+	if (extent(s, h->off, h->len, e))
+		return -1;
+	if (s->is_patch && h->off < s->old.size) {
+		uint64_t len = min_u64(h->len, s->old.size - h->off);
+		if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)h->off, (off_t)len)) {
+			if (errno != EOPNOTSUPP)
+				return fail(s, "punch a hole into", e);
+			memset(s->buf, 0, PIECE);
+			for (uint64_t at = 0; at < len; at += PIECE)
+				if (write_at(s, s->buf, (size_t)min_u64(PIECE, len - at), h->off + at, e))
+					return -1;
+		}
+	}
+	s->tail_len = 0;
+	if (h->off % s->grain) {
+		s->touched = true;
+		if (end >= (s->block + 1) * s->grain && reread_block(s, s->grain, e))
+			return -1;
+	}
+	static const uint8_t zero_row[DIGESTS_ROW];
+	struct digest zero;
+	uint64_t full = end / s->grain;
+	digest_zeros(&zero, s->grain);
+	while (s->block < full && s->block < s->old_blocks) {
+		digest_tree_add(&s->tree, &zero);
+		if (put_row(s, s->block++, zero_row, e))
+			return -1;
+	}
+	if (s->block < full) {
+		digest_tree_repeat(&s->tree, &zero, full - s->block);
+		s->block = full;
+	}
+	s->touched = end > s->block * s->grain;
+	return 0;
+}
+
+int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
+{
+	struct digest d;
+	char want[65], have[65];
+
+	if (!s->is_open)
+		return err_set(e, ERR_STREAM, "a seal without content");
+	s->is_open = false;
+	if (seal->size < s->pos)
+		return err_set(e, ERR_STREAM, "content beyond the end of its file");
+	if (ftruncate(s->fd, (off_t)seal->size))
+		return fail(s, "size", e);
+	if (advance(s, seal->size, e))
+		return -1;
+	uint64_t tail = seal->size % s->grain;
+	if (tail) {
+		if (s->tail_len == tail && s->pos == seal->size) {
+			uint64_t start = s->block * s->grain;
+			if (tail >= DIGEST_LEAF && read_at(s, s->fd, s->buf, DIGEST_LEAF, start, e))
+				return -1;
+			if (close_block(s, &s->tail, s->buf, tail, e))
+				return -1;
+		} else if (!s->touched && s->is_patch && s->block + 1 == s->old_blocks && s->old.size == seal->size) {
+			uint8_t row[DIGESTS_ROW];
+			if (catalog_blocks(s->r->cat, s->old.no, s->block, 1, row, e))
+				return -1;
+			if (s->old.size < DIGEST_LEAF)
+				d = s->old.content;
+			else
+				content_row_digest(row, tail, &d);
+			digest_tree_add(&s->tree, &d);
+		} else if (reread_block(s, tail, e)) {
+			return -1;
+		}
+	}
+	if (seal->size < DIGEST_LEAF)
+		s->row_n = 0; /* the object's digest says it all */
+	if (flush_rows(s, e))
+		return -1;
+	digest_tree_root(&s->tree, &d);
+	if (!digest_eq(&d, &seal->digest)) {
+		hex(want, seal->digest.b, 8);
+		hex(have, d.b, 8);
+		return err_set(e, s->is_patch || s->src_fd >= 0 ? ERR_REFUSED : ERR_STREAM,
+			"content came out as %s, not %s%s", have, want,
+			s->is_patch ? ": the replica's file was edited, repl-apply --verify tells more" : "");
+	}
+	int fd = s->fd;
+	s->fd = -1;
+	return close(fd) ? fail(s, "close", e) : 0;
+}

@@ -1,0 +1,50 @@
+/*
+ * stage: one file's content as a delta describes it, put together beside the replica and checked as it comes.
+ *
+ * A patch starts as a clone (or copy) of the base's file; anything else as one hole. Extents come in ascending order. The digest of
+ * every block of the file's grid is known in the end without reading anything back that need not be: from the DATA record that
+ * covered it, from the catalog where nothing touched it, or from the staged file where an extent cut through it. So the
+ * file's digest is proved before anything of the replica has changed.
+ *
+ * May use: replica, catalog, digest, record, err; makes system calls.
+ */
+#ifndef REPL_STAGE_H
+#define REPL_STAGE_H
+
+#include "replica.h"
+
+struct stage {
+	struct replica *r;       /* borrowed; catalog shows the base */
+	/* Rows of blocks that differ from the base, in order; and how many files were cloned or copied. */
+	int (*rows)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
+	void *ctx;
+	uint64_t bytes_written, bytes_read;
+	uint32_t attr;           /* META.attr of the next file: some flags count only before the first byte */
+	/* private */
+	int fd;
+	bool is_open, is_patch, is_foreign, touched;
+	uint32_t grain;
+	struct object old;
+	struct object src;
+	int src_fd;
+	uint64_t pos, block, old_blocks;
+	struct digest_tree tree;
+	uint8_t row_buf[48 * DIGESTS_ROW];
+	uint64_t row_first;
+	size_t row_n;
+	uint8_t *buf;
+	struct digest tail;
+	uint64_t tail_len;
+};
+void stage_start(struct stage *s, struct replica *r);
+/* Begins the content with stage number n; old: the base object when it is one, else NULL. */
+int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct object *old, struct err *e);
+int stage_data(struct stage *s, const struct r_data *d, struct err *e);
+/* src: the base object that is copied from. */
+int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err *e);
+int stage_hole(struct stage *s, const struct r_hole *h, struct err *e);
+/* Checks size and digest; closes. ERR_STREAM or, where base content took part, ERR_REFUSED. */
+int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
+void stage_free(struct stage *s);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * state: the source's memory for one destination: the base's catalog, the image that is being sent, what is pending.
+ *
+ *   repl-state       marker: "repl-state 1\n" and the instance, 32 hex digits
+ *   lock             flock(2)ed by whoever changes anything; holds the process number as text
+ *   catalog          the base: the image that the replica is known to hold
+ *   image            the image that the running pipeline sends: an image stream of IMAGE and MEMBER records
+ *   plan             the delta last made, without content: what `catalog` becomes when the replica acknowledges it
+ *   plan-ID          earlier plans from the same base that no answer came for: the replica may hold what they lead to
+ *   next             the catalog after it, where the change was large; else absent and plan is applied on commit
+ *   seq              the number of the last image, decimal
+ *
+ * Every file is replaced whole (temporary, fsync, rename, fsync of the directory). Losing the directory costs one full
+ * comparison, never data. `plan` appears last, after `next` was settled: without a plan, next means nothing.
+ * May use: catalog, image, input, walk (its roots), err; makes system calls.
+ */
+#ifndef REPL_STATE_H
+#define REPL_STATE_H
+
+#include "catalog.h"
+#include "stream.h"
+#include "walk.h"
+
+struct state {
+	int fd;             /* the directory */
+	int lock_fd;        /* -1: not held */
+	char *path;
+	uint64_t dev, ino;  /* of the directory, so that a scan leaves it out */
+	uint8_t instance[16];
+};
+/* create: makes the directory (0700) and the marker when missing; else a missing one is ERR_USAGE with advice. A non-empty
+ * directory without the marker is refused. */
+int state_open(struct state *s, const char *path, bool create, struct err *e);
+/* ERR_BUSY naming the holder's process number. wait: seconds to wait for it (0: none). */
+int state_lock(struct state *s, unsigned wait, struct err *e);
+void state_unlock(struct state *s);
+void state_close(struct state *s);
+/* Owned path of a file in it. */
+char *state_file(const struct state *s, const char *name);
+int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog **c, struct err *e);
+
+/* What a state or a stream says about the image under way. Owned; image_head_free. */
+struct image_head {
+	bool has_image;
+	struct r_image stamps;
+	struct r_member *members;
+	size_t n_members;
+	struct image_text *owned; /* private: what the spans point into */
+};
+void image_head_free(struct image_head *h);
+/* Takes IMAGE and MEMBER records from a stream as they come: true when the record was one of them. */
+bool image_head_take(struct image_head *h, const struct record *r);
+/* Reads a whole image stream for its head. Another kind: ERR_STREAM with a sentence about `reader` ("repl-track"). */
+int image_head_read(struct image_head *h, int fd, const char *reader, struct err *e);
+/* Writes header, IMAGE and MEMBER records; the caller goes on. */
+int image_head_put(const struct image_head *h, struct stream_out *o, enum stream_kind kind, struct err *e);
+/* Opens the members' directories: n_members of them, owned (image_head_close_roots). ERR_STREAM: the names make no sense. */
+int image_head_open_roots(const struct image_head *h, struct walk_root **roots, struct err *e);
+void image_head_close_roots(struct walk_root **roots, size_t n);
+/* The next number, written to seq durably. */
+int state_next_seq(struct state *s, uint64_t *seq, struct err *e);
+int state_save_image(struct state *s, const struct image_head *h, struct err *e);
+/* ERR_USAGE "run repl-snap first" when there is none. */
+int state_load_image(const struct state *s, struct image_head *h, struct err *e);
+
+/* Replaces the file `name` in dirfd whole and durably. */
+int state_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e);
+/* The acknowledgement: the plan's target becomes the base. ERR_MISMATCH when the plan leads elsewhere; 0 and *done=false when the
+ * base is that image already. Durable when it returns. */
+int state_commit(struct state *s, const struct digest *id, bool *done, struct err *e);
+/* A new plan is about to replace the pending one: keeps that under the id it leads to (the last few of them). */
+int state_keep_plan(struct state *s, struct err *e);
+/* Forgets image and next; the plan is kept as above, should its answer still come. */
+int state_abort(struct state *s, struct err *e);
+/* The delta that waits for its acknowledgement: 1, 0 when there is none, -1. Reads the plan through. */
+struct state_plan {
+	struct digest base, id;
+};
+int state_plan(const struct state *s, struct state_plan *p, struct err *e);
+/* The number of the last image; 0: none yet. */
+int state_seq(const struct state *s, uint64_t *seq, struct err *e);
+
+#endif

@@ -1,0 +1,267 @@
+#include "stream.h"
+
+#include <assert.h>
+
+enum { ST_HEAD = 0, ST_BODY, ST_BAD };
+
+static const char person[] = "repl-stream-v1";
+
+void stream_mac(struct digest *out, const struct buf *key, const struct digest *trailer_digest)
+{
+	struct digest_run r;
+
+	digest_run_init(&r, "repl-mac-v1", key->p, key->len);
+	digest_run_add(&r, trailer_digest, sizeof *trailer_digest);
+	digest_run_end(&r, out);
+}
+
+const char *kind_name(unsigned kind)
+{
+	static const char *const names[] = {"unknown", "image", "change", "delta", "ack", "journal"};
+
+	return names[kind < sizeof names / sizeof names[0] ? kind : 0];
+}
+
+bool stream_is_plain(const void *p, size_t n) { return n >= 8 && !memcmp(p, STREAM_MAGIC, 8); }
+
+/* ---- writing ---- */
+
+static int out_scratch(struct stream_out *o, struct span bulk, struct err *e)
+{
+	struct span v[2] = {{o->scratch.p, o->scratch.len}, bulk};
+
+	digest_run_add(&o->run, o->scratch.p, o->scratch.len);
+	return o->sink(o->ctx, v, bulk.len ? 2 : 1, e);
+}
+
+int stream_begin(struct stream_out *o, enum stream_kind kind, struct err *e)
+{
+	assert(!o->open);
+	o->open = true;
+	o->records = o->bytes = 0;
+	digest_run_init(&o->run, person, NULL, 0);
+	buf_reset(&o->scratch);
+	wr_raw(&o->scratch, STREAM_MAGIC, 8);
+	wr_u16(&o->scratch, STREAM_VERSION);
+	wr_u16(&o->scratch, (uint16_t)kind);
+	wr_u32(&o->scratch, 0);
+	return out_scratch(o, (struct span){0}, e);
+}
+
+int stream_put(struct stream_out *o, const struct record *r, struct err *e)
+{
+	struct span bulk = {0};
+
+	assert(o->open);
+	buf_reset(&o->scratch);
+	rec_encode(&o->scratch, r);
+	if (r->type == REC_DATA)
+		bulk = r->u.data.bytes;
+	else if (r->type == REC_WRITE)
+		bulk = r->u.write.bytes;
+	o->records++;
+	o->bytes += bulk.len;
+	return out_scratch(o, bulk, e);
+}
+
+int stream_finish(struct stream_out *o, struct err *e)
+{
+	struct record r = {.type = REC_TRAILER};
+
+	assert(o->open);
+	o->open = false;
+	r.u.trailer.records = o->records;
+	r.u.trailer.bytes = o->bytes;
+	digest_run_end(&o->run, &r.u.trailer.digest);
+	if (o->key && o->key->len)
+		stream_mac(&r.u.trailer.mac, o->key, &r.u.trailer.digest);
+	buf_reset(&o->scratch);
+	rec_encode(&o->scratch, &r);
+	struct span v = {o->scratch.p, o->scratch.len};
+	return o->sink(o->ctx, &v, 1, e);
+}
+
+void stream_out_free(struct stream_out *o) { buf_free(&o->scratch); }
+
+/* ---- reading ---- */
+
+uint8_t *stream_space(struct stream_in *s, size_t want, size_t *have)
+{
+	if (s->at && (s->at == s->in.len || s->in.cap - s->in.len < want)) {
+		memmove(s->in.p, s->in.p + s->at, s->in.len - s->at);
+		s->in.len -= s->at;
+		s->at = 0;
+	}
+	buf_reserve(&s->in, want);
+	*have = s->in.cap - s->in.len;
+	return s->in.p + s->in.len;
+}
+
+void stream_fed(struct stream_in *s, size_t n) { s->in.len += n; }
+
+static int bad(struct stream_in *s, struct err *e, const struct err *why)
+{
+	s->state = ST_BAD;
+	return err_set(e, ERR_STREAM, "record %llu at byte %llu: %s", (unsigned long long)s->n_record,
+		(unsigned long long)s->off, why->text);
+}
+
+static int bad_text(struct stream_in *s, struct err *e, const char *text)
+{
+	struct err why = {0};
+
+	err_set(&why, ERR_STREAM, "%s", text);
+	return bad(s, e, &why);
+}
+
+static int bad_magic(struct stream_in *s, struct err *e)
+{
+	s->state = ST_BAD;
+	return err_set(e, ERR_STREAM, s->n_streams ?
+		"something that is not a stream follows the stream" : "this is not a repl stream");
+}
+
+static int next_head(struct stream_in *s, struct err *e)
+{
+	size_t have = s->in.len - s->at;
+
+	if (!have)
+		return STREAM_MORE;
+	const uint8_t *p = s->in.p + s->at;
+	if (have < STREAM_HEAD_LEN) {
+		/* Say what is wrong as soon as it is known. */
+		if (memcmp(p, STREAM_MAGIC, have < 8 ? have : 8))
+			return bad_magic(s, e);
+		return STREAM_MORE;
+	}
+	if (memcmp(p, STREAM_MAGIC, 8))
+		return bad_magic(s, e);
+	struct rd r = rd_of(p + 8, 8);
+	s->version = rd_u16(&r);
+	s->kind = rd_u16(&r);
+	s->features = rd_u32(&r);
+	if (s->version != STREAM_VERSION) {
+		s->state = ST_BAD;
+		return err_set(e, ERR_STREAM, "the stream has version %u, this program reads version %u: "
+			"a newer one is needed here", s->version, (unsigned)STREAM_VERSION);
+	}
+	if (s->features || s->kind < KIND_IMAGE || s->kind > KIND_JOURNAL) {
+		s->state = ST_BAD;
+		return err_set(e, ERR_STREAM, "the stream needs feature 0x%x or kind %u that this program does not know: "
+			"a newer one is needed here", s->features, s->kind);
+	}
+	digest_run_init(&s->run, person, NULL, 0);
+	digest_run_add(&s->run, p, STREAM_HEAD_LEN);
+	s->raw = span_of(p, STREAM_HEAD_LEN);
+	s->at += STREAM_HEAD_LEN;
+	s->state = ST_BODY;
+	s->records = s->bytes = s->n_record = 0;
+	return STREAM_BEGIN;
+}
+
+static int check_bulk(struct stream_in *s, struct span bytes, const struct digest *want, struct err *e)
+{
+	struct digest d;
+
+	s->bytes += bytes.len;
+	if (s->ignore_data_digest || !bytes.len)
+		return 0;
+	digest_bytes(&d, bytes.p, bytes.len);
+	return digest_eq(&d, want) ? 0 : bad_text(s, e, "content does not match its digest");
+}
+
+static int next_trailer(struct stream_in *s, struct err *e)
+{
+	const struct r_trailer *t = &s->rec.u.trailer;
+	struct digest d, mac;
+
+	digest_run_end(&s->run, &d);
+	if (t->records != s->records || t->bytes != s->bytes || !digest_eq(&t->digest, &d))
+		return bad_text(s, e, "the trailer does not match what came before it");
+	if (s->key && s->key->len) {
+		if (digest_is_zero(&t->mac))
+			return bad_text(s, e, "the stream is not authenticated: give repl-pack or repl-diff the key file");
+		stream_mac(&mac, s->key, &t->digest);
+		if (!digest_eq(&mac, &t->mac))
+			return bad_text(s, e, "the stream was made with another key or is forged");
+	} else if (!digest_is_zero(&t->mac) && !s->ignore_mac) {
+		return bad_text(s, e, "the stream is authenticated with a key: --key-file is needed");
+	}
+	s->state = ST_HEAD;
+	s->n_streams++;
+	return STREAM_END;
+}
+
+int stream_next(struct stream_in *s, struct err *e)
+{
+	assert(s->state != ST_BAD);
+	s->off += s->raw.len;
+	s->raw = (struct span){0};
+	if (s->state == ST_HEAD)
+		return next_head(s, e);
+	for (;;) {
+		struct err why = {0};
+		size_t have = s->in.len - s->at;
+		if (have < 8)
+			return STREAM_MORE;
+		const uint8_t *p = s->in.p + s->at;
+		struct rd r = rd_of(p, 8);
+		uint16_t type = rd_u16(&r), flags = rd_u16(&r);
+		size_t len = rd_u32(&r);
+
+		s->n_record = s->records;
+		const struct rec_row *row = rec_row(type);
+		if (!row && !(flags & REC_OPTIONAL)) {
+			err_set(&why, ERR_STREAM, "unknown record type 0x%02x: a newer program is needed here", type);
+			return bad(s, e, &why);
+		}
+		/* A known type has the one flag of its row: what was decoded encodes to the same bytes. */
+		if (flags & ~REC_OPTIONAL || (row && row->optional != (flags == REC_OPTIONAL)))
+			return bad_text(s, e, "unknown record flags");
+		if (len > REC_MAX)
+			return bad_text(s, e, "record too long");
+		if (row && !(row->kinds & 1u << s->kind)) {
+			err_set(&why, ERR_STREAM, "a '%s' record has no place in a stream of kind '%s'", row->name,
+				kind_name(s->kind));
+			return bad(s, e, &why);
+		}
+		if (have < 8 + len)
+			return STREAM_MORE;
+		s->raw = span_of(p, 8 + len);
+		s->at += 8 + len;
+		if (type != REC_TRAILER) {
+			digest_run_add(&s->run, p, 8 + rec_covered(type, len));
+			s->records++;
+		}
+		if (!row) {
+			s->n_skipped++;
+			s->off += s->raw.len;
+			s->raw = (struct span){0};
+			continue;
+		}
+		if (rec_decode(&s->rec, type, flags, p + 8, len, &why) || rec_check(&s->rec, &why))
+			return bad(s, e, &why);
+		if (type == REC_TRAILER)
+			return next_trailer(s, e);
+		if (type == REC_DATA && check_bulk(s, s->rec.u.data.bytes, &s->rec.u.data.digest, e))
+			return -1;
+		if (type == REC_WRITE && check_bulk(s, s->rec.u.write.bytes, &s->rec.u.write.digest, e))
+			return -1;
+		return STREAM_RECORD;
+	}
+}
+
+int stream_eof(const struct stream_in *s, struct err *e)
+{
+	if (s->state == ST_HEAD && s->in.len == s->at) {
+		if (s->n_streams)
+			return 0;
+		return err_set(e, ERR_STREAM, "the input is empty: the stage before this one failed or is missing");
+	}
+	if (s->state == ST_HEAD)
+		return err_set(e, ERR_STREAM, "this is not a repl stream, or it ends inside its header");
+	return err_set(e, ERR_STREAM, "the stream ends early: %llu records came and no trailer",
+		(unsigned long long)s->records);
+}
+
+void stream_in_free(struct stream_in *s) { buf_free(&s->in); }

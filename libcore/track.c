@@ -1,0 +1,199 @@
+#include "track.h"
+
+#include <stdlib.h>
+
+/* A directory on the way down. */
+struct level {
+	uint64_t ref;       /* 0: not announced yet */
+	uint64_t base;
+	struct buf name;
+};
+
+struct tracker {
+	struct track *t;
+	struct catalog *base;
+	struct level *levels;
+	size_t n, cap;
+	uint64_t last_ref;
+	/* A base name that is gone, held back: when the tree has something else there, one record speaks of both. */
+	bool has_gone;
+	struct buf gone;
+};
+
+static int put_gap(struct track *t, const char *reason, struct err *e)
+{
+	struct record r = {.type = REC_GAP, .u.gap = {REF_ROOT, span_cstr(reason)}};
+
+	return stream_put(t->out, &r, e);
+}
+
+/* Numbers the directories on the way that have no number. */
+static int announce(struct tracker *k, struct err *e)
+{
+	for (size_t i = 1; i < k->n; i++) {
+		struct level *l = &k->levels[i];
+		if (l->ref)
+			continue;
+		l->ref = ++k->last_ref;
+		struct record r = {.type = REC_DIR, .u.dir = {l->ref, l[-1].ref, span_of(l->name.p, l->name.len)}};
+		if (stream_put(k->t->out, &r, e))
+			return -1;
+	}
+	return 0;
+}
+
+static int put_changed(struct tracker *k, uint8_t flags, struct span name, struct err *e)
+{
+	struct record r = {.type = REC_CHANGED};
+
+	if (announce(k, e))
+		return -1;
+	r.u.changed = (struct r_changed){k->levels[k->n - 1].ref, flags, name};
+	k->t->changed++;
+	return stream_put(k->t->out, &r, e);
+}
+
+static int flush_gone(struct tracker *k, struct err *e)
+{
+	if (!k->has_gone)
+		return 0;
+	k->has_gone = false;
+	return put_changed(k, CHANGED_GONE, span_of(k->gone.p, k->gone.len), e);
+}
+
+static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struct err *e)
+{
+	struct tracker *k = ctx;
+
+	(void)no;
+	/* The old name of what moved here: it is met where it was, or by who reads this. */
+	if (!k->n || k->levels[k->n - 1].base != dir)
+		return 0;
+	if (flush_gone(k, e))
+		return -1;
+	buf_reset(&k->gone);
+	buf_add(&k->gone, name.p, name.len);
+	k->has_gone = true;
+	return 0;
+}
+
+static bool is_inside_skipped(const struct scan_item *it) { return it->how == SCAN_NEW || it->how == SCAN_ATTACH; }
+
+static bool on_skip(void *ctx, const struct scan_item *it)
+{
+	(void)ctx;
+	return is_inside_skipped(it);
+}
+
+static void enter(struct tracker *k, const struct scan_item *it)
+{
+	if (k->n == k->cap) {
+		k->cap = k->cap ? k->cap * 2 : 16;
+		k->levels = xrealloc(k->levels, k->cap * sizeof *k->levels);
+	}
+	k->levels[k->n] = (struct level){.ref = k->n ? REF_NONE : REF_ROOT, .base = it->base};
+	buf_add(&k->levels[k->n++].name, it->name.p, it->name.len);
+}
+
+/* The scan suspects the image's root always. */
+static int is_root_same(struct tracker *k, const struct scan_item *it, bool *same, struct err *e)
+{
+	struct object o = {0};
+	int got = catalog_get(k->base, CATALOG_ROOT, &o, e);
+
+	*same = got == 1 && (scan_unchanged(&o, it->attr) || !it->attr->hint.ino);
+	object_free(&o);
+	return got < 0 ? -1 : 0;
+}
+
+static int on_item(void *ctx, const struct scan_item *it, struct err *e)
+{
+	struct tracker *k = ctx;
+	bool is_same = it->how == SCAN_SAME;
+
+	if (it->kind == SCAN_LEAVE) {
+		if (flush_gone(k, e))
+			return -1;
+		buf_free(&k->levels[--k->n].name);
+		return 0;
+	}
+	if (k->t->progress)
+		k->t->progress(k->t->ctx, k->t->entries++);
+	if (k->has_gone && span_eq(span_of(k->gone.p, k->gone.len), it->name))
+		k->has_gone = false;
+	if (flush_gone(k, e))
+		return -1;
+	if (is_inside_skipped(it) && k->n) {
+		uint8_t flags = CHANGED_NEW;
+		if (it->kind == SCAN_ENTER)
+			flags |= CHANGED_SUBTREE;
+		if (it->how == SCAN_ATTACH)
+			flags |= CHANGED_CONTENT;
+		if (put_changed(k, flags, it->name, e))
+			return -1;
+	} else if (!is_same && it->kind == SCAN_ENTRY) {
+		uint8_t flags = it->attr->type == OBJ_FILE ? CHANGED_CONTENT : CHANGED_META;
+		if (put_changed(k, flags, it->name, e))
+			return -1;
+	}
+	if (it->kind == SCAN_ENTRY)
+		return 0;
+	if (!k->n && is_root_same(k, it, &is_same, e))
+		return -1;
+	enter(k, it);
+	/* A directory of the base speaks for itself once it has a number: its inside may follow. */
+	if (!is_same && !is_inside_skipped(it))
+		return put_changed(k, CHANGED_META, (struct span){0}, e);
+	return 0;
+}
+
+static int scan(struct track *t, struct catalog *base, const struct walk_root *roots, size_t n, struct err *e)
+{
+	struct tracker k = {.t = t, .base = base, .last_ref = REF_ROOT};
+	uint64_t *devs = xalloc(n * sizeof *devs);
+	struct scan s = {.base = base, .prune_dev = t->state->dev, .prune_ino = t->state->ino, .root_dev = devs,
+		.threads = t->threads, .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
+		.ctx = &k};
+	int rc = 0;
+
+	for (size_t i = 0; i < n && !rc; i++) {
+		struct attr a = {0};
+		rc = attr_stat(&a, roots[i].fd, NULL, e);
+		devs[i] = a.hint.dev;
+		attr_free(&a);
+	}
+	if (!rc)
+		rc = scan_tree(&s, roots, n, e);
+	t->entries = s.entries;
+	while (k.n)
+		buf_free(&k.levels[--k.n].name);
+	free(k.levels);
+	buf_free(&k.gone);
+	scan_free(&s);
+	free(devs);
+	return rc;
+}
+
+int track_run(struct track *t, struct err *e)
+{
+	const struct image_head *h = t->head;
+	struct walk_root *roots = NULL;
+	struct catalog *base = NULL;
+	struct record end = {.type = REC_END};
+
+	if (!is_zero(h->stamps.instance, sizeof h->stamps.instance) &&
+			memcmp(h->stamps.instance, t->state->instance, sizeof h->stamps.instance))
+		return err_set(e, ERR_MISMATCH, "the image was opened with another state directory than '%s'", t->state->path);
+	if (state_catalog(t->state, CATALOG_READ, &base, e))
+		return -1;
+	t->entries = t->changed = 0;
+	t->has_base = !catalog_is_empty(base);
+	int rc = image_head_open_roots(h, &roots, e);
+	if (!rc)
+		rc = image_head_put(h, t->out, KIND_CHANGE, e);
+	if (!rc)
+		rc = t->has_base ? scan(t, base, roots, h->n_members, e) : put_gap(t, "no base image", e);
+	image_head_close_roots(&roots, h->n_members);
+	catalog_close(&base);
+	return rc || stream_put(t->out, &end, e) || stream_finish(t->out, e) ? -1 : 0;
+}

@@ -1,0 +1,31 @@
+/*
+ * track: says what may have changed since the base, by comparing every stat with the base's hints.
+ *
+ * The result is a change stream: names in depth-first order, a directory numbered once something inside is named. It may name
+ * too much, never too little: what is left out here nobody looks at. No filter therefore; who reads the stream has one.
+ *
+ * May use: state, scan, catalog, stream, path, err.
+ */
+#ifndef REPL_TRACK_H
+#define REPL_TRACK_H
+
+#include "scan.h"
+#include "state.h"
+
+struct track {
+	const struct state *state;     /* borrowed */
+	const struct image_head *head; /* the image that the changes lead to */
+	struct stream_out *out;
+	unsigned threads;              /* 0: one per processor */
+	const char *tmpdir;
+	const struct warn *warn;
+	void (*progress)(void *ctx, uint64_t entries);
+	void *ctx;
+	/* out */
+	uint64_t entries, changed;
+	bool has_base;                 /* false: nothing to compare with, the stream is one gap */
+};
+/* Writes the whole stream. ERR_MISMATCH when the image belongs to another state directory. */
+int track_run(struct track *t, struct err *e);
+
+#endif

@@ -1,0 +1,38 @@
+#!/usr/bin/env bats
+# The stream as its page describes it: what was written once is read for ever, and a reader written from the page alone agrees.
+
+load lib/setup
+
+golden=$BATS_TEST_DIRNAME/golden
+reader=$BATS_TEST_DIRNAME/lib/repl-stream-reader
+
+@test "streams of every kind from every release read as they did" {
+	for s in "$golden"/*.repl; do
+		repl-show "$s" >text
+		diff "${s%.repl}.txt" text
+	done
+}
+
+@test "the reader written from repl-stream(5) agrees with repl-show, record for record" {
+	for s in "$golden"/*.repl "$golden"/*.zst; do
+		repl-show --json "$s" >ours
+		"$reader" "$s" >theirs
+		diff ours theirs
+	done
+}
+
+@test "the tables of repl-stream(5) are those of the reader" {
+	"$reader" --page "$repl_root/man/repl-stream.5"
+}
+
+@test "streams made from a real tree agree too, plain and packed" {
+	cp -a /usr/share/man/man7 src 2>/dev/null || cp -a /usr/include/linux src
+	repl-diff src >plain
+	repl-pack <plain >packed
+	repl-snap --digest src >image
+	for s in plain packed image; do
+		repl-show --json "$s" >ours
+		"$reader" "$s" >theirs
+		cmp ours theirs
+	done
+}

@@ -1,0 +1,119 @@
+#!/usr/bin/env bats
+# The examples in the manual pages are run, as they stand there. Only paths are put below the test's folder, and ssh is a
+# script that runs the command here.
+
+load lib/setup
+
+setup() {
+	common_setup
+	mkdir bin
+	printf '#!/bin/sh\nshift\nexec sh -c "$*"\n' >bin/ssh
+	chmod +x bin/ssh
+	PATH=$PWD/bin:$PATH
+	unset S
+	export S=$PWD/state
+}
+
+# Literal blocks of a page as the files block.1, block.2, ...; the words for paths become ours.
+blocks() {
+	awk '/^\.Bd -literal/ { f = "block." ++n; next } /^\.Ed/ { f = "" } f { print > f }' "$repl_root/man/$1"
+	sed -i -e 's/\\e/\\/g; s/\\&//g' \
+		-e "s,/var/lib/repl/dr,$PWD/state,g; s,/var/lib/db,$PWD/db,g; s,/srv/www,$PWD/www,g" \
+		-e "s,/srv,$PWD/srv,g; s,/replica,$PWD/replica,g" block.*
+}
+
+# What the examples take for granted: trees; when the replica exists already, it has an older image, theirs.img says which,
+# and delta.rpl leads from there to the present.
+scene() {
+	local i
+	rm -rf srv www db old new state replica ./*.rpl ./*.img
+	mkdir srv www db old new
+	for i in {1..30}; do
+		head -c $((i * 1000)) /dev/urandom >"srv/file $i"
+	done
+	echo w >www/w
+	echo d >db/d
+	echo o >old/a
+	echo n >new/a
+	if [[ $1 == with-replica ]]; then
+		repl-diff srv | repl-apply replica >first.rpl
+		repl-snap --digest replica >theirs.img
+		rm "srv/file 7"
+		mv "srv/file 8" "srv/moved"
+		echo new >srv/new
+	fi
+	repl-diff ${1:+theirs.img} srv | repl-pack -o delta.rpl
+	repl-diff srv | repl-pack -o full.rpl
+}
+
+run_block() {
+	local b=$1 text want=0
+	text=$(cat "$b")
+	case $text in
+	command=*) return 0 ;; # a line of authorized_keys
+	esac
+	case $text in
+	*'-o delta.rpl'*) scene '' ;;
+	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
+	*) scene '' ;;
+	esac
+	# What it writes itself is not there before.
+	[[ $text != *'-o delta.rpl'* ]] || rm delta.rpl
+	[[ $text != *'-o full.rpl'* ]] || rm full.rpl
+	[[ $text != *'--exit-code old new'* ]] || want=10
+	run -$want bash -e -o pipefail "$b"
+	echo "ran: $text"
+	case $text in
+	*'repl-apply -n '*) run ! same_tree srv replica ;;
+	*www=*) same_tree www replica/www && same_tree db replica/data ;;
+	*repl-apply*) same_tree srv replica ;;
+	esac
+	case $text in
+	*--commit*) has "$(repl-snap -s "$S" --list)" "pending  none" ;;
+	esac
+}
+
+# The pages have that many blocks; one that vanishes shall not go unnoticed.
+run_page() {
+	local n=0 b
+	blocks "$1"
+	for b in block.*; do
+		run_block "$b"
+		n=$((n + 1))
+	done
+	[[ $n == "$2" ]] || fail "$1 has $n examples, not $2"
+}
+
+@test "the recipes of repl(7) do what they say" {
+	run_page repl.7 12
+}
+
+@test "the examples of repl-snap(1) work" {
+	run_page repl-snap.1 3
+}
+
+@test "the examples of repl-track(1) work" {
+	run_page repl-track.1 2
+}
+
+@test "the examples of repl-diff(1) work" {
+	run_page repl-diff.1 3
+}
+
+@test "the examples of repl-pack(1) work" {
+	run_page repl-pack.1 3
+}
+
+@test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
+	run_page repl-apply.1 3
+	blocks repl-apply.1
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.3)
+	[[ $command == repl-apply* ]]
+	scene ''
+	run -0 bash -c "$command <full.rpl >answer"
+	same_tree srv replica
+}
+
+@test "the examples of repl-show(1) work" {
+	run_page repl-show.1 3
+}
