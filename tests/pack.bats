@@ -184,7 +184,8 @@ size() {
 		    assert r.returncode == 4 or len(r.stdout) == len(plain), (i, r.returncode, r.stderr)
 		    if r.returncode or r.stdout != plain:
 		        r = subprocess.run(["repl-apply", "R"], input=bad, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-		        assert r.returncode in (4, 6), (i, r)
+		        # An offset that no filesystem takes is found out by it, before the trailer comes.
+		        assert r.returncode in (4, 6) or (r.returncode == 1 and b"File too large" in r.stderr), (i, r)
 		        if r.stdout:
 		            # Behind a stream that was whole, and is in place now.
 		            assert all(open("R/" + n, "rb").read() == open("few/" + n, "rb").read() for n in ("small", "text")), i

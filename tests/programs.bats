@@ -134,8 +134,8 @@ on_tty() {
 		case $signal in TERM) code=143 ;; INT) code=130 ;; HUP) code=129 ;; esac
 		for c in "repl-pack --rate 100K -o out" "repl-apply R" "repl-pack --rate 100K"; do
 			mkfifo in
-			# A background job of a script ignores INT: not this one.
-			run "-$code" --separate-stderr bash -c "env --default-signal=INT $c <in 3>&- >/dev/null & pid=\$!
+			# A background job of a script ignores INT, and all under nohup(1) HUP: not these.
+			run "-$code" --separate-stderr bash -c "env --default-signal=INT,HUP $c <in 3>&- >/dev/null & pid=\$!
 				{ head -c 2000000 delta; sleep 0.3; kill -$signal \$pid; sleep 0.1; } >in
 				wait \$pid"
 			rm in
@@ -144,7 +144,7 @@ on_tty() {
 		done
 		# It waits for a change stream that never comes; its unfinished output file tells that it has come so far.
 		mkfifo in
-		run "-$code" bash -c "exec 9<>in; env --default-signal=INT repl-diff -s S -o out <in 3>&- 9>&- & pid=\$!
+		run "-$code" bash -c "exec 9<>in; env --default-signal=INT,HUP repl-diff -s S -o out <in 3>&- 9>&- & pid=\$!
 			until compgen -G '.repl-diff.*' >/dev/null || ! kill -0 \$pid; do sleep 0.02; done
 			kill -$signal \$pid; wait \$pid"
 		rm in
