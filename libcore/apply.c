@@ -369,6 +369,51 @@ static int begin_stream(struct job *j, struct err *e)
 	return stream_begin(&j->plan, KIND_DELTA, e);
 }
 
+static struct land landing(struct job *j)
+{
+	struct apply *a = j->a;
+	struct land l = {.r = &j->r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners, .map_names = a->map_names,
+		.warn = &j->warn, .item = a->item, .ctx = a->ctx, .max_delete = a->max_delete,
+		.max_delete_percent = a->max_delete_percent};
+
+	l.policy.warn = &j->warn;
+	return l;
+}
+
+/* What would happen, in a copy of the catalog. */
+static int land_dry_run(struct job *j, struct land *l, struct err *e)
+{
+	struct apply *a = j->a;
+	struct catalog *c = NULL;
+	AUTO_BUF struct buf path = {0};
+	int fd = j->plan_fd;
+
+	/* A name nobody else has: of this process and this delta. */
+	buf_fmt(&path, "%s/repl-apply-%ld-%llu", a->tmpdir, (long)getpid(), (unsigned long long)a->n_deltas);
+	const char *p = buf_cstr(&path);
+	int rc = (j->r.cat && catalog_copy(j->r.cat, p, e)) || catalog_open(&c, p, CATALOG_PRIVATE, e) ? -1 : 0;
+	unlink(p);
+	if (!rc) {
+		bool is_first = !j->r.cat;
+		if (is_first)
+			j->r.cat = c;
+		j->plan_fd = -1;
+		rc = land_dry(l, fd, c, &j->want, e);
+		if (is_first)
+			j->r.cat = NULL;
+	}
+	catalog_close(&c);
+	return rc;
+}
+
+static int land_delta(struct job *j, struct land *l, struct err *e)
+{
+	int rc = land_load(l, &j->want, e) || land_go(l, e) ? -1 : 0;
+
+	land_end(l);
+	return rc;
+}
+
 static int finish_delta(struct job *j, struct err *e)
 {
 	struct apply *a = j->a;
@@ -386,42 +431,16 @@ static int finish_delta(struct job *j, struct err *e)
 	}
 	if (stream_finish(&j->plan, e) || sink_flush(&j->sink, e))
 		return -1;
-	struct land l = {.r = &j->r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners,
-		.map_names = a->map_names, .warn = &j->warn, .item = a->item, .ctx = a->ctx, .dry = a->dry, .max_delete = a->max_delete,
-		.max_delete_percent = a->max_delete_percent};
-	l.policy.warn = &j->warn;
-	int rc;
-	if (a->dry) {
-		struct catalog *c = NULL;
-		AUTO_BUF struct buf path = {0};
-		/* A name nobody else has: of this process and this delta. */
-		buf_fmt(&path, "%s/repl-apply-%ld-%llu", a->tmpdir, (long)getpid(), (unsigned long long)a->n_deltas);
-		const char *p = buf_cstr(&path);
-		rc = j->r.cat ? catalog_copy(j->r.cat, p, e) : 0;
-		if (!rc)
-			rc = catalog_open(&c, p, CATALOG_PRIVATE, e);
-		unlink(p);
-		if (!rc) {
-			if (!j->r.cat)
-				j->r.cat = c;
-			l.r = &j->r;
-			rc = land_dry(&l, j->plan_fd, c, &j->want, e);
-			if (j->r.cat == c)
-				j->r.cat = NULL;
-		}
-		catalog_close(&c);
-	} else {
-		rc = land_run(&l, &j->want, e);
-	}
-	if (rc)
+	struct land l = landing(j);
+	if (a->dry ? land_dry_run(j, &l, e) : land_delta(j, &l, e))
 		return -1;
 	a->n_deltas++;
-	a->n_created += l.n_created;
-	a->n_changed += l.n_changed;
-	a->n_removed += l.n_removed;
+	a->n_created += l.n.created;
+	a->n_changed += l.n.changed;
+	a->n_removed += l.n.removed;
 	snprintf(text, sizeof text, "image %s %s", id, a->dry ? "would be the new one" : "is in place");
 	say(j, text);
-	return acknowledge(j, ACK_APPLIED, &j->want, l.n_created, l.n_changed, l.n_removed, a->bytes, e);
+	return acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, a->bytes, e);
 }
 
 static void job_free(struct job *j)
@@ -437,11 +456,9 @@ static void job_free(struct job *j)
 static int open_replica(struct job *j, struct err *e)
 {
 	struct apply *a = j->a;
-	struct land l = {.r = &j->r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners,
-		.map_names = a->map_names, .warn = &j->warn};
+	struct land l = landing(j);
 	bool finished;
 
-	l.policy.warn = &j->warn;
 	if (a->dry) {
 		struct err why = {0};
 		if (replica_open(&j->r, a->path, REPLICA_READ, &why)) {
@@ -465,7 +482,7 @@ static int open_replica(struct job *j, struct err *e)
 
 int apply_run(struct apply *a, struct err *e)
 {
-	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1}};
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
 	int got, rc = -1;
 
 	j.warn = (struct warn){count_loss, &j};
@@ -530,7 +547,7 @@ static int adopt_next(void *ctx, uint64_t items, uint64_t bytes, struct catalog 
 
 int apply_adopt(struct apply *a, struct err *e)
 {
-	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1}};
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
 	struct stream_out null_a = {.sink = drop_bytes}, null_b = {.sink = drop_bytes};
 	struct catalog *empty = NULL;
 	AUTO_FREE char *base_path = NULL, *next_path = NULL;

@@ -117,6 +117,12 @@ int span_cmp(struct span a, struct span b)
 	return c ? c : (a.len > b.len) - (a.len < b.len);
 }
 
+void span_name(char out[256], struct span name)
+{
+	memcpy(out, name.p, name.len);
+	out[name.len] = '\0';
+}
+
 static uint64_t rd_le(struct rd *r, unsigned n)
 {
 	uint64_t v = 0;

@@ -51,6 +51,8 @@ static inline struct span span_of(const void *p, size_t n) { return (struct span
 static inline struct span span_cstr(const char *s) { return (struct span){(const uint8_t *)s, strlen(s)}; }
 bool span_eq(struct span a, struct span b);
 int span_cmp(struct span a, struct span b); /* memcmp order, shorter first */
+/* One path component, at most 255 bytes, as a string. */
+void span_name(char out[256], struct span name);
 
 struct rd {
 	const uint8_t *p;

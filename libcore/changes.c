@@ -189,8 +189,7 @@ static int stat_name(struct reader *r, struct look *l, struct err *e)
 	struct frame *f = top(r);
 	char name[REC_NAME_MAX + 1];
 
-	memcpy(name, l->name.p, l->name.len);
-	name[l->name.len] = '\0';
+	span_name(name, l->name);
 	l->is_member = r->is_named && r->n == 1;
 	if (l->is_member) {
 		size_t i = 0;
@@ -265,8 +264,7 @@ static int inside(struct reader *r, struct look *l, const struct scan_item *it, 
 	char name[REC_NAME_MAX + 1], text[300];
 	AUTO_CLOSE int fd = -1;
 
-	memcpy(name, l->name.p, l->name.len);
-	name[l->name.len] = '\0';
+	span_name(name, l->name);
 	fd = l->is_member ? fcntl(l->dirfd, F_DUPFD_CLOEXEC, 3) : path_open_at(l->dirfd, name, O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0) {
 		warn_say(r->s->warn, is_gone(errno) ? "vanished" : "unreadable", "cannot open '%s': %s",

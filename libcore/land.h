@@ -14,18 +14,14 @@
  * numbers come out) and goes on: 4 skips names that are gone already, is skipped itself when the marker stands (a name may belong
  * to something new by then), and 6 skips what has left its slot or the stage. After 7 only 8 is left to do.
  *
- * May use: replica, image, attr, path, input, err.
+ * May use: check, place, plan, replica, err.
  */
 #ifndef REPL_LAND_H
 #define REPL_LAND_H
 
-#include "attr.h"
-#include "replica.h"
+#include "check.h"
+#include "place.h"
 
-struct owner_rule {
-	bool is_group;
-	uint32_t from, to;
-};
 struct land {
 	struct replica *r;
 	struct attr_policy policy;
@@ -33,20 +29,23 @@ struct land {
 	size_t n_owners;
 	bool map_names;      /* owners by the names that the stream carries */
 	const struct warn *warn;
-	/* One line an object that changes, for --itemize; NULL: none. code: 11 characters as rsync(1) prints them. */
-	void (*item)(void *ctx, const char *code, struct span path);
+	check_item item;     /* a line for each object, for --itemize; NULL: none */
 	void *ctx;
 	uint64_t max_delete; /* objects; UINT64_MAX: any */
 	unsigned max_delete_percent; /* of those in the base; 100: any */
-	bool dry;            /* load and itemize only; the catalog is a private copy */
 	/* out */
 	struct digest id;
-	uint64_t n_created, n_changed, n_removed;
+	struct check_counts n;
+	/* private, between land_load and land_end; plan is for reading */
+	struct plan plan;
 };
-/* Steps 1 to 8 from .repl/plan. want: the id that END gave. ERR_STREAM, ERR_MISMATCH, ERR_REFUSED before step 3. */
-int land_run(struct land *l, const struct digest *want, struct err *e);
-/* Steps 1 and, when dry, the itemizing, with the plan in fd and the catalog in cat (private). */
-int land_dry(struct land *l, int plan_fd, struct catalog *cat, const struct digest *want, struct err *e);
+/* Step 1, from .repl/plan. want: the id that END gave. ERR_STREAM, ERR_MISMATCH, ERR_REFUSED. */
+int land_load(struct land *l, const struct digest *want, struct err *e);
+/* Steps 2 to 8. */
+int land_go(struct land *l, struct err *e);
+void land_end(struct land *l);
+/* Step 1 and the list, with the plan in fd (taken over) and the target in cat (private). */
+int land_dry(struct land *l, int fd, struct catalog *cat, const struct digest *want, struct err *e);
 /* Finishes what a crash left behind, or discards it. *finished: a decided delta was completed. */
 int land_recover(struct land *l, bool *finished, struct err *e);
 

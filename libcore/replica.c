@@ -141,17 +141,19 @@ static int empty_sub(const struct replica *r, const char *name, int *fd, struct 
 	return path_remove(r->ctl, name, e) || sub_dir(r, name, fd, e) ? -1 : 0;
 }
 
+int replica_drop(const struct replica *r, const char *name, struct err *e)
+{
+	return unlinkat(r->ctl, name, 0) && errno != ENOENT ?
+		err_sys(e, "cannot remove '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
+}
+
 int replica_discard(struct replica *r, struct err *e)
 {
 	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
 		return -1;
 	if (is_empty_dir(r->slots) != 1 && empty_sub(r, "slots", &r->slots, e))
 		return -1;
-	if (unlinkat(r->ctl, "plan", 0) && errno != ENOENT)
-		return err_sys(e, "cannot remove '%s/" REPLICA_CTL "/plan'", r->path);
-	if (unlinkat(r->ctl, "next", 0) && errno != ENOENT)
-		return err_sys(e, "cannot remove '%s/" REPLICA_CTL "/next'", r->path);
-	return 0;
+	return replica_drop(r, "plan", e) || replica_drop(r, "next", e) ? -1 : 0;
 }
 
 int replica_sync(const struct replica *r, struct err *e)

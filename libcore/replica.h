@@ -38,6 +38,8 @@ char *replica_file(const struct replica *r, const char *name);
 /* Opens (again) the catalog. */
 int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e);
 bool replica_has(const struct replica *r, const char *name);
+/* Removes a file of the control directory, if it is there. */
+int replica_drop(const struct replica *r, const char *name, struct err *e);
 /* Removes stage, plan and slots of an apply that was not decided. */
 int replica_discard(struct replica *r, struct err *e);
 /* Makes everything below it durable. */

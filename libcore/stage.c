@@ -10,19 +10,23 @@
 
 #include "attr.h"
 #include "content.h"
+#include "file.h"
 
 #define PIECE (1024u * 1024)
+#define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
 
 void stage_start(struct stage *s, struct replica *r)
 {
 	s->r = r;
-	s->fd = s->src_fd = -1;
+	s->fd = s->src_fd = s->base_fd = -1;
 }
 
 void stage_free(struct stage *s)
 {
 	close_fd(&s->fd);
 	close_fd(&s->src_fd);
+	close_fd(&s->base_fd);
+	redo_free(&s->redo);
 	object_free(&s->old);
 	object_free(&s->src);
 	free(s->buf);
@@ -38,37 +42,18 @@ static int fail(struct stage *s, const char *what, struct err *e)
 static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, struct err *e)
 {
 	s->bytes_written += n;
-	while (n) {
-		ssize_t got = pwrite(s->fd, p, n, (off_t)off);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return fail(s, "write", e);
-		p += got;
-		n -= (size_t)got;
-		off += (uint64_t)got;
-	}
-	return 0;
+	if (s->is_redo)
+		return redo_write(&s->redo, p, n, off, e);
+	return file_write_at(s->fd, p, n, off) ? fail(s, "write", e) : 0;
 }
 
-static int read_at(struct stage *s, int fd, uint8_t *p, size_t n, uint64_t off, struct err *e)
+/* Of the file as it will be. */
+static int read_back(struct stage *s, uint8_t *p, size_t n, uint64_t off, struct err *e)
 {
 	s->bytes_read += n;
-	while (n) {
-		ssize_t got = pread(fd, p, n, (off_t)off);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return fail(s, "read", e);
-		if (got == 0) {
-			memset(p, 0, n);
-			return 0;
-		}
-		p += got;
-		n -= (size_t)got;
-		off += (uint64_t)got;
-	}
-	return 0;
+	if (s->is_redo)
+		return redo_read(&s->redo, p, n, off, e);
+	return file_read_at(s->fd, p, n, off) ? fail(s, "read", e) : 0;
 }
 
 /* Copies a range of base content: shared where the filesystem can, in the kernel where it can, by hand else. */
@@ -76,23 +61,26 @@ static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uin
 {
 	struct file_clone_range cr = {.src_fd = from, .src_offset = src, .src_length = len, .dest_offset = off};
 
-	if (src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0)
+	if (!s->is_redo && src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0)
 		return 0;
-	s->bytes_written += len;
-	while (len) {
+	while (len && !s->is_redo) {
 		off_t in = (off_t)src, out = (off_t)off;
 		ssize_t n = copy_file_range(from, &in, s->fd, &out, min_u64(len, 1u << 30), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			break;
+		s->bytes_written += (uint64_t)n;
 		src += (uint64_t)n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
 	}
 	while (len) {
 		size_t n = (size_t)min_u64(len, PIECE);
-		if (read_at(s, from, s->buf, n, src, e) || write_at(s, s->buf, n, off, e))
+		s->bytes_read += n;
+		if (file_read_at(from, s->buf, n, src))
+			return fail(s, "read for", e);
+		if (write_at(s, s->buf, n, off, e))
 			return -1;
 		src += n;
 		off += n;
@@ -101,42 +89,57 @@ static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uin
 	return 0;
 }
 
-/* The base file as a start: one clone, or its data extents copied. */
-static int copy_base(struct stage *s, struct err *e)
+/* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */
+static int start_patch(struct stage *s, struct err *e)
 {
-	AUTO_CLOSE int from = replica_open_base(s->r, &s->old, e);
-
-	if (from < 0)
+	s->base_fd = replica_open_base(s->r, &s->old, e);
+	if (s->base_fd < 0)
 		return -1;
-	if (ioctl(s->fd, FICLONE, from) == 0)
+	if (ioctl(s->fd, FICLONE, s->base_fd) == 0)
 		return 0;
+	if (s->old.size >= REDO_MIN) {
+		s->is_redo = true;
+		return redo_begin(&s->redo, s->r, s->name, s->fd, s->base_fd, s->old.size, e);
+	}
 	for (uint64_t off = 0; off < s->old.size;) {
-		off_t data = lseek(from, (off_t)off, SEEK_DATA);
+		off_t data = lseek(s->base_fd, (off_t)off, SEEK_DATA);
 		if (data < 0 && errno == ENXIO)
 			break;
 		uint64_t start = data < 0 ? off : (uint64_t)data;
-		off_t hole = lseek(from, (off_t)start, SEEK_HOLE);
+		off_t hole = lseek(s->base_fd, (off_t)start, SEEK_HOLE);
 		uint64_t end = hole < 0 ? s->old.size : min_u64((uint64_t)hole, s->old.size);
-		if (copy_range(s, from, start, start, end - start, e))
+		if (copy_range(s, s->base_fd, start, start, end - start, e))
 			return -1;
 		off = end;
 	}
 	return ftruncate(s->fd, (off_t)s->old.size) ? fail(s, "size", e) : 0;
 }
 
+/* Written twice, the pieces of a redo must not cost more than the whole file written once. */
+static int end_redo(struct stage *s, uint64_t size, struct err *e)
+{
+	s->is_redo = false;
+	if (redo_end(&s->redo, e))
+		return -1;
+	if (s->redo.bytes <= size / 2)
+		return 0;
+	s->bytes_written += size - min_u64(size, s->redo.bytes);
+	return redo_fill(s->r, s->name, s->base_fd, size, e);
+}
+
 int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct object *old, struct err *e)
 {
-	char name[32];
-
 	if (!s->buf)
 		s->buf = xalloc(PIECE);
 	close_fd(&s->fd);
-	s->is_open = false;
+	close_fd(&s->base_fd);
+	redo_free(&s->redo);
+	s->is_open = s->is_redo = false;
 	s->is_patch = c->flags & CONTENT_PATCH;
 	if (s->is_patch && !old)
 		return err_set(e, ERR_STREAM, "a patch of content that the base does not have");
-	snprintf(name, sizeof name, "%llu", (unsigned long long)n);
-	s->fd = openat(s->r->stage, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	snprintf(s->name, sizeof s->name, "%llu", (unsigned long long)n);
+	s->fd = openat(s->r->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (s->fd < 0)
 		return fail(s, "make", e);
 	if (s->attr)
@@ -154,7 +157,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 		/* Remembered in blocks of another size, the rows say nothing about ours: what is kept is read. */
 		s->is_foreign = s->old.grain != s->grain;
 		s->old_blocks = s->is_foreign ? 0 : object_blocks(s->old.size, s->grain);
-		if (copy_base(s, e))
+		if (start_patch(s, e))
 			return -1;
 	}
 	s->is_open = true;
@@ -196,7 +199,7 @@ static int reread_block(struct stage *s, uint64_t len, struct err *e)
 {
 	struct digest d;
 
-	if (read_at(s, s->fd, s->buf, (size_t)len, s->block * s->grain, e))
+	if (read_back(s, s->buf, (size_t)len, s->block * s->grain, e))
 		return -1;
 	digest_bytes(&d, s->buf, (size_t)len);
 	return close_block(s, &d, s->buf, len, e);
@@ -346,7 +349,10 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 		return -1;
 	if (s->is_patch && h->off < s->old.size) {
 		uint64_t len = min_u64(h->len, s->old.size - h->off);
-		if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)h->off, (off_t)len)) {
+		if (s->is_redo) {
+			if (redo_hole(&s->redo, h->off, len, e))
+				return -1;
+		} else if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)h->off, (off_t)len)) {
 			if (errno != EOPNOTSUPP)
 				return fail(s, "punch a hole into", e);
 			memset(s->buf, 0, PIECE);
@@ -388,7 +394,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 	s->is_open = false;
 	if (seal->size < s->pos)
 		return err_set(e, ERR_STREAM, "content beyond the end of its file");
-	if (ftruncate(s->fd, (off_t)seal->size))
+	if (!s->is_redo && ftruncate(s->fd, (off_t)seal->size))
 		return fail(s, "size", e);
 	if (advance(s, seal->size, e))
 		return -1;
@@ -396,7 +402,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 	if (tail) {
 		if (s->tail_len == tail && s->pos == seal->size) {
 			uint64_t start = s->block * s->grain;
-			if (tail >= DIGEST_LEAF && read_at(s, s->fd, s->buf, DIGEST_LEAF, start, e))
+			if (tail >= DIGEST_LEAF && read_back(s, s->buf, DIGEST_LEAF, start, e))
 				return -1;
 			if (close_block(s, &s->tail, s->buf, tail, e))
 				return -1;
@@ -425,6 +431,9 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			"content came out as %s, not %s%s", have, want,
 			s->is_patch ? ": the replica's file was edited, repl-apply --verify tells more" : "");
 	}
+	if (s->is_redo && end_redo(s, seal->size, e))
+		return -1;
+	close_fd(&s->base_fd);
 	int fd = s->fd;
 	s->fd = -1;
 	return close(fd) ? fail(s, "close", e) : 0;

@@ -1,16 +1,18 @@
 /*
  * stage: one file's content as a delta describes it, put together beside the replica and checked as it comes.
  *
- * A patch starts as a clone (or copy) of the base's file; anything else as one hole. Extents come in ascending order. The digest of
+ * A patch starts as a clone of the base's file, or where there are none as a list of pieces (redo.h) or, of a small one, as a
+ * copy; anything else as one hole. Extents come in ascending order. The digest of
  * every block of the file's grid is known in the end without reading anything back that need not be: from the DATA record that
  * covered it, from the catalog where nothing touched it, or from the staged file where an extent cut through it. So the
  * file's digest is proved before anything of the replica has changed.
  *
- * May use: replica, catalog, digest, record, err; makes system calls.
+ * May use: redo, replica, catalog, digest, record, err; makes system calls.
  */
 #ifndef REPL_STAGE_H
 #define REPL_STAGE_H
 
+#include "redo.h"
 #include "replica.h"
 
 struct stage {
@@ -21,8 +23,10 @@ struct stage {
 	uint64_t bytes_written, bytes_read;
 	uint32_t attr;           /* META.attr of the next file: some flags count only before the first byte */
 	/* private */
-	int fd;
-	bool is_open, is_patch, is_foreign, touched;
+	int fd, base_fd;
+	char name[32];
+	struct redo redo;
+	bool is_open, is_patch, is_foreign, is_redo, touched;
 	uint32_t grain;
 	struct object old;
 	struct object src;

@@ -16,8 +16,8 @@ setup() {
 floors="
 err bytes
 digest codec record stream filter
-attr path walk input sink catalog image state
-content replica scan changes stage land diff source
+attr file path walk input sink catalog image state
+content replica scan changes redo stage plan check place land diff source
 engines: delta pack apply snap track show
 cli
 "

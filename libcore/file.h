@@ -1,0 +1,18 @@
+/*
+ * file: reads and writes at an offset that are whole or fail, with errno.
+ *
+ * May use: nothing; makes system calls.
+ */
+#ifndef REPL_FILE_H
+#define REPL_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* 0, or -1 with errno. What lies beyond the end reads as zeros. */
+int file_read_at(int fd, void *p, size_t n, uint64_t off);
+int file_write_at(int fd, const void *p, size_t n, uint64_t off);
+/* At the descriptor's own position. */
+int file_write(int fd, const void *p, size_t n);
+
+#endif

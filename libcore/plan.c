@@ -1,0 +1,231 @@
+#include "plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "input.h"
+
+#define LIVE_BYTES (256u * 1024) /* larger plans go into a private copy of the catalog, so that memory stays bounded */
+
+int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e)
+{
+	*p = (struct plan){.r = r, .fd = openat(r->ctl, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
+	if (p->fd < 0)
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/%s'", r->path, name);
+	p->base_dirs = path_cache_new(r->root);
+	p->dirs = path_cache_new(r->root);
+	return 0;
+}
+
+void plan_close(struct plan *p)
+{
+	if (p->next && p->next != p->r->cat)
+		catalog_close(&p->next);
+	else if (p->next)
+		catalog_abort(p->r->cat);
+	p->next = NULL;
+	path_cache_free(&p->base_dirs);
+	path_cache_free(&p->dirs);
+	image_loader_free(&p->loader);
+	buf_free(&p->path);
+	close_fd(&p->fd);
+}
+
+static int each(struct plan *p, int (*fn)(void *ctx, const struct record *rec, struct err *e), void *ctx, struct err *e)
+{
+	struct input in = {0};
+	int got;
+
+	if (lseek(p->fd, 0, SEEK_SET) < 0)
+		return err_sys(e, "cannot read the plan");
+	if (input_open(&in, p->fd, 1, e))
+		return -1;
+	while ((got = input_next(&in, e)) > 0 && got != STREAM_END)
+		if (got == STREAM_RECORD && fn(ctx, &in.s.rec, e)) {
+			got = -1;
+			break;
+		}
+	input_close(&in);
+	return got < 0 ? -1 : 0;
+}
+
+static int find_end(void *ctx, const struct record *rec, struct err *e)
+{
+	struct digest *id = ctx;
+
+	(void)e;
+	if (rec->type == REC_END)
+		*id = rec->u.end.id;
+	return 0;
+}
+
+int plan_promise(struct plan *p, struct digest *id, struct err *e) { return each(p, find_end, id, e); }
+
+static int load_record(void *ctx, const struct record *rec, struct err *e)
+{
+	struct plan *p = ctx;
+
+	return image_load(&p->loader, rec, e);
+}
+
+int plan_load_into(struct plan *p, struct catalog *next, struct digest *id, struct err *e)
+{
+	p->next = next;
+	image_load_start(&p->loader, next);
+	return each(p, load_record, p, e) || image_load_end(&p->loader, id, e) ? -1 : 0;
+}
+
+int plan_load(struct plan *p, struct digest *id, struct err *e)
+{
+	struct replica *r = p->r;
+	struct stat st;
+
+	if (fstat(p->fd, &st))
+		return err_sys(e, "cannot read the plan");
+	if (st.st_size <= LIVE_BYTES)
+		return catalog_begin(r->cat, e) || plan_load_into(p, r->cat, id, e) ? -1 : 0;
+	AUTO_FREE char *path = replica_file(r, "next");
+	if (replica_drop(r, "next", e) || catalog_copy(r->cat, path, e) ||
+			catalog_open(&p->next, path, CATALOG_PRIVATE, e))
+		return -1;
+	return plan_load_into(p, p->next, id, e);
+}
+
+int plan_commit(struct plan *p, struct err *e)
+{
+	struct replica *r = p->r;
+	bool is_live = p->next == r->cat;
+
+	if (is_live) {
+		p->next = NULL;
+		return catalog_commit(r->cat, e);
+	}
+	if (catalog_settle(p->next, e))
+		return -1;
+	catalog_close(&p->next);
+	catalog_close(&r->cat);
+	if (renameat(r->ctl, "next", r->ctl, "catalog") || fsync(r->ctl))
+		return err_sys(e, "cannot replace the catalog of '%s'", r->path);
+	return replica_catalog(r, CATALOG_LIVE, e);
+}
+
+/* ---- walking ---- */
+
+struct walker {
+	struct plan *p;
+	const struct plan_visit *v;
+	struct plan_object cur; /* no 0: none */
+	uint64_t n_content;
+};
+
+/* The current object is complete. */
+static int end_object(struct walker *w, struct err *e)
+{
+	const struct plan_object *o = &w->cur;
+
+	if (!o->no || !w->v->object || (!o->is_new && !o->has_meta && !o->staged))
+		return 0;
+	return w->v->object(w->v->ctx, o, e);
+}
+
+static int begin_object(struct walker *w, uint64_t no, bool is_new, struct err *e)
+{
+	int rc = end_object(w, e);
+
+	w->cur = (struct plan_object){.no = no, .is_new = is_new};
+	return rc;
+}
+
+static int create(struct walker *w, const struct r_create *c, struct err *e)
+{
+	if (begin_object(w, 0, true, e))
+		return -1;
+	if (c->ref == REF_ROOT) {
+		w->cur.no = CATALOG_ROOT;
+		return 0;
+	}
+	/* Its number: by name, as files that nobody links to have none in the stream. It has none when it was dropped again. */
+	return catalog_lookup(w->p->next, image_ref(&w->p->loader, c->parent), c->name, &w->cur.no, NULL, e) < 0 ? -1 : 0;
+}
+
+static int on_record(void *ctx, const struct record *rec, struct err *e)
+{
+	struct walker *w = ctx;
+	const struct plan_visit *v = w->v;
+	bool is_gone;
+	uint64_t no;
+
+	if (v->record && v->record(v->ctx, rec, e))
+		return -1;
+	switch ((enum rec_type)rec->type) {
+	case REC_BASE:
+		is_gone = rec->u.base.flags & BASE_DETACH;
+		if (begin_object(w, is_gone ? 0 : image_ref(&w->p->loader, rec->u.base.ref), false, e))
+			return -1;
+		return is_gone && v->detach ? v->detach(v->ctx, &rec->u.base, e) : 0;
+	case REC_OBJECT:
+		/* The one that is current may go on being so: a copy's source came between. */
+		no = image_ref(&w->p->loader, rec->u.object.ref);
+		return no == w->cur.no ? 0 : begin_object(w, no, false, e);
+	case REC_CREATE:
+		return create(w, &rec->u.create, e);
+	case REC_ATTACH:
+		if (begin_object(w, 0, false, e))
+			return -1;
+		return v->attach ? v->attach(v->ctx, &rec->u.attach, e) : 0;
+	case REC_META:
+		w->cur.has_meta = true;
+		return 0;
+	case REC_CONTENT:
+		w->cur.staged = ++w->n_content;
+		return 0;
+	case REC_DROP:
+		w->cur.no = 0;
+		return 0;
+	case REC_END:
+		return begin_object(w, 0, false, e);
+	default:
+		return 0;
+	}
+}
+
+int plan_walk(struct plan *p, const struct plan_visit *v, struct err *e)
+{
+	struct walker w = {.p = p, .v = v};
+
+	return each(p, on_record, &w, e);
+}
+
+/* ---- where things are ---- */
+
+void plan_see_base(const struct plan *p, bool base)
+{
+	catalog_see_base(p->r->cat, base && p->r->cat == p->next);
+}
+
+int plan_base_path(struct plan *p, uint64_t dir, struct span name, struct err *e)
+{
+	buf_reset(&p->path);
+	plan_see_base(p, true);
+	int rc = catalog_path(p->r->cat, dir, name, &p->path, e);
+	plan_see_base(p, false);
+	return rc;
+}
+
+int plan_base_dir(struct plan *p, uint64_t dir, struct err *e)
+{
+	if (plan_base_path(p, dir, (struct span){0}, e))
+		return -1;
+	return path_cached(p->base_dirs, span_of(p->path.p, p->path.len), e);
+}
+
+int plan_dir(struct plan *p, uint64_t dir, struct err *e)
+{
+	buf_reset(&p->path);
+	if (catalog_path(p->next, dir, (struct span){0}, &p->path, e))
+		return -1;
+	return path_cached(p->dirs, span_of(p->path.p, p->path.len), e);
+}

@@ -1,0 +1,318 @@
+#include "redo.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "path.h"
+
+#define ROW 17u
+#define PIECE (256u * 1024)
+
+static int fail(const char *what, struct err *e) { return err_sys(e, "cannot %s a staged file", what); }
+
+static void rows_name(char out[40], const char *name) { snprintf(out, 40, "%.30s.redo", name); }
+
+int redo_begin(struct redo *d, const struct replica *r, const char *name, int fd, int base, uint64_t base_size, struct err *e)
+{
+	char rows[40];
+
+	rows_name(rows, name);
+	redo_free(d);
+	*d = (struct redo){.fd = fd, .base = base, .base_size = base_size};
+	d->rows = openat(r->stage, rows, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return d->rows < 0 ? fail("make", e) : 0;
+}
+
+void redo_free(struct redo *d)
+{
+	if (d->rows > 0)
+		close_fd(&d->rows);
+	buf_free(&d->pending);
+	*d = (struct redo){0};
+}
+
+/* ---- writing ---- */
+
+static int flush_rows(struct redo *d, struct err *e)
+{
+	if (file_write(d->rows, d->pending.p, d->pending.len))
+		return fail("write", e);
+	buf_reset(&d->pending);
+	return 0;
+}
+
+static void put_row(struct redo *d, const struct redo_piece *x)
+{
+	wr_u64(&d->pending, x->off);
+	wr_u64(&d->pending, x->len);
+	wr_u8(&d->pending, x->hole);
+}
+
+static int add_piece(struct redo *d, uint64_t off, uint64_t len, bool hole, struct err *e)
+{
+	struct redo_piece *last = d->n ? &d->recent[(d->n - 1) % REDO_RECENT] : NULL;
+
+	if (last && last->hole == hole && last->off + last->len >= off) { /* a page that two extents share counts once */
+		last->len = max_u64(last->len, off + len - last->off);
+		return 0;
+	}
+	if (last)
+		put_row(d, last);
+	d->recent[d->n++ % REDO_RECENT] = (struct redo_piece){off, len, hole};
+	return d->pending.len >= ROW * 1024 ? flush_rows(d, e) : 0;
+}
+
+static int put(struct redo *d, const void *p, size_t n, uint64_t off, struct err *e)
+{
+	d->bytes += n;
+	return file_write_at(d->fd, p, n, off) ? fail("write", e) : add_piece(d, off, n, false, e);
+}
+
+/* n bytes inside one page, completed with what the page holds else. */
+static int put_part(struct redo *d, const void *p, size_t n, uint64_t off, struct err *e)
+{
+	uint8_t page[REDO_PAGE];
+	uint64_t start = off - off % REDO_PAGE;
+
+	if (redo_read(d, page, sizeof page, start, e))
+		return -1;
+	if (p)
+		memcpy(page + (off - start), p, n);
+	else
+		memset(page + (off - start), 0, n);
+	return put(d, page, sizeof page, start, e);
+}
+
+/* Bytes before the next border of a page, when off or the end lies inside one. */
+static size_t part_at(uint64_t off, uint64_t n)
+{
+	uint64_t in = off % REDO_PAGE;
+
+	return in || n < REDO_PAGE ? (size_t)min_u64(n, REDO_PAGE - in) : 0;
+}
+
+int redo_write(struct redo *d, const void *p, size_t n, uint64_t off, struct err *e)
+{
+	for (const uint8_t *at = p; n;) {
+		size_t part = part_at(off, n), m = part ? part : n - n % REDO_PAGE;
+		if (part ? put_part(d, at, m, off, e) : put(d, at, m, off, e))
+			return -1;
+		at += m;
+		off += m;
+		n -= m;
+	}
+	return 0;
+}
+
+int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e)
+{
+	while (len) {
+		uint64_t part = part_at(off, len), m = part ? part : len - len % REDO_PAGE;
+		if (part ? put_part(d, NULL, part, off, e) : add_piece(d, off, m, true, e))
+			return -1;
+		off += m;
+		len -= m;
+	}
+	return 0;
+}
+
+/* The piece that covers off, or NULL; *end: how far that answer holds. */
+static const struct redo_piece *piece_at(const struct redo *d, uint64_t off, uint64_t *end)
+{
+	*end = UINT64_MAX;
+	for (unsigned i = d->n; i > 0 && d->n - i < REDO_RECENT; i--) {
+		const struct redo_piece *x = &d->recent[(i - 1) % REDO_RECENT];
+		if (off >= x->off + x->len)
+			return NULL;
+		*end = x->off;
+		if (off >= x->off) {
+			*end = x->off + x->len;
+			return x;
+		}
+	}
+	return NULL;
+}
+
+int redo_read(struct redo *d, void *out, size_t n, uint64_t off, struct err *e)
+{
+	uint8_t *p = out;
+
+	while (n) {
+		uint64_t end;
+		const struct redo_piece *x = piece_at(d, off, &end);
+		size_t m = (size_t)min_u64(n, end - off);
+		if (x && x->hole)
+			memset(p, 0, m);
+		else if (file_read_at(x ? d->fd : d->base, p, m, off))
+			return fail("read", e);
+		p += m;
+		off += m;
+		n -= m;
+	}
+	return 0;
+}
+
+int redo_end(struct redo *d, struct err *e)
+{
+	if (d->n)
+		put_row(d, &d->recent[(d->n - 1) % REDO_RECENT]);
+	int rc = flush_rows(d, e);
+	close_fd(&d->rows);
+	return rc;
+}
+
+/* ---- using ---- */
+
+bool redo_is(const struct replica *r, const char *name)
+{
+	char rows[40];
+
+	rows_name(rows, name);
+	return faccessat(r->stage, rows, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* The pieces of a staged file, one after the other. */
+struct reader {
+	int fd, rows;
+	uint8_t buf[ROW * 256];
+	size_t at, len;
+	struct redo_piece now;
+};
+
+static int open_pieces(struct reader *r, const struct replica *rp, const char *name, struct err *e)
+{
+	char rows[40];
+
+	rows_name(rows, name);
+	*r = (struct reader){.fd = path_open_at(rp->stage, name, O_RDWR, 0), .rows = path_open_at(rp->stage, rows, O_RDONLY, 0)};
+	return r->fd < 0 || r->rows < 0 ? fail("open", e) : 0;
+}
+
+static void close_pieces(struct reader *r)
+{
+	close_fd(&r->fd);
+	close_fd(&r->rows);
+}
+
+/* 1, 0 at the end, -1. */
+static int next_piece(struct reader *r, struct err *e)
+{
+	if (r->at == r->len) {
+		ssize_t n = read(r->rows, r->buf, sizeof r->buf);
+		if (n < 0 || n % ROW)
+			return fail("read", e);
+		r->len = (size_t)n;
+		r->at = 0;
+		if (!n)
+			return 0;
+	}
+	struct rd row = rd_of(r->buf + r->at, ROW);
+	r->now.off = rd_u64(&row);
+	r->now.len = rd_u64(&row);
+	r->now.hole = rd_u8(&row);
+	r->at += ROW;
+	return 1;
+}
+
+static int copy(int from, int to, uint64_t off, uint64_t len, struct err *e)
+{
+	AUTO_FREE uint8_t *buf = xalloc(PIECE);
+
+	while (len) {
+		size_t n = (size_t)min_u64(len, PIECE);
+		if (file_read_at(from, buf, n, off) || file_write_at(to, buf, n, off))
+			return fail("copy", e);
+		off += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int punch(int fd, uint64_t off, uint64_t len, struct err *e)
+{
+	static const uint8_t zeros[PIECE];
+
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
+		return 0;
+	if (errno != EOPNOTSUPP)
+		return fail("punch a hole into", e);
+	for (uint64_t at = 0; at < len; at += PIECE)
+		if (file_write_at(fd, zeros, (size_t)min_u64(PIECE, len - at), off + at))
+			return fail("write", e);
+	return 0;
+}
+
+int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size, struct err *e)
+{
+	struct reader p;
+	struct stat st;
+	int got = open_pieces(&p, r, name, e) ? -1 : 1;
+
+	if (got > 0 && fstat(fd, &st))
+		got = fail("stat", e);
+	while (got > 0 && (got = next_piece(&p, e)) > 0) {
+		uint64_t end = min_u64(p.now.off + p.now.len, size);
+		if (p.now.off >= end)
+			continue;
+		/* Beyond the old end everything is a hole already. */
+		if (p.now.hole && p.now.off >= (uint64_t)st.st_size)
+			continue;
+		if (p.now.hole ? punch(fd, p.now.off, end - p.now.off, e) : copy(p.fd, fd, p.now.off, end - p.now.off, e))
+			got = -1;
+	}
+	close_pieces(&p);
+	if (got < 0)
+		return -1;
+	return ftruncate(fd, (off_t)size) ? fail("size", e) : 0;
+}
+
+/* What the base has of data between two offsets. */
+static int copy_data(int base, int to, uint64_t off, uint64_t end, struct err *e)
+{
+	while (off < end) {
+		off_t data = lseek(base, (off_t)off, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			return 0;
+		uint64_t start = data < 0 ? off : (uint64_t)data;
+		off_t hole = data < 0 ? -1 : lseek(base, data, SEEK_HOLE);
+		uint64_t stop = hole < 0 ? end : min_u64((uint64_t)hole, end);
+		if (start < stop && copy(base, to, start, stop - start, e))
+			return -1;
+		off = max_u64(stop, start);
+	}
+	return 0;
+}
+
+int redo_fill(const struct replica *r, const char *name, int base, uint64_t size, struct err *e)
+{
+	struct reader p;
+	struct stat st = {0};
+	uint64_t pos = 0;
+	char rows[40];
+	int got = open_pieces(&p, r, name, e) ? -1 : 1;
+
+	if (got > 0 && fstat(base, &st))
+		got = fail("stat", e);
+	uint64_t stop = min_u64(size, (uint64_t)st.st_size);
+	while (got > 0 && (got = next_piece(&p, e)) >= 0) {
+		uint64_t end = got ? min_u64(p.now.off, stop) : stop;
+		if (pos < end && copy_data(base, p.fd, pos, end, e))
+			got = -1;
+		if (got <= 0)
+			break;
+		pos = p.now.off + p.now.len;
+	}
+	if (got == 0 && ftruncate(p.fd, (off_t)size))
+		got = fail("size", e);
+	close_pieces(&p);
+	rows_name(rows, name);
+	if (got == 0 && unlinkat(r->stage, rows, 0))
+		got = fail("finish", e);
+	return got;
+}
