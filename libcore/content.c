@@ -175,6 +175,7 @@ struct pass {
 	uint8_t src_rows[48 * DIGESTS_ROW];
 	uint64_t src_first, src_n;
 	bool has_src_rows;
+	int64_t credit; /* bytes that failing proofs may still hash */
 };
 
 static const uint8_t *at(const struct pass *p, uint64_t off) { return p->c->win + (off - p->win_off); }
@@ -261,6 +262,21 @@ static bool copy_start(struct pass *p, const struct anchor *a, uint64_t off, str
 	return true;
 }
 
+/* Where content repeats itself, in runs of zeros say, a block may seem to start at every byte and never prove right: what is hashed
+ * in vain stays in proportion to what was searched. */
+#define CREDIT_PER_BYTE 2
+#define CREDIT_MAX (4 << 20)
+
+static bool copy_try(struct pass *p, const struct anchor *a, uint64_t off, struct err *e)
+{
+	if (p->credit < 0)
+		return false;
+	if (copy_start(p, a, off, e))
+		return true;
+	p->credit -= p->src.grain;
+	return false;
+}
+
 static int put_data(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 {
 	struct content_file *f = p->f;
@@ -299,12 +315,13 @@ static int search(struct pass *p, uint64_t off, uint64_t to, uint64_t *hit, stru
 		const struct anchor *a = own ? anchors_find(own, weak) : NULL;
 		if (!a && all)
 			a = anchors_find(all, weak);
-		if (a && copy_start(p, a, off, e)) {
+		if (a && copy_try(p, a, off, e)) {
 			*hit = off;
 			return 0;
 		}
 		if (e->kind)
 			return -1;
+		p->credit += p->credit < CREDIT_MAX ? CREDIT_PER_BYTE : 0;
 		if (++off >= last)
 			return 0;
 		h = roll_step(h, at(p, off)[DIGEST_LEAF - 1], at(p, off)[-1], tab);
@@ -473,7 +490,7 @@ static int run(struct pass *p, struct err *e)
 
 int content_run(struct content *c, struct content_file *f, struct err *e)
 {
-	struct pass p = {.c = c, .f = f};
+	struct pass p = {.c = c, .f = f, .credit = CREDIT_MAX};
 
 	if (!c->win)
 		c->win = xalloc(WINDOW);

@@ -1,0 +1,166 @@
+#!/usr/bin/env bats
+# Landing: what a change costs, and what readers of the replica see meanwhile. Crashes have crash.bats.
+
+load lib/setup
+load lib/trees
+
+setup() {
+	common_setup
+	cd "$BATS_TEST_TMPDIR" || return 1
+}
+teardown() { common_teardown; }
+
+# Bytes that a command wrote, by the kernel's count for it and its children (proc(5), io).
+written() {
+	python3 -c '
+import os, subprocess, sys
+p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+os.waitid(os.P_PID, p.pid, os.WEXITED | os.WNOWAIT)
+n = [int(l.split()[1]) for l in open("/proc/%d/io" % p.pid) if l.startswith("wchar")][0]
+sys.exit("failed") if p.wait() else print(n)' "$@"
+}
+
+# Rewrites the N-th 4 KiB page of FILE.
+new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc status=none; }
+
+@test "a change inside a large file is written twice where nothing can be shared, and the file stays itself" {
+	requires ext4
+	at=$(mk_fs ext4 400M)
+	mkdir src
+	noise src/big 100000000
+	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
+	inode=$(stat -c %i "$at/R/big")
+	cp -a src old
+	for i in 3 77 1000 1001 20000; do new_page src/big $i; done
+	printf 'not aligned' | dd of=src/big bs=1 seek=50001234 conv=notrunc status=none
+	repl-diff old src >delta
+	bytes=$(written repl-apply "$at/R" <delta)
+	same_tree src "$at/R"
+	[[ $(stat -c %i "$at/R/big") == "$inode" ]]
+	# Twice six pages; catalog, plan and undo beside it.
+	((bytes < 1000000)) || fail "$bytes bytes were written for 24 KiB"
+}
+
+@test "shared extents cost a change once" {
+	requires xfs
+	MOUNT_OPTIONS='' at=$(mk_fs xfs 400M -m reflink=1)
+	mkdir src
+	noise src/big 50000000
+	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
+	cp -a src old
+	for i in 3 77 1000; do new_page src/big $i; done
+	repl-diff old src >delta
+	bytes=$(written repl-apply "$at/R" <delta)
+	same_tree src "$at/R"
+	((bytes < 1000000)) || fail "$bytes bytes were written for 12 KiB"
+}
+
+@test "a file that somebody has open, or has linked elsewhere, is replaced and not changed" {
+	requires ext4
+	at=$(mk_fs ext4 200M)
+	mkdir src
+	noise src/open 3000000
+	noise src/linked 3000000
+	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
+	cp -a src old
+	ln "$at/R/linked" "$at/kept"
+	new_page src/open 5
+	new_page src/linked 5
+	repl-diff old src >delta
+	exec 8<"$at/R/open"
+	run -0 bash -c "repl-apply $at/R <delta >ack"
+	cmp old/open - <&8
+	exec 8<&-
+	cmp old/linked "$at/kept"
+	same_tree src "$at/R"
+}
+
+@test "a reader sees each file old or new, never half" {
+	requires ext4
+	at=$(mk_fs ext4 200M)
+	# Every page of a file holds the number of the image.
+	make_image() {
+		python3 - "$1" <<-'PY'
+			import os, sys
+			with open("src/file", "r+b" if os.path.exists("src/file") else "w+b") as f:
+			    for page in range(0, 3000, 3):
+			        f.seek(page * 4096)
+			        f.write(b"%04095d\n" % int(sys.argv[1]))
+		PY
+	}
+	mkdir src
+	make_image 0
+	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
+	python3 - "$at/R/file" <<-'PY' 3>&- &
+		import os, sys
+		last = seen = 0
+		while not os.path.exists("stop") and os.getppid() != 1:
+		    with open(sys.argv[1], "rb") as f:
+		        pages = {f.seek(p * 4096) * 0 or f.read(4096) for p in range(0, 3000, 3)}
+		    assert len(pages) == 1, sorted(int(p) for p in pages)
+		    now = int(pages.pop())
+		    assert now >= last
+		    seen += now != last
+		    last = now
+		open("seen", "w").write(str(seen))
+	PY
+	reader=$!
+	for i in {1..12}; do
+		cp -a --reflink=never src old
+		make_image "$i"
+		repl-diff old src >delta
+		rm -r old
+		run -0 bash -c "repl-apply $at/R <delta >ack"
+	done
+	touch stop
+	wait "$reader"
+	[[ -s seen ]]
+	same_tree src "$at/R"
+}
+
+@test "edits of every shape inside large files come out right, in place and replaced" {
+	requires ext4
+	at=$(mk_fs ext4 300M)
+	mkdir src
+	noise src/a 2500000
+	noise src/b 4200001
+	cp src/a src/c
+	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
+	cat >edit.py <<-'PY'
+		import os, random, sys
+		seed = int(sys.argv[1])
+		r = random.Random(seed)
+		for name in ("a", "b", "c"):
+		    p = "src/" + name
+		    for _ in range(r.randrange(1, 6)):
+		        size = os.stat(p).st_size
+		        f = open(p, "r+b")
+		        what = r.randrange(7)
+		        at = r.randrange(size)
+		        n = r.choice([1, 11, 4095, 4096, 4097, 70000, 300000])
+		        if what <= 1:
+		            f.seek(at); f.write(r.randbytes(n))
+		        elif what == 2:  # zeros, or a hole
+		            if r.randrange(2):
+		                f.seek(at); f.write(bytes(n))
+		            else:
+		                f.close(); os.system("fallocate -p -o %d -l %d %s" % (at, n, p)); continue
+		        elif what == 3 and size < 9e6:
+		            f.truncate(size + n)
+		        elif what == 4 and size > 2e6:
+		            f.truncate(size - n)
+		        elif what == 5:  # moved inside the file
+		            f.seek(at); d = f.read(n); f.seek(r.randrange(size)); f.write(d)
+		        elif what == 6 and size < 9e6:  # an insertion
+		            f.seek(at); d = f.read(); f.seek(at); f.write(r.randbytes(r.choice([1, 10, 4096])) + d)
+		        f.close()
+	PY
+	for seed in $(seq "${REPL_SEED:-1}" $((${REPL_SEED:-1} + ${REPL_RUNS:-25}))); do
+		cp -a --reflink=never src old
+		python3 edit.py "$seed"
+		repl-diff old src >delta
+		rm -r old
+		run -0 bash -c "repl-apply $at/R <delta >ack" || fail "seed $seed: $output"
+		same_tree src "$at/R" || fail "seed $seed"
+	done
+}
