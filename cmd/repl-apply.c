@@ -7,11 +7,13 @@
 
 #include "apply.h"
 #include "cli.h"
+#include "past.h"
 #include "sink.h"
+#include "stamp.h"
 
 struct settings {
-	bool adopt, dry, itemize, no_owner, no_setuid, no_devices;
-	const char *key_file, *max_delete;
+	bool adopt, list, dry, itemize, no_owner, no_setuid, no_devices;
+	const char *key_file, *max_delete, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
 	struct owner_rule *rules;
@@ -81,6 +83,51 @@ static int parse_limit(struct settings *s, struct err *e)
 	return 0;
 }
 
+/* The undos that are kept unless --keep says otherwise. */
+#define KEEP_COUNT 10
+
+static int parse_keep(struct settings *s, struct err *e)
+{
+	s->a.keep = (struct history_keep){.count = KEEP_COUNT};
+	if (s->keep && !history_parse_keep(&s->a.keep, s->keep))
+		return err_set(e, ERR_USAGE, "--keep wants a number, or ages like 24h,7d,4w,12m, not '%s'", s->keep);
+	return 0;
+}
+
+static int print_list(struct cli *c, struct settings *s, struct err *e)
+{
+	AUTO_BUF struct buf text = {0};
+	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
+
+	if (past_list(s->a.path, c->json, &text, e))
+		return -1;
+	struct span v = span_of(text.p, text.len);
+	int rc = sink_write(&out, &v, 1, e) || sink_flush(&out, e) ? -1 : 0;
+	sink_free(&out);
+	return rc;
+}
+
+/* The modes that read no delta; 1: it is none of them. */
+static int other_mode(struct cli *c, struct settings *s, struct err *e)
+{
+	const char *which = s->rollback ? s->rollback : s->at;
+	int64_t when = 0;
+
+	if (s->adopt + s->list + !!s->rollback + !!s->at + s->dry > 1)
+		return err_set(e, ERR_USAGE, "one of --adopt, --list, --rollback, --at and --dry-run at a time");
+	if (!s->at != !s->into)
+		return err_set(e, ERR_USAGE, "--at=WHICH and --into=DIR go together");
+	if (which && !stamp_parse(which, &when))
+		when = 0;
+	if (s->adopt)
+		return apply_adopt(&s->a, e);
+	if (s->list)
+		return print_list(c, s, e);
+	if (s->rollback)
+		return apply_rollback(&s->a, which, when, e);
+	return s->at ? apply_at(&s->a, which, when, s->into, e) : 1;
+}
+
 static int run(struct cli *c, struct settings *s, struct err *e)
 {
 	struct input in = {0};
@@ -89,7 +136,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 
 	if (c->n_args != 1)
 		return err_set(e, ERR_USAGE, "one replica directory is wanted");
-	if (parse_maps(s, e) || parse_limit(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
+	if (parse_maps(s, e) || parse_limit(s, e) || parse_keep(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
 		return -1;
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
@@ -101,10 +148,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.note = say;
 	s->a.ctx = c;
 	s->a.tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
-	int rc;
-	if (s->adopt) {
-		rc = apply_adopt(&s->a, e);
-	} else {
+	int rc = other_mode(c, s, e);
+	if (rc == 1) {
 		if (cli_not_tty(c, STDIN_FILENO, "read a delta from", e) || input_open(&in, STDIN_FILENO, 0, e))
 			return -1;
 		in.s.key = &s->key;
@@ -130,6 +175,12 @@ int main(int argc, char **argv)
 		{"dry-run", 'n', OPT_FLAG, &s.dry, NULL, "verify and itemize, change nothing", 0},
 		{"itemize", 'i', OPT_FLAG, &s.itemize, NULL, "a line for each change, on standard error", 0},
 		{"adopt", 0, OPT_FLAG, &s.adopt, NULL, "take a directory with content as it is; reads no delta", 0},
+		{"list", 0, OPT_FLAG, &s.list, NULL, "show the images it can go back to; reads no delta", 0},
+		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON array", 0},
+		{"rollback", 0, OPT_STRING, &s.rollback, "WHICH", "back to an image: its id, a time, a bookmark or -N", 0},
+		{"at", 0, OPT_STRING, &s.at, "WHICH", "with --into: that image beside the replica", 0},
+		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},
+		{"keep", 0, OPT_STRING, &s.keep, "N|AGES", "undos to keep: a number, or 24h,7d,4w,12m; 0: make none", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
 		{"map-owner", 0, OPT_LIST, &s.maps, "FROM:TO", "another user; +FROM:TO: group; names: by their names", 0},
 		{"no-owner", 0, OPT_FLAG, &s.no_owner, NULL, "leave owner and group as they come", 0},

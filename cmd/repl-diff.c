@@ -9,6 +9,7 @@
 #include "cli.h"
 #include "delta.h"
 #include "snap.h"
+#include "stamp.h"
 
 struct settings {
 	const char *state, *key_file, *time;
@@ -36,7 +37,7 @@ static int fill(struct cli *c, struct settings *s, struct err *e)
 		return err_set(e, ERR_USAGE, "--block-size is 4K, 16K, 64K, 256K or 1M");
 	if (filter_options(&s->filter, s->patterns.v, s->patterns.tags, s->patterns.n, e) ||
 			(s->key_file && cli_key(&s->key, s->key_file, e)) ||
-			(s->time && !snap_time(s->time, &s->d.time_ns)))
+			(s->time && !stamp_parse(s->time, &s->d.time_ns)))
 		return err_set(e, ERR_USAGE, "'%s' is no time: RFC 3339 or @seconds", s->time);
 	const char *epoch = cli_env("SOURCE_DATE_EPOCH");
 	if (!s->time && epoch)

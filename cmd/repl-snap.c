@@ -13,6 +13,7 @@
 #include "sink.h"
 #include "snap.h"
 #include "source.h"
+#include "stamp.h"
 
 struct settings {
 	const char *state, *bookmark, *time;
@@ -68,10 +69,10 @@ static int set_time(struct settings *o, struct err *e)
 	const char *epoch = cli_env("SOURCE_DATE_EPOCH");
 	AUTO_BUF struct buf at = {0};
 
-	if (o->time && !snap_time(o->time, &o->snap.time_ns))
+	if (o->time && !stamp_parse(o->time, &o->snap.time_ns))
 		return err_set(e, ERR_USAGE, "'%s' is no time: 2026-01-31T12:00:00Z or @SECONDS", o->time);
 	buf_fmt(&at, "@%s", epoch ? epoch : "");
-	if (!o->time && epoch && !snap_time(buf_cstr(&at), &o->snap.time_ns))
+	if (!o->time && epoch && !stamp_parse(buf_cstr(&at), &o->snap.time_ns))
 		return err_set(e, ERR_USAGE, "SOURCE_DATE_EPOCH holds no number of seconds");
 	o->snap.has_time = o->time || epoch;
 	return 0;

@@ -7,9 +7,12 @@
 #include <unistd.h>
 
 #include "diff.h"
+#include "file.h"
 #include "image.h"
+#include "path.h"
 #include "sink.h"
 #include "stage.h"
+#include "undo.h"
 
 #define MAX_LOSSES 32
 
@@ -144,6 +147,19 @@ static void tell_current(struct job *j)
 	acknowledge(j, ACK_ALREADY, &j->current, 0, 0, 0, 0, &ignored);
 }
 
+/* Is there a way to the delta's base? */
+static bool was_here(struct job *j)
+{
+	struct history h;
+	struct err ignored = {0};
+	size_t n;
+
+	bool is_read = !history_load(&h, &j->r, &ignored);
+	AUTO_FREE size_t *way = is_read ? history_way(&h, &j->current, &j->base, &n) : NULL;
+	history_free(&h);
+	return way;
+}
+
 static int mismatch(struct job *j, struct err *e)
 {
 	char want[65], have[65];
@@ -151,10 +167,14 @@ static int mismatch(struct job *j, struct err *e)
 
 	hex(want, j->base.b, 8);
 	hex(have, j->current.b, 8);
+	bool went_back = !is_full && was_here(j);
 	tell_current(j);
 	if (digest_is_zero(&j->current))
 		return err_set(e, ERR_MISMATCH, "the delta starts from image %s, the replica '%s' is empty: send everything", want,
 			j->a->path);
+	if (went_back)
+		return err_set(e, ERR_MISMATCH, "the delta starts from image %s, the replica '%s' went back to image %s: "
+			"repl-apply --rollback=%s goes there again", want, j->a->path, have, want);
 	return err_set(e, ERR_MISMATCH, "the delta starts from %s%s, the replica '%s' holds image %s: a state that made that "
 		"one goes on from there in its next run, others use repl-snap --digest", is_full ? "nothing" : "image ",
 		is_full ? "" : want, j->a->path, have);
@@ -408,8 +428,13 @@ static int land_dry_run(struct job *j, struct land *l, struct err *e)
 
 static int land_delta(struct job *j, struct land *l, struct err *e)
 {
-	int rc = land_load(l, &j->want, e) || land_go(l, e) ? -1 : 0;
+	bool has_past = !digest_is_zero(&j->current) && !digest_eq(&j->current, &j->want);
+	int rc = land_load(l, &j->want, e);
 
+	if (!rc && has_past && (j->a->keep.count || j->a->keep.age_s))
+		rc = undo_make(&l->plan, &j->want, e);
+	if (!rc)
+		rc = land_go(l, e);
 	land_end(l);
 	return rc;
 }
@@ -443,17 +468,131 @@ static int finish_delta(struct job *j, struct err *e)
 	return acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, a->bytes, e);
 }
 
-static void job_free(struct job *j)
+/* What was not decided goes at once, so that a full disk is freed. */
+static int job_end(struct job *j, int rc)
 {
+	if (rc && !j->a->dry && j->r.stage >= 0 && j->r.cat && !replica_has(&j->r, "commit")) {
+		struct err ignored = {0};
+		stage_free(&j->stage);
+		replica_discard(&j->r, &ignored);
+	}
 	stage_free(&j->stage);
 	sink_free(&j->sink);
 	stream_out_free(&j->plan);
 	close_fd(&j->plan_fd);
 	free(j->refs);
 	replica_close(&j->r);
+	return rc;
 }
 
-static int open_replica(struct job *j, struct err *e)
+
+/* All deltas of the input, of which the first event came already. */
+static int receive(struct job *j, int got, struct err *e)
+{
+	struct input *in = j->a->in;
+
+	stage_start(&j->stage, &j->r);
+	j->stage.rows = keep_rows;
+	j->stage.ctx = j;
+	for (; got > 0; got = input_next(in, e)) {
+		if (got == STREAM_BEGIN && begin_stream(j, e))
+			return -1;
+		if (got == STREAM_RECORD && take(j, &in->s.rec, e))
+			return -1;
+		if (got == STREAM_END) {
+			if (finish_delta(j, e))
+				return -1;
+			sink_free(&j->sink);
+			stream_out_free(&j->plan);
+			close_fd(&j->plan_fd);
+		}
+	}
+	return got;
+}
+
+/* ---- going back ---- */
+
+static int current_image(struct job *j, struct digest *id, struct r_image *stamps, struct buf *store, struct err *e)
+{
+	*stamps = (struct r_image){0};
+	return catalog_id(j->r.cat, id, e) || image_stamps(j->r.cat, stamps, store, e) < 0 ? -1 : 0;
+}
+
+/* One entry of the replica `home` onto j's, which may be the same. */
+static int step(struct job *j, const struct replica *home, const struct history_entry *h, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+	struct input in = {0}, *was = j->a->in;
+
+	buf_fmt(&name, "history/%s", h->name);
+	AUTO_CLOSE int fd = path_open(home->ctl, span_of(name.p, name.len), O_RDONLY, 0, e);
+	if (fd < 0)
+		return -1;
+	if (input_open(&in, fd, 1, e))
+		return -1;
+	in.s.ignore_data_digest = true;
+	j->a->in = &in;
+	int got = input_next(&in, e), rc = got > 0 ? receive(j, got, e) : -1;
+	j->a->in = was;
+	input_close(&in);
+	return rc;
+}
+
+/* Along home's history to the image `to`, whole images all the way. */
+static int travel(struct job *j, const struct replica *home, const struct digest *to, struct err *e)
+{
+	struct history h;
+	struct digest from;
+	struct stream_out *ack = j->a->ack;
+	char a[65];
+	size_t n = 0;
+	int rc = -1;
+
+	if (history_load(&h, home, e) || catalog_id(j->r.cat, &from, e)) {
+		history_free(&h);
+		return -1;
+	}
+	AUTO_FREE size_t *way = history_way(&h, &from, to, &n);
+	hex(a, to->b, 8);
+	if (!way)
+		err_set(e, ERR_REFUSED, "there is no way to image %s any more: its undo was removed", a);
+	else
+		rc = 0;
+	j->a->ack = NULL;
+	for (size_t i = 0; !rc && i < n; i++)
+		rc = step(j, home, &h.v[way[i]], e);
+	j->a->ack = ack;
+	history_free(&h);
+	return rc;
+}
+
+static int set_goal(struct replica *r, const struct digest *to, struct err *e)
+{
+	AUTO_CLOSE int fd = openat(r->ctl, "goal", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0 || file_write(fd, to->b, DIGEST_LEN) || fsync(fd) || fsync(r->ctl))
+		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/goal'", r->path);
+	return 0;
+}
+
+/* A rollback that was interrupted between two images goes on. */
+static int finish_rollback(struct job *j, struct err *e)
+{
+	struct digest to;
+
+	if (!replica_has(&j->r, "goal"))
+		return 0;
+	AUTO_CLOSE int fd = path_open_at(j->r.ctl, "goal", O_RDONLY, 0);
+	if (fd < 0 || file_read_at(fd, to.b, DIGEST_LEN, 0))
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/goal'", j->r.path);
+	/* Zero: the crash came before the goal was on disk. What cannot be reached is no goal: the image in place is whole. */
+	int rc = digest_is_zero(&to) ? 0 : travel(j, &j->r, &to, e);
+	if (!rc)
+		say(j, "finished a rollback that had been interrupted");
+	return replica_drop(&j->r, "goal", rc ? &(struct err){0} : e) || rc ? -1 : 0;
+}
+
+static int open_replica(struct job *j, enum replica_open how, struct err *e)
 {
 	struct apply *a = j->a;
 	struct land l = landing(j);
@@ -472,12 +611,24 @@ static int open_replica(struct job *j, struct err *e)
 			return err_set(e, ERR_BUSY, "a delta was interrupted on '%s': run repl-apply there without --dry-run first", a->path);
 		return replica_catalog(&j->r, CATALOG_READ, e);
 	}
-	if (replica_open(&j->r, a->path, REPLICA_APPLY, e) || replica_catalog(&j->r, CATALOG_LIVE, e) ||
+	if (replica_open(&j->r, a->path, how, e) || replica_catalog(&j->r, CATALOG_LIVE, e) ||
 			land_recover(&l, &finished, e))
 		return -1;
 	if (finished)
 		say(j, "finished a delta that had been interrupted");
-	return 0;
+	return finish_rollback(j, e);
+}
+
+/* What history has too much of. */
+static int prune(struct job *j, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct r_image now;
+	struct digest id;
+
+	if (j->a->dry || !j->r.cat || current_image(j, &id, &now, &store, e))
+		return j->a->dry || !j->r.cat ? 0 : -1;
+	return history_prune(&j->r, &j->a->keep, now.time_ns / 1000000000, e);
 }
 
 int apply_run(struct apply *a, struct err *e)
@@ -491,34 +642,149 @@ int apply_run(struct apply *a, struct err *e)
 	got = input_next(a->in, e);
 	if (got <= 0)
 		goto out;
-	if (a->in->s.kind == KIND_DELTA && open_replica(&j, e))
+	if (a->in->s.kind == KIND_DELTA && open_replica(&j, REPLICA_APPLY, e))
 		goto out;
-	stage_start(&j.stage, &j.r);
-	j.stage.rows = keep_rows;
-	j.stage.ctx = &j;
-	for (; got > 0; got = input_next(a->in, e)) {
-		if (got == STREAM_BEGIN && begin_stream(&j, e))
-			goto out;
-		if (got == STREAM_RECORD && take(&j, &a->in->s.rec, e))
-			goto out;
-		if (got == STREAM_END) {
-			if (finish_delta(&j, e))
-				goto out;
-			sink_free(&j.sink);
-			stream_out_free(&j.plan);
-			close_fd(&j.plan_fd);
-		}
-	}
-	rc = got;
+	rc = receive(&j, got, e);
+	if (!rc)
+		rc = prune(&j, e);
 out:
-	/* What was not decided goes at once, so that a full disk is freed. */
-	if (rc && !a->dry && j.r.stage >= 0 && j.r.cat && !replica_has(&j.r, "commit")) {
-		struct err ignored = {0};
-		stage_free(&j.stage);
-		replica_discard(&j.r, &ignored);
+	return job_end(&j, rc);
+}
+
+int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e)
+{
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	AUTO_BUF struct buf store = {0};
+	struct history h = {0};
+	struct digest now, to;
+	struct r_image stamps;
+	int rc = -1;
+
+	j.warn = (struct warn){count_loss, &j};
+	if (open_replica(&j, REPLICA_CHANGE, e) || current_image(&j, &now, &stamps, &store, e) || history_load(&h, &j.r, e) ||
+			history_find(&h, &now, &stamps, which, time_ns, &to, e) || set_goal(&j.r, &to, e))
+		goto out;
+	rc = travel(&j, &j.r, &to, e);
+	if (replica_drop(&j.r, "goal", rc ? &(struct err){0} : e))
+		rc = -1;
+	if (rc || prune(&j, e)) {
+		rc = -1;
+		goto out;
 	}
-	job_free(&j);
+	j.current = to;
+	tell_current(&j);
+out:
+	history_free(&h);
+	return job_end(&j, rc);
+}
+
+/* ---- beside the replica ---- */
+
+struct twin {
+	struct job *from, *to;
+	struct land *land;
+};
+
+/* A full delta's plan: the image of the catalog, with block digests in the place of content. */
+static int plan_image(struct twin *t, struct digest *id, struct err *e)
+{
+	AUTO_CLOSE int fd = openat(t->to->r.ctl, "plan", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct sink sink = {.fd = fd, .name = "the plan"};
+	struct stream_out o = {.sink = sink_write, .ctx = &sink};
+	AUTO_BUF struct buf store = {0};
+	struct record image = {.type = REC_IMAGE}, delta = {.type = REC_DELTA};
+	int rc = -1;
+
+	if (fd < 0)
+		err_sys(e, "cannot write a plan in '%s'", t->to->r.path);
+	else if (!current_image(t->from, id, &image.u.image, &store, e) && !stream_begin(&o, KIND_DELTA, e) &&
+			!stream_put(&o, &image, e) && !stream_put(&o, &delta, e) &&
+			!image_write(t->from->r.cat, &o, false, e) && !stream_finish(&o, e) && !sink_flush(&sink, e))
+		rc = 0;
+	stream_out_free(&o);
+	sink_free(&sink);
 	return rc;
+}
+
+static int twin_content(void *ctx, const struct plan_object *po, struct err *e)
+{
+	struct twin *t = ctx;
+	struct replica *r = &t->from->r;
+	AUTO_BUF struct buf path = {0};
+	struct object o = {0};
+	char name[32], text[512];
+	uint64_t dir = CATALOG_ROOT, no = CATALOG_ROOT;
+	int rc = -1;
+
+	if (!po->staged)
+		return 0;
+	/* By its path, as its number is another one there. */
+	if (catalog_object_path(t->land->plan.next, po->no, &path, e))
+		return -1;
+	for (size_t at = 0, n; at < path.len; at += n + 1, dir = no) {
+		const uint8_t *slash = memchr(path.p + at, '/', path.len - at);
+		n = slash ? (size_t)(slash - path.p) - at : path.len - at;
+		if (catalog_lookup(r->cat, dir, span_of(path.p + at, n), &no, NULL, e) != 1)
+			return e->kind ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: '%s' is missing",
+				esc_cut(text, sizeof text, span_of(path.p, path.len)));
+	}
+	if (catalog_get(r->cat, no, &o, e) != 1)
+		return -1;
+	AUTO_CLOSE int in = replica_open_base(r, &o, e);
+	snprintf(name, sizeof name, "%llu", (unsigned long long)po->staged);
+	AUTO_CLOSE int out = in < 0 ? -1 : openat(t->to->r.stage, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (in >= 0)
+		rc = out < 0 || file_clone(in, out, o.size) ? err_sys(e, "cannot copy '%s' to '%s'",
+			esc_cut(text, sizeof text, span_of(path.p, path.len)), t->to->r.path) : 0;
+	object_free(&o);
+	return rc;
+}
+
+/* A second replica with the same image. */
+static int make_twin(struct job *from, struct job *to, struct err *e)
+{
+	struct land l = landing(to);
+	struct twin t = {from, to, &l};
+	struct digest id;
+	int rc = -1;
+
+	l.max_delete = UINT64_MAX;
+	if (!plan_image(&t, &id, e) && !land_load(&l, &id, e) &&
+			!plan_walk(&l.plan, &(struct plan_visit){.object = twin_content, .ctx = &t}, e))
+		rc = land_go(&l, e);
+	land_end(&l);
+	return rc;
+}
+
+int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e)
+{
+	struct apply b = *a;
+	struct job from = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct job to = {.a = &b, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	AUTO_BUF struct buf store = {0};
+	struct history h = {0};
+	struct digest now, id;
+	struct r_image stamps;
+	int rc = -1;
+
+	b.path = into;
+	b.keep = (struct history_keep){0};
+	b.max_delete = UINT64_MAX;
+	b.max_delete_percent = 100;
+	from.warn = (struct warn){count_loss, &from};
+	to.warn = (struct warn){count_loss, &to};
+	if (open_replica(&from, REPLICA_CHANGE, e) || current_image(&from, &now, &stamps, &store, e) || history_load(&h, &from.r, e) ||
+			history_find(&h, &now, &stamps, which, time_ns, &id, e) || open_replica(&to, REPLICA_APPLY, e))
+		goto out;
+	if (!catalog_is_empty(to.r.cat)) {
+		err_set(e, ERR_REFUSED, "'%s' holds an image already: --into wants a directory that is missing or empty", into);
+		goto out;
+	}
+	rc = make_twin(&from, &to, e) || travel(&to, &from.r, &id, e) ? -1 : 0;
+out:
+	history_free(&h);
+	job_end(&to, rc);
+	return job_end(&from, rc);
 }
 
 /* ---- adopting ---- */
@@ -586,6 +852,5 @@ out:
 		unlink(next_path);
 	stream_out_free(&null_a);
 	stream_out_free(&null_b);
-	job_free(&j);
-	return rc;
+	return job_end(&j, rc);
 }

@@ -6,6 +6,7 @@
 #ifndef REPL_APPLY_H
 #define REPL_APPLY_H
 
+#include "history.h"
 #include "input.h"
 #include "land.h"
 
@@ -16,6 +17,7 @@ struct apply {
 	bool dry;
 	uint64_t max_delete;     /* names; UINT64_MAX: no limit */
 	unsigned max_delete_percent; /* 100: no limit */
+	struct history_keep keep; /* {0}: no undo is made */
 	struct attr_policy policy;
 	const struct owner_rule *owners;
 	size_t n_owners;
@@ -30,6 +32,11 @@ struct apply {
 	uint64_t n_deltas, n_created, n_changed, n_removed, bytes;
 };
 int apply_run(struct apply *a, struct err *e);
+/* The image that `which` names (see history_find) takes the place of the current one; the way there is kept as a way back.
+ * time_ns: what `which` says when it is a time, else 0. */
+int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e);
+/* The same image as a replica of its own in `into`, missing or empty; nothing of the replica changes. */
+int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e);
 /* Takes a directory with content as it is: digests it into a catalog, acknowledges what it holds. */
 int apply_adopt(struct apply *a, struct err *e);
 

@@ -1,7 +1,10 @@
 #include "file.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 int file_read_at(int fd, void *out, size_t n, uint64_t off)
@@ -50,4 +53,49 @@ int file_write(int fd, const void *in, size_t n)
 		n -= (size_t)got;
 	}
 	return 0;
+}
+
+static int copy_piece(int from, int to, uint64_t off, uint64_t end)
+{
+	uint8_t buf[64 * 1024];
+
+	while (off < end) {
+		off_t in = (off_t)off, out = in;
+		ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - off < 1u << 30 ? end - off : 1u << 30), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) /* not between these filesystems */
+			break;
+		off += (uint64_t)n;
+	}
+	while (off < end) {
+		size_t n = end - off < sizeof buf ? (size_t)(end - off) : sizeof buf;
+		if (file_read_at(from, buf, n, off) || file_write_at(to, buf, n, off))
+			return -1;
+		off += n;
+	}
+	return 0;
+}
+
+int file_copy(int from, int to, uint64_t off, uint64_t end)
+{
+	while (off < end) {
+		off_t data = lseek(from, (off_t)off, SEEK_DATA);
+		if (data < 0 && errno == ENXIO)
+			return 0;
+		uint64_t start = data < 0 ? off : (uint64_t)data;
+		off_t hole = data < 0 ? -1 : lseek(from, data, SEEK_HOLE);
+		uint64_t stop = hole < 0 || (uint64_t)hole > end ? end : (uint64_t)hole;
+		if (start < stop && copy_piece(from, to, start, stop))
+			return -1;
+		off = stop > start ? stop : start;
+	}
+	return 0;
+}
+
+int file_clone(int from, int to, uint64_t size)
+{
+	if (ioctl(to, FICLONE, from) == 0)
+		return 0;
+	return file_copy(from, to, 0, size) || ftruncate(to, (off_t)size) ? -1 : 0;
 }

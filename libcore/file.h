@@ -15,4 +15,9 @@ int file_write_at(int fd, const void *p, size_t n, uint64_t off);
 /* At the descriptor's own position. */
 int file_write(int fd, const void *p, size_t n);
 
+/* Copies what `from` has of data between two offsets, in the kernel where it can; holes stay what they were in `to`. */
+int file_copy(int from, int to, uint64_t off, uint64_t end);
+/* The same for all of a file of this size, with shared extents where the filesystem can; `to` is empty. */
+int file_clone(int from, int to, uint64_t size);
+
 #endif

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "numbers.h"
+
 void image_load_start(struct image_loader *l, struct catalog *cat)
 {
 	image_loader_free(l);
@@ -307,33 +309,8 @@ struct writer {
 	struct stream_out *o;
 	bool hints;
 	uint64_t next_ref, entries, bytes;
-	/* objects with several names: number -> ref, in the order they were met */
-	uint64_t *links;
-	size_t n_links, cap_links;
+	struct numbers links; /* refs of objects with several names */
 };
-
-static uint64_t *find_link(struct writer *w, uint64_t no)
-{
-	size_t i;
-
-	if (w->n_links * 2 >= w->cap_links) {
-		size_t old = w->cap_links;
-		uint64_t *was = w->links;
-		w->cap_links = old ? old * 2 : 64;
-		w->links = xalloc(w->cap_links * 2 * sizeof *w->links);
-		w->n_links = 0;
-		for (i = 0; i < old; i++)
-			if (was[2 * i])
-				*find_link(w, was[2 * i]) = was[2 * i + 1];
-		free(was);
-	}
-	for (i = (size_t)(no * ROLL_P) & (w->cap_links - 1); w->links[2 * i]; i = (i + 1) & (w->cap_links - 1))
-		if (w->links[2 * i] == no)
-			return &w->links[2 * i + 1];
-	w->links[2 * i] = no;
-	w->n_links++;
-	return &w->links[2 * i + 1];
-}
 
 static int write_content(struct writer *w, const struct object *o, struct err *e)
 {
@@ -376,7 +353,7 @@ static int write_object(struct writer *w, uint64_t parent, struct span name, uin
 		goto out;
 	}
 	if (o.type != OBJ_DIR && o.nlink > 1)
-		link = find_link(w, no);
+		link = numbers_at(&w->links, no);
 	if (link && *link) {
 		r.type = REC_ATTACH;
 		r.u.attach = (struct r_attach){*link, parent, name};
@@ -454,6 +431,6 @@ int image_write(struct catalog *cat, struct stream_out *o, bool hints, struct er
 	rc = stream_put(o, &end, e);
 out:
 	catalog_iter_free(&it);
-	free(w.links);
+	numbers_free(&w.links);
 	return rc;
 }

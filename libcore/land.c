@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "history.h"
+
 static int is_promised(const struct digest *id, const struct digest *want, struct err *e)
 {
 	char a[65], b[65];
@@ -54,7 +56,7 @@ static int mark(struct replica *r, struct err *e)
 
 static int clean(struct replica *r, struct err *e)
 {
-	if (replica_drop(r, "commit", e))
+	if (history_add(r, e) || replica_drop(r, "commit", e))
 		return -1;
 	if (fsync(r->ctl))
 		return err_sys(e, "cannot make '%s/" REPLICA_CTL "' durable", r->path);

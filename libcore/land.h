@@ -8,13 +8,13 @@
  *   5 mark     everything synced, then the marker `detached`
  *   6 place    directories are made and attached, parents first; then files, links, metadata; last the directories' own
  *   7 commit   everything synced, then the catalog: LMDB's commit, or `next` renamed over `catalog`
- *   8 clean    commit record, marker, slots and stage are removed
+ *   8 clean    the undo, if one was made, goes into the history; commit record, marker, slots and stage are removed
  *
  * A crash before 3 leaves the old image and litter that the next run discards. After 3, the next run loads the plan again (the same
  * numbers come out) and goes on: 4 skips names that are gone already, is skipped itself when the marker stands (a name may belong
  * to something new by then), and 6 skips what has left its slot or the stage. After 7 only 8 is left to do.
  *
- * May use: check, place, plan, replica, err.
+ * May use: check, place, plan, history, replica, err.
  */
 #ifndef REPL_LAND_H
 #define REPL_LAND_H

@@ -272,23 +272,6 @@ int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size
 	return ftruncate(fd, (off_t)size) ? fail("size", e) : 0;
 }
 
-/* What the base has of data between two offsets. */
-static int copy_data(int base, int to, uint64_t off, uint64_t end, struct err *e)
-{
-	while (off < end) {
-		off_t data = lseek(base, (off_t)off, SEEK_DATA);
-		if (data < 0 && errno == ENXIO)
-			return 0;
-		uint64_t start = data < 0 ? off : (uint64_t)data;
-		off_t hole = data < 0 ? -1 : lseek(base, data, SEEK_HOLE);
-		uint64_t stop = hole < 0 ? end : min_u64((uint64_t)hole, end);
-		if (start < stop && copy(base, to, start, stop - start, e))
-			return -1;
-		off = max_u64(stop, start);
-	}
-	return 0;
-}
-
 int redo_fill(const struct replica *r, const char *name, int base, uint64_t size, struct err *e)
 {
 	struct reader p;
@@ -302,8 +285,8 @@ int redo_fill(const struct replica *r, const char *name, int base, uint64_t size
 	uint64_t stop = min_u64(size, (uint64_t)st.st_size);
 	while (got > 0 && (got = next_piece(&p, e)) >= 0) {
 		uint64_t end = got ? min_u64(p.now.off, stop) : stop;
-		if (pos < end && copy_data(base, p.fd, pos, end, e))
-			got = -1;
+		if (pos < end && file_copy(base, p.fd, pos, end))
+			got = fail("complete", e);
 		if (got <= 0)
 			break;
 		pos = p.now.off + p.now.len;

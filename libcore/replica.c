@@ -90,11 +90,10 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 	if (r->ctl < 0 && errno != ENOENT)
 		return err_sys(e, "cannot open '%s/" REPLICA_CTL "'", path);
 	bool has = replica_has(r, "catalog");
-	if (how == REPLICA_READ) {
-		if (!has)
-			return err_set(e, ERR_REFUSED, "'%s' is not a replica: it has no catalog", path);
+	if (!has && (how == REPLICA_READ || how == REPLICA_CHANGE))
+		return err_set(e, ERR_REFUSED, "'%s' is not a replica: it has no catalog", path);
+	if (how == REPLICA_READ)
 		return 0;
-	}
 	if (!has) {
 		int empty = r->ctl >= 0 ? 1 : is_empty_dir(r->root);
 		if (empty < 0)
@@ -153,7 +152,7 @@ int replica_discard(struct replica *r, struct err *e)
 		return -1;
 	if (is_empty_dir(r->slots) != 1 && empty_sub(r, "slots", &r->slots, e))
 		return -1;
-	return replica_drop(r, "plan", e) || replica_drop(r, "next", e) ? -1 : 0;
+	return replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) ? -1 : 0;
 }
 
 int replica_sync(const struct replica *r, struct err *e)

@@ -8,6 +8,9 @@
  *   .repl/commit     the commit record: plan, renamed. While it stands the delta is decided and will be finished
  *   .repl/detached   marker: every name that goes is gone (see land.h)
  *   .repl/slots/N    objects between their old name and their new one, by catalog number
+ *   .repl/undo       the way back from the delta being received
+ *   .repl/history/   the ways back from earlier ones (see history.h)
+ *   .repl/goal       the image that a rollback of several steps is on its way to
  *   .repl/next       the catalog after the delta, when the change is large
  *
  * May use: catalog, path, err; makes system calls.
@@ -28,6 +31,7 @@ struct replica {
 enum replica_open {
 	REPLICA_READ,   /* must be one; nothing is written */
 	REPLICA_APPLY,  /* a missing or empty directory becomes one */
+	REPLICA_CHANGE, /* must be one */
 	REPLICA_ADOPT,  /* a directory without a catalog, with content: the caller fills the catalog */
 };
 /* ERR_REFUSED for a directory with content that is no replica; ERR_BUSY when somebody holds the lock. */

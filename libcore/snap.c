@@ -12,6 +12,7 @@
 
 #include "image.h"
 #include "input.h"
+#include "stamp.h"
 
 #define SHOWN 300
 #define NS 1000000000
@@ -94,88 +95,6 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 
 /* ---- the instant ---- */
 
-static bool two_digits(const char **p, int *out)
-{
-	const char *s = *p;
-
-	if (s[0] < '0' || s[0] > '9' || s[1] < '0' || s[1] > '9')
-		return false;
-	*out = (s[0] - '0') * 10 + (s[1] - '0');
-	*p += 2;
-	return true;
-}
-
-static bool one_char(const char **p, const char *set)
-{
-	bool is_in = **p && strchr(set, **p);
-
-	*p += is_in;
-	return is_in;
-}
-
-static bool fraction(const char **p, int64_t *ns)
-{
-	int64_t unit = NS / 10;
-
-	*ns = 0;
-	if (!one_char(p, "."))
-		return true;
-	if (**p < '0' || **p > '9')
-		return false;
-	for (; **p >= '0' && **p <= '9'; ++*p, unit /= 10)
-		*ns += (**p - '0') * unit;
-	return true;
-}
-
-static bool since_epoch(const char *p, int64_t *ns)
-{
-	int64_t s = 0, frac;
-
-	if (*p < '0' || *p > '9')
-		return false;
-	for (; *p >= '0' && *p <= '9'; p++)
-		if ((s = s * 10 + (*p - '0')) > INT64_MAX / NS - 1)
-			return false;
-	if (!fraction(&p, &frac) || *p)
-		return false;
-	*ns = s * NS + frac;
-	return true;
-}
-
-bool snap_time(const char *p, int64_t *ns)
-{
-	struct tm tm = {0};
-	int century, year, oh = 0, om = 0, sign = 0;
-	int64_t frac;
-
-	if (*p == '@')
-		return since_epoch(p + 1, ns);
-	if (!two_digits(&p, &century) || !two_digits(&p, &year) || !one_char(&p, "-") || !two_digits(&p, &tm.tm_mon) ||
-			!one_char(&p, "-") || !two_digits(&p, &tm.tm_mday) || !one_char(&p, "Tt ") ||
-			!two_digits(&p, &tm.tm_hour) || !one_char(&p, ":") || !two_digits(&p, &tm.tm_min) ||
-			!one_char(&p, ":") || !two_digits(&p, &tm.tm_sec) || !fraction(&p, &frac))
-		return false;
-	if (*p == '+' || *p == '-') {
-		sign = *p++ == '+' ? 1 : -1;
-		if (!two_digits(&p, &oh) || !one_char(&p, ":") || !two_digits(&p, &om) || oh > 23 || om > 59)
-			return false;
-	} else if (!one_char(&p, "Zz")) {
-		return false;
-	}
-	if (*p || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
-		return false;
-	struct tm want = tm;
-	tm.tm_year = century * 100 + year - 1900;
-	tm.tm_mon--;
-	int64_t s = timegm(&tm);
-	if (tm.tm_mday != want.tm_mday && tm.tm_sec == want.tm_sec) /* a day that the month does not have */
-		return false;
-	s -= sign * (oh * 3600 + om * 60);
-	if (s < 0 || s > INT64_MAX / NS - 1)
-		return false;
-	*ns = s * NS + frac;
-	return true;
-}
 
 /* What a store left in a page that was dirty already shows in no stat until the page is clean: clean them all. */
 static int sync_members(const struct image_head *h, struct err *e)
@@ -377,18 +296,6 @@ int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn,
 
 /* ---- the list ---- */
 
-static void put_time(struct buf *b, int64_t ns)
-{
-	time_t s = (time_t)(ns / NS);
-	struct tm tm;
-	char text[64];
-
-	if (!ns || !gmtime_r(&s, &tm) || !strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm))
-		buf_str(b, "-");
-	else
-		buf_str(b, text);
-}
-
 struct row {
 	const char *what;
 	bool is_there, has_id;
@@ -398,32 +305,14 @@ struct row {
 
 static void put_row(struct buf *b, const struct row *w, bool json)
 {
-	char id[2 * DIGEST_LEN + 1] = "-";
+	const struct digest *id = w->has_id ? &w->id : NULL;
 
-	if (w->has_id)
-		hex(id, w->id.b, sizeof w->id.b);
-	if (!w->is_there) {
+	if (!w->is_there)
 		buf_fmt(b, json ? "\"%s\":null" : "%-8s none\n", w->what);
-	} else if (json) {
-		buf_fmt(b, "\"%s\":{\"id\":", w->what);
-		buf_fmt(b, w->has_id ? "\"%s\"" : "null%.0s", id);
-		buf_fmt(b, ",\"seq\":%" PRIu64 ",\"time\":", w->stamps.seq);
-		buf_str(b, w->stamps.time_ns ? "\"" : "null");
-		if (w->stamps.time_ns) {
-			put_time(b, w->stamps.time_ns);
-			buf_str(b, "\"");
-		}
-		buf_str(b, "}");
-	} else {
-		buf_fmt(b, "%-8s %s seq %" PRIu64 " ", w->what, id, w->stamps.seq);
-		put_time(b, w->stamps.time_ns);
-		if (w->stamps.bookmark.len) {
-			buf_str(b, " '");
-			esc_name(b, w->stamps.bookmark);
-			buf_str(b, "'");
-		}
-		buf_str(b, "\n");
-	}
+	else if (json)
+		stamp_json(b, w->what, id, &w->stamps);
+	else
+		stamp_text(b, w->what, id, &w->stamps);
 }
 
 static int base_row(const struct state *s, struct row *w, struct buf *store, struct err *e)

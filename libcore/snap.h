@@ -23,8 +23,6 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 int snap_open_image(struct snap *s, struct err *e);
 void snap_free(struct snap *s);
 
-/* RFC 3339 with a zone ("2026-01-31T12:00:00Z"), or @seconds since 1970. Fractions are kept. */
-bool snap_time(const char *text, int64_t *ns);
 
 /* The whole image that a replica holds, from its catalog. 1; 0 when path is no replica; -1. */
 int snap_replica_image(const char *path, struct stream_out *o, struct err *e);

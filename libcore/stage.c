@@ -101,18 +101,8 @@ static int start_patch(struct stage *s, struct err *e)
 		s->is_redo = true;
 		return redo_begin(&s->redo, s->r, s->name, s->fd, s->base_fd, s->old.size, e);
 	}
-	for (uint64_t off = 0; off < s->old.size;) {
-		off_t data = lseek(s->base_fd, (off_t)off, SEEK_DATA);
-		if (data < 0 && errno == ENXIO)
-			break;
-		uint64_t start = data < 0 ? off : (uint64_t)data;
-		off_t hole = lseek(s->base_fd, (off_t)start, SEEK_HOLE);
-		uint64_t end = hole < 0 ? s->old.size : min_u64((uint64_t)hole, s->old.size);
-		if (copy_range(s, s->base_fd, start, start, end - start, e))
-			return -1;
-		off = end;
-	}
-	return ftruncate(s->fd, (off_t)s->old.size) ? fail(s, "size", e) : 0;
+	s->bytes_written += s->old.size;
+	return file_clone(s->base_fd, s->fd, s->old.size) ? fail(s, "copy the base of", e) : 0;
 }
 
 /* Written twice, the pieces of a redo must not cost more than the whole file written once. */

@@ -14,11 +14,11 @@ setup() {
 # A module includes headers from the floors below, or from its left on its own floor. The engines call everything below and
 # never one another. A new module gets its place here first.
 floors="
-err bytes
-digest codec record stream filter
+err bytes json
+digest numbers codec record stamp stream filter
 attr file path walk input sink catalog image state
-content replica scan changes redo stage plan check place land diff source
-engines: delta pack apply snap track show
+content replica scan changes redo history stage plan check undo place land diff source
+engines: delta pack apply past snap track show
 cli
 "
 

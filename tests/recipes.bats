@@ -53,6 +53,7 @@ run_block() {
 	command=*) return 0 ;; # a line of authorized_keys
 	esac
 	case $text in
+	*--rollback* | *--at=*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
 	*'-o delta.rpl'*) scene '' ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;

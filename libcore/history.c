@@ -1,0 +1,288 @@
+#include "history.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "input.h"
+#include "path.h"
+
+/* ---- reading ---- */
+
+/* IMAGE and DELTA stand first. */
+static int read_head(struct history_entry *h, int dir, struct err *e)
+{
+	AUTO_CLOSE int fd = path_open_at(dir, h->name, O_RDONLY, 0);
+	struct input in = {0};
+	struct stat st;
+	bool has_image = false, has_delta = false;
+	int got;
+
+	if (fd < 0 || fstat(fd, &st))
+		return err_sys(e, "cannot read '" REPLICA_CTL "/history/%s'", h->name);
+	h->bytes = (uint64_t)st.st_size;
+	if (input_open(&in, fd, 1, e))
+		return -1;
+	while (!has_delta && (got = input_next(&in, e)) > 0 && got != STREAM_END) {
+		const struct record *r = &in.s.rec;
+		if (got != STREAM_RECORD)
+			continue;
+		if (r->type == REC_IMAGE) {
+			struct record copy;
+			rec_encode(&h->store, r);
+			has_image = !rec_decode(&copy, REC_IMAGE, 0, h->store.p + 8, h->store.len - 8, e);
+			h->stamps = copy.u.image;
+			h->to = copy.u.image.id;
+		} else if (r->type == REC_DELTA) {
+			h->from = r->u.delta.base;
+			has_delta = true;
+		}
+	}
+	input_close(&in);
+	return has_image && has_delta ? 0 :
+		err_set(e, ERR_STREAM, "'" REPLICA_CTL "/history/%s' is damaged: remove it and the older ones", h->name);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+	const struct history_entry *x = a, *y = b;
+
+	return (x->n < y->n) - (x->n > y->n);
+}
+
+/* Their names and numbers alone. A missing directory is an empty history. */
+static int list(struct history *h, const struct replica *r, int *dir, struct err *e)
+{
+	const struct dirent *de;
+
+	*h = (struct history){0};
+	*dir = openat(r->ctl, "history", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*dir < 0)
+		return errno == ENOENT ? 0 : err_sys(e, "cannot open '%s/" REPLICA_CTL "/history'", r->path);
+	int copy = fcntl(*dir, F_DUPFD_CLOEXEC, 3);
+	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+	if (!d) {
+		close_fd(&copy);
+		return err_sys(e, "cannot list '%s/" REPLICA_CTL "/history'", r->path);
+	}
+	while ((de = readdir(d))) {
+		char *end;
+		unsigned long long n = strtoull(de->d_name, &end, 10);
+		if (end == de->d_name || *end != '-' || strlen(de->d_name) >= sizeof h->v->name)
+			continue;
+		h->v = xrealloc(h->v, (h->n + 1) * sizeof *h->v);
+		h->v[h->n] = (struct history_entry){.n = n};
+		strcpy(h->v[h->n++].name, de->d_name);
+	}
+	closedir(d);
+	if (h->n)
+		qsort(h->v, h->n, sizeof *h->v, newest_first);
+	return 0;
+}
+
+int history_load(struct history *h, const struct replica *r, struct err *e)
+{
+	AUTO_CLOSE int dir = -1;
+
+	if (list(h, r, &dir, e))
+		return -1;
+	for (size_t i = 0; i < h->n; i++)
+		if (read_head(&h->v[i], dir, e))
+			return -1;
+	return 0;
+}
+
+void history_free(struct history *h)
+{
+	for (size_t i = 0; i < h->n; i++)
+		buf_free(&h->v[i].store);
+	free(h->v);
+	*h = (struct history){0};
+}
+
+/* ---- adding and removing ---- */
+
+int history_add(const struct replica *r, struct err *e)
+{
+	struct history h;
+	AUTO_CLOSE int dir = -1;
+	struct history_entry undo = {.name = "undo"};
+	char name[64], id[17];
+
+	if (!replica_has(r, "undo"))
+		return 0;
+	if (mkdirat(r->ctl, "history", 0700) && errno != EEXIST)
+		return err_sys(e, "cannot make '%s/" REPLICA_CTL "/history'", r->path);
+	int rc = list(&h, r, &dir, e) || read_head(&undo, r->ctl, e) ? -1 : 0;
+	if (!rc) {
+		hex(id, undo.to.b, 8);
+		snprintf(name, sizeof name, "%010llu-%s", h.n ? (unsigned long long)h.v[0].n + 1 : 1, id);
+		if (renameat(r->ctl, "undo", dir, name) || fsync(dir))
+			rc = err_sys(e, "cannot keep the undo in '%s/" REPLICA_CTL "/history'", r->path);
+	}
+	buf_free(&undo.store);
+	history_free(&h);
+	return rc;
+}
+
+bool history_parse_keep(struct history_keep *k, const char *text)
+{
+	static const struct { char unit; int64_t s; } units[] = {{'h', 3600}, {'d', 86400}, {'w', 7 * 86400}, {'m', 31 * 86400},
+		{'y', 366 * 86400}};
+	char *end;
+
+	*k = (struct history_keep){0};
+	for (;;) {
+		unsigned long n = strtoul(text, &end, 10);
+		if (end == text || *text < '0' || *text > '9' || n > 100000)
+			return false;
+		size_t u = 0;
+		while (u < sizeof units / sizeof *units && units[u].unit != *end)
+			u++;
+		if (u < sizeof units / sizeof *units) {
+			k->age_s = (int64_t)max_u64((uint64_t)k->age_s, n * (uint64_t)units[u].s);
+			end++;
+		} else {
+			k->count = max_u64(k->count, n);
+		}
+		if (!*end)
+			return true;
+		if (*end != ',')
+			return false;
+		text = end + 1;
+	}
+}
+
+int history_prune(const struct replica *r, const struct history_keep *k, int64_t now_s, struct err *e)
+{
+	struct history h;
+	AUTO_CLOSE int dir = -1;
+	int rc = k->age_s ? history_load(&h, r, e) : list(&h, r, &dir, e);
+
+	if (!rc && dir < 0 && h.n)
+		dir = openat(r->ctl, "history", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* Behind a gap nothing can be reached: from the old end, and only up to the first that is kept. */
+	for (size_t i = h.n; !rc && i > k->count; i--) {
+		if (k->age_s && h.v[i - 1].stamps.time_ns / 1000000000 >= now_s - k->age_s)
+			break;
+		if (unlinkat(dir, h.v[i - 1].name, 0) && errno != ENOENT)
+			rc = err_sys(e, "cannot remove '%s/" REPLICA_CTL "/history/%s'", r->path, h.v[i - 1].name);
+	}
+	history_free(&h);
+	return rc;
+}
+
+/* ---- ways ---- */
+
+size_t *history_images(const struct history *h, const struct digest *now, size_t *n)
+{
+	size_t *v = xalloc((h->n + 1) * sizeof *v);
+
+	*n = 0;
+	for (size_t i = 0; i < h->n; i++) {
+		bool is_known = digest_eq(&h->v[i].to, now);
+		for (size_t k = 0; k < *n && !is_known; k++)
+			is_known = digest_eq(&h->v[i].to, &h->v[v[k]].to);
+		if (!is_known)
+			v[(*n)++] = i;
+	}
+	return v;
+}
+
+static bool begins(const struct digest *d, const char *which)
+{
+	char text[65];
+	size_t n = strlen(which);
+
+	hex(text, d->b, 32);
+	return n >= 4 && n <= 64 && !strncmp(text, which, n);
+}
+
+static bool is_named(const struct r_image *s, const char *which)
+{
+	return s->bookmark.len && span_eq(s->bookmark, span_cstr(which));
+}
+
+int history_find(const struct history *h, const struct digest *now, const struct r_image *stamps, const char *which, int64_t time_ns,
+	struct digest *id, struct err *e)
+{
+	size_t n, found = 0;
+	AUTO_FREE size_t *v = history_images(h, now, &n);
+	const struct r_image *best = NULL;
+	char *end;
+
+	if (which[0] == '-' && which[1]) {
+		unsigned long back = strtoul(which + 1, &end, 10);
+		if (!*end && back <= n) {
+			*id = back ? h->v[v[back - 1]].to : *now;
+			return 0;
+		}
+		return err_set(e, ERR_USAGE, *end ? "'%s' names no image: -N counts back" :
+			"'%s' goes back too far: repl-apply --list shows what is there", which);
+	}
+	for (size_t i = 0; i <= n; i++) { /* 0: the one in place */
+		const struct digest *d = i ? &h->v[v[i - 1]].to : now;
+		const struct r_image *s = i ? &h->v[v[i - 1]].stamps : stamps;
+		if (time_ns) {
+			if (s->time_ns <= time_ns && (!best || s->time_ns > best->time_ns)) {
+				best = s;
+				*id = *d;
+			}
+		} else if (is_named(s, which) ? !found : begins(d, which)) { /* the newest of that name */
+			*id = *d;
+			found++;
+		}
+	}
+	if (best || found == 1)
+		return 0;
+	return err_set(e, ERR_USAGE, found ? "'%s' fits several images: more digits" :
+		"no image is '%s': repl-apply --list shows what is there", which);
+}
+
+size_t *history_way(const struct history *h, const struct digest *from, const struct digest *to, size_t *n)
+{
+	size_t *way = xalloc((h->n + 1) * sizeof *way);
+	/* Breadth first over entries: before[i] is the entry that led to the start of i, plus 2; 1: the first one. */
+	AUTO_FREE size_t *before = xalloc((h->n + 1) * sizeof *before);
+	AUTO_FREE size_t *queue = xalloc((h->n + 1) * sizeof *queue);
+	size_t head = 0, tail = 0;
+
+	*n = 0;
+	if (digest_eq(from, to))
+		return way;
+	for (size_t i = 0; i < h->n; i++) {
+		if (digest_eq(&h->v[i].from, from)) {
+			before[i] = 1;
+			queue[tail++] = i;
+		}
+	}
+	while (head < tail) {
+		size_t at = queue[head++];
+		if (digest_eq(&h->v[at].to, to)) {
+			for (size_t i = at;; i = before[i] - 2) {
+				way[(*n)++] = i;
+				if (before[i] == 1)
+					break;
+			}
+			for (size_t i = 0; i < *n / 2; i++) {
+				size_t t = way[i];
+				way[i] = way[*n - 1 - i];
+				way[*n - 1 - i] = t;
+			}
+			return way;
+		}
+		for (size_t i = 0; i < h->n; i++) {
+			if (!before[i] && digest_eq(&h->v[i].from, &h->v[at].to)) {
+				before[i] = at + 2;
+				queue[tail++] = i;
+			}
+		}
+	}
+	free(way);
+	return NULL;
+}

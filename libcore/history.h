@@ -1,0 +1,52 @@
+/*
+ * history: the images that a replica can go back to.
+ *
+ * .repl/history/N-ID is the undo of a commit: the delta from the image of that commit to the one before it, whose id the name
+ * begins with. N counts commits. A way back is a chain of them; going back makes undos of its own, so a way leads forward again.
+ *
+ * May use: replica, input, stream, err.
+ */
+#ifndef REPL_HISTORY_H
+#define REPL_HISTORY_H
+
+#include "record.h"
+#include "replica.h"
+
+struct history_entry {
+	uint64_t n;
+	char name[64];            /* in .repl/history */
+	struct digest from, to;   /* the image it starts at; the one it makes */
+	struct r_image stamps;    /* of `to`; spans point into store */
+	struct buf store;
+	uint64_t bytes;           /* on disk */
+};
+struct history {
+	struct history_entry *v;  /* the newest first */
+	size_t n;
+};
+int history_load(struct history *h, const struct replica *r, struct err *e);
+void history_free(struct history *h);
+
+/* .repl/undo becomes the newest entry, if it is there. Not durable before the control directory is synced. */
+int history_add(const struct replica *r, struct err *e);
+
+/* What to keep: this many, or all whose image is not older than this; {0} keeps nothing. */
+struct history_keep {
+	uint64_t count;
+	int64_t age_s;
+};
+/* "N", or tiers like 24h,7d,4w,12m of which the longest counts. false: neither. */
+bool history_parse_keep(struct history_keep *k, const char *text);
+/* Removes the others, the oldest first. */
+int history_prune(const struct replica *r, const struct history_keep *k, int64_t now_s, struct err *e);
+
+/* An image named by a person: the beginning of its id (at least 4 digits), a bookmark, -N, or a time (then the newest that is not
+ * younger). now: of the image in place. ERR_USAGE when nothing or more than one fits. */
+int history_find(const struct history *h, const struct digest *now, const struct r_image *stamps, const char *which, int64_t time_ns,
+	struct digest *id, struct err *e);
+/* The entries to apply, in order, from image `from` to image `to`; *n 0 when they are the same. Owned; NULL: no way. */
+size_t *history_way(const struct history *h, const struct digest *from, const struct digest *to, size_t *n);
+/* The distinct images that can be reached, the newest first and without `now`: indexes into h->v. Owned. */
+size_t *history_images(const struct history *h, const struct digest *now, size_t *n);
+
+#endif

@@ -1,0 +1,492 @@
+#include "undo.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "content.h"
+#include "file.h"
+#include "numbers.h"
+#include "sink.h"
+
+struct undo {
+	struct plan *p;
+	struct stream_out o;
+	struct sink sink;
+	struct numbers refs;   /* object -> its number in the stream */
+	struct numbers placed; /* directories that stand where the base has them */
+	uint64_t next_ref;
+	struct buf added;      /* rows of name, u32 its length, u64 directory: for reading from the end */
+	struct buf path;
+	uint8_t *data;         /* REC_DATA_MAX */
+};
+
+static int put(struct undo *u, const struct record *r, struct err *e) { return stream_put(&u->o, r, e); }
+
+/* ---- the two images ---- */
+
+static int base_get(struct undo *u, uint64_t no, struct object *o, struct err *e)
+{
+	plan_see_base(u->p, true);
+	int got = catalog_get(u->p->r->cat, no, o, e);
+	plan_see_base(u->p, false);
+	return got;
+}
+
+static int base_name(struct undo *u, uint64_t no, uint64_t *dir, struct buf *name, struct err *e)
+{
+	plan_see_base(u->p, true);
+	int got = catalog_name(u->p->r->cat, no, dir, name, e);
+	plan_see_base(u->p, false);
+	return got;
+}
+
+static int has(struct undo *u, bool in_base, uint64_t no, struct err *e)
+{
+	struct object o = {0};
+	int got = in_base ? base_get(u, no, &o, e) : catalog_get(u->p->next, no, &o, e);
+
+	object_free(&o);
+	return got;
+}
+
+static int lost(struct err *e) { return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object or its name is missing"); }
+
+/* ---- numbers in the stream ---- */
+
+static uint64_t new_ref(struct undo *u, uint64_t no) { return *numbers_at(&u->refs, no) = u->next_ref++; }
+
+/* The objects above one of the plan's target that have no number yet, it first. */
+static int chain_up(struct undo *u, uint64_t no, struct buf *chain, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+
+	while (!numbers_get(&u->refs, no)) {
+		wr_u64(chain, no);
+		if (catalog_name(u->p->next, no, &no, &name, e) != 1)
+			return e->kind ? -1 : lost(e);
+	}
+	return 0;
+}
+
+/* The number of an object that the target has. Given by its name there, so not after that name was detached; it is then the
+ * current object. */
+static int ref_of(struct undo *u, uint64_t no, uint64_t *ref, struct err *e)
+{
+	AUTO_BUF struct buf chain = {0}, name = {0};
+
+	if (chain_up(u, no, &chain, e))
+		return -1;
+	for (size_t at = chain.len; at; at -= 8) {
+		uint64_t dir, one = get_le64(chain.p + at - 8);
+		if (catalog_name(u->p->next, one, &dir, &name, e) != 1)
+			return e->kind ? -1 : lost(e);
+		struct record r = {.type = REC_BASE};
+		uint64_t parent = numbers_get(&u->refs, dir);
+		r.u.base = (struct r_base){new_ref(u, one), parent, 0, span_of(name.p, name.len)};
+		if (put(u, &r, e))
+			return -1;
+	}
+	*ref = numbers_get(&u->refs, no);
+	return 0;
+}
+
+/* ---- what the plan made goes ---- */
+
+static int collect(void *ctx, const struct record *rec, struct err *e)
+{
+	struct undo *u = ctx;
+	uint64_t parent, no;
+	struct span name;
+
+	if (rec->type == REC_CREATE && rec->u.create.ref != REF_ROOT) {
+		parent = image_ref(&u->p->loader, rec->u.create.parent);
+		name = rec->u.create.name;
+	} else if (rec->type == REC_ATTACH) {
+		parent = image_ref(&u->p->loader, rec->u.attach.parent);
+		name = rec->u.attach.name;
+	} else {
+		return 0;
+	}
+	int got = catalog_lookup(u->p->next, parent, name, &no, NULL, e);
+	if (got != 1) /* dropped again */
+		return got;
+	/* What is new in a new directory goes with it. */
+	if ((got = has(u, true, parent, e)) == 0)
+		got = has(u, true, no, e);
+	if (got <= 0)
+		return got;
+	wr_raw(&u->added, name.p, name.len);
+	wr_u32(&u->added, (uint32_t)name.len);
+	wr_u64(&u->added, parent);
+	return 0;
+}
+
+/* The deepest first: a plan names parents before what is in them. */
+static int detach_added(struct undo *u, struct err *e)
+{
+	while (u->added.len) {
+		struct rd tail = rd_of(u->added.p + u->added.len - 12, 12);
+		size_t n = rd_u32(&tail);
+		uint64_t dir = rd_u64(&tail), no, parent;
+		u->added.len -= 12 + n;
+		struct span name = span_of(u->added.p + u->added.len, n);
+		if (ref_of(u, dir, &parent, e) || catalog_lookup(u->p->next, dir, name, &no, NULL, e) != 1)
+			return e->kind ? -1 : lost(e);
+		uint64_t ref = numbers_get(&u->refs, no);
+		struct record r = {.type = REC_BASE};
+		r.u.base = (struct r_base){ref ? ref : new_ref(u, no), parent, BASE_DETACH, name};
+		if (put(u, &r, e))
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- content ---- */
+
+struct blocks {
+	struct object *old, *now; /* now: {0} when there is no such file in the target */
+	int fd;
+	uint8_t old_rows[48 * DIGESTS_ROW], now_rows[48 * DIGESTS_ROW];
+	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
+	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
+	size_t len;
+};
+
+static int flush_run(struct undo *u, struct blocks *b, struct err *e)
+{
+	struct record r = {.type = REC_DATA};
+	struct digest_tree t;
+	uint32_t grain = b->old->grain;
+
+	if (!b->len)
+		return 0;
+	if (file_read_at(b->fd, u->data, b->len, b->start))
+		return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
+	digest_tree_init(&t);
+	for (size_t at = 0; at < b->len; at += grain) {
+		struct digest d;
+		digest_bytes(&d, u->data + at, (size_t)min_u64(grain, b->len - at));
+		if (!digest_eq(&d, &b->digests[at / grain]))
+			return err_set(e, ERR_REFUSED, "a file of '%s' is not what its image says, there is no way back to it: "
+				"repl-apply --verify names it, --keep=0 goes on without", u->p->r->path);
+		digest_tree_add(&t, &d);
+	}
+	digest_tree_root(&t, &r.u.data.digest);
+	r.u.data.off = b->start;
+	r.u.data.bytes = span_of(u->data, b->len);
+	b->len = 0;
+	return put(u, &r, e);
+}
+
+static int put_hole(struct undo *u, uint64_t off, uint64_t len, struct err *e)
+{
+	struct record r = {.type = REC_HOLE, .u.hole = {off, len}};
+
+	return put(u, &r, e);
+}
+
+static int put_block(struct undo *u, struct blocks *b, uint64_t block, const uint8_t *row, struct err *e)
+{
+	uint64_t off = block * b->old->grain, len = min_u64(b->old->grain, b->old->size - off);
+
+	if (b->len && (b->start + b->len != off || b->len + len > REC_DATA_MAX) && flush_run(u, b, e))
+		return -1;
+	if (is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF)
+		return flush_run(u, b, e) || put_hole(u, off, len, e) ? -1 : 0;
+	if (!b->len)
+		b->start = off;
+	struct digest *d = &b->digests[b->len / b->old->grain];
+	if (b->old->size < DIGEST_LEAF)
+		*d = b->old->content;
+	else
+		memcpy(d->b, row, DIGEST_LEN);
+	b->len += (size_t)len;
+	return 0;
+}
+
+static int rows_of(struct undo *u, const struct object *o, bool in_base, uint64_t block, size_t n, uint8_t *rows, struct err *e)
+{
+	struct catalog *c = in_base ? u->p->r->cat : u->p->next;
+
+	plan_see_base(u->p, in_base);
+	int rc = catalog_blocks(c, o->no, block, n, rows, e);
+	plan_see_base(u->p, false);
+	return rc;
+}
+
+static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, struct err *e)
+{
+	uint32_t grain = b->old->grain;
+	/* Blocks that both have in full length, comparable by their rows. */
+	uint64_t n = object_blocks(b->old->size, grain), same = is_patch ? min_u64(b->old->size, b->now->size) / grain : 0;
+
+	for (uint64_t at = 0; at < n; at += 48) {
+		size_t take = (size_t)min_u64(48, n - at), known = at < same ? (size_t)min_u64(take, same - at) : 0;
+		if (rows_of(u, b->old, true, at, take, b->old_rows, e) ||
+				(known && rows_of(u, b->now, false, at, known, b->now_rows, e)))
+			return -1;
+		for (size_t i = 0; i < take; i++) {
+			const uint8_t *row = b->old_rows + i * DIGESTS_ROW;
+			if (i < known && !memcmp(row, b->now_rows + i * DIGESTS_ROW, DIGEST_LEN))
+				continue;
+			/* A file starts as one hole. */
+			if (!is_patch && is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF)
+				continue;
+			if (put_block(u, b, at + i, row, e))
+				return -1;
+		}
+	}
+	return flush_run(u, b, e);
+}
+
+/* The base's content of the current object. now: as the target has it, NULL when it does not. */
+static int put_content(struct undo *u, struct object *old, struct object *now, struct err *e)
+{
+	struct record r = {.type = REC_CONTENT};
+	struct object none = {0};
+	struct blocks b = {.old = old, .now = now ? now : &none};
+
+	if (!old->grain)
+		old->grain = DIGEST_GRAIN_MIN;
+	bool is_patch = now && now->grain == old->grain && now->size >= DIGEST_LEAF && old->size >= DIGEST_LEAF;
+	r.u.content = (struct r_content){is_patch ? CONTENT_PATCH : 0, old->grain};
+	plan_see_base(u->p, true);
+	AUTO_CLOSE int fd = replica_open_base(u->p->r, old, e);
+	plan_see_base(u->p, false);
+	b.fd = fd;
+	if (fd < 0 || put(u, &r, e) || differing_blocks(u, &b, is_patch, e))
+		return -1;
+	r = (struct record){.type = REC_SEAL, .u.seal = {old->size, old->content, old->flags}};
+	return put(u, &r, e);
+}
+
+/* ---- what the plan removed comes back ---- */
+
+static int attach(struct undo *u, uint64_t no, uint64_t parent, struct span name, struct err *e)
+{
+	struct record r = {.type = REC_ATTACH};
+
+	return ref_of(u, no, &r.u.attach.ref, e) ? -1 :
+		(r.u.attach.parent = parent, r.u.attach.name = name, put(u, &r, e));
+}
+
+/* An object that the target does not have, or one more name of it. */
+static int create(struct undo *u, uint64_t no, uint64_t parent, struct span name, struct err *e)
+{
+	struct object o = {0};
+	struct record r = {.type = REC_CREATE};
+	int rc = -1;
+
+	if (base_get(u, no, &o, e) != 1) {
+		rc = e->kind ? -1 : lost(e);
+		goto out;
+	}
+	uint64_t ref = numbers_get(&u->refs, no);
+	if (ref) {
+		rc = attach(u, no, parent, name, e);
+		goto out;
+	}
+	ref = o.type == OBJ_DIR || o.nlink > 1 ? new_ref(u, no) : REF_NONE;
+	r.u.create = (struct r_create){ref, parent, o.type, name};
+	if (put(u, &r, e))
+		goto out;
+	r = (struct record){.type = REC_META, .u.meta = o.meta};
+	rc = put(u, &r, e) || (o.type == OBJ_FILE && put_content(u, &o, NULL, e)) ? -1 : 0;
+out:
+	object_free(&o);
+	return rc;
+}
+
+/* All below a directory that comes back: objects that the target has elsewhere, and those that went with it. */
+static int create_below(struct undo *u, uint64_t top, struct err *e)
+{
+	struct catalog_iter it = {0};
+	AUTO_BUF struct buf stack = {0}, name = {0};
+	uint64_t dir = top;
+	int rc = -1;
+
+	catalog_iter_start(&it, u->p->r->cat, dir);
+	for (;;) {
+		plan_see_base(u->p, true);
+		int got = catalog_iter_next(&it, e);
+		plan_see_base(u->p, false);
+		if (got < 0)
+			goto out;
+		if (got) {
+			uint64_t no = it.no, parent = numbers_get(&u->refs, dir);
+			int alive = has(u, false, no, e);
+			if (alive < 0 || (alive ? attach(u, no, parent, it.name, e) : create(u, no, parent, it.name, e)))
+				goto out;
+			if (it.type != OBJ_DIR)
+				continue;
+			*numbers_at(&u->placed, no) = 1;
+			if (alive)
+				continue;
+			wr_raw(&stack, it.name.p, it.name.len);
+			wr_u32(&stack, (uint32_t)it.name.len);
+			wr_u64(&stack, dir);
+			dir = no;
+			catalog_iter_start(&it, u->p->r->cat, dir);
+			continue;
+		}
+		if (!stack.len)
+			break;
+		struct rd r = rd_of(stack.p + stack.len - 12, 12);
+		size_t n = rd_u32(&r);
+		dir = rd_u64(&r);
+		stack.len -= 12 + n;
+		buf_reset(&name);
+		buf_add(&name, stack.p + stack.len, n);
+		catalog_iter_after(&it, u->p->r->cat, dir, span_of(name.p, name.len));
+	}
+	rc = 0;
+out:
+	catalog_iter_free(&it);
+	return rc;
+}
+
+/* One directory whose parent stands where it should. */
+static int place_one(struct undo *u, uint64_t no, struct err *e)
+{
+	AUTO_BUF struct buf was = {0}, is = {0};
+	uint64_t was_in, is_in, parent;
+
+	*numbers_at(&u->placed, no) = 1;
+	if (base_name(u, no, &was_in, &was, e) != 1)
+		return e->kind ? -1 : lost(e);
+	struct span name = span_of(was.p, was.len);
+	int alive = has(u, false, no, e);
+	if (alive < 0)
+		return -1;
+	if (alive) {
+		if (catalog_name(u->p->next, no, &is_in, &is, e) != 1)
+			return e->kind ? -1 : lost(e);
+		if (is_in == was_in && span_eq(name, span_of(is.p, is.len)))
+			return 0;
+	}
+	if (ref_of(u, was_in, &parent, e))
+		return -1;
+	if (alive)
+		return attach(u, no, parent, name, e);
+	return create(u, no, parent, name, e) || create_below(u, no, e) ? -1 : 0;
+}
+
+/* The directory and all above it, from the top. */
+static int place(struct undo *u, uint64_t no, struct err *e)
+{
+	AUTO_BUF struct buf chain = {0}, name = {0};
+
+	while (no != CATALOG_ROOT && !numbers_get(&u->placed, no)) {
+		wr_u64(&chain, no);
+		if (base_name(u, no, &no, &name, e) != 1)
+			return e->kind ? -1 : lost(e);
+	}
+	for (size_t at = chain.len; at; at -= 8) {
+		uint64_t one = get_le64(chain.p + at - 8);
+		if (!numbers_get(&u->placed, one) && place_one(u, one, e))
+			return -1;
+	}
+	return 0;
+}
+
+static int bring_back(void *ctx, const struct r_base *b, struct err *e)
+{
+	struct undo *u = ctx;
+	uint64_t dir = image_ref(&u->p->loader, b->parent), no = image_ref(&u->p->loader, b->ref), parent;
+	struct object o = {0};
+	int got = base_get(u, no, &o, e);
+	uint8_t type = o.type;
+
+	object_free(&o);
+	if (got != 1)
+		return e->kind ? -1 : lost(e);
+	if (place(u, dir, e))
+		return -1;
+	if (type == OBJ_DIR)
+		return place(u, no, e);
+	int alive = has(u, false, no, e), parent_alive = has(u, false, dir, e);
+	if (alive < 0 || parent_alive <= 0) /* it came with its directory */
+		return alive < 0 ? -1 : parent_alive;
+	if (ref_of(u, dir, &parent, e))
+		return -1;
+	return alive ? attach(u, no, parent, b->name, e) : create(u, no, parent, b->name, e);
+}
+
+/* ---- what the plan changed ---- */
+
+static int change_back(void *ctx, const struct plan_object *po, struct err *e)
+{
+	struct undo *u = ctx;
+	struct object old = {0}, now = {0};
+	struct record r = {.type = REC_OBJECT};
+	int rc = po->is_new ? 0 : base_get(u, po->no, &old, e);
+
+	if (rc == 1)
+		rc = catalog_get(u->p->next, po->no, &now, e);
+	if (rc != 1)
+		goto out;
+	rc = -1;
+	bool is_known = numbers_get(&u->refs, po->no);
+	if (ref_of(u, po->no, &r.u.object.ref, e) || (is_known && put(u, &r, e)))
+		goto out;
+	r = (struct record){.type = REC_META, .u.meta = old.meta};
+	rc = put(u, &r, e) || (po->staged && old.type == OBJ_FILE && put_content(u, &old, &now, e)) ? -1 : 0;
+out:
+	object_free(&old);
+	object_free(&now);
+	return rc;
+}
+
+/* ---- the stream ---- */
+
+static int put_head(struct undo *u, const struct digest *target, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct record r = {.type = REC_IMAGE};
+
+	plan_see_base(u->p, true);
+	int got = image_stamps(u->p->r->cat, &r.u.image, &store, e);
+	int rc = got < 0 ? -1 : catalog_id(u->p->r->cat, &r.u.image.id, e);
+	plan_see_base(u->p, false);
+	if (rc || put(u, &r, e))
+		return -1;
+	r = (struct record){.type = REC_DELTA, .u.delta = {.base = *target}};
+	return put(u, &r, e);
+}
+
+static int put_end(struct undo *u, struct err *e)
+{
+	struct record r = {.type = REC_END};
+
+	plan_see_base(u->p, true);
+	int rc = catalog_id(u->p->r->cat, &r.u.end.id, e) || catalog_count(u->p->r->cat, &r.u.end.entries, e) ? -1 : 0;
+	plan_see_base(u->p, false);
+	r.u.end.bytes = u->o.bytes;
+	return rc || put(u, &r, e) ? -1 : 0;
+}
+
+int undo_make(struct plan *p, const struct digest *target, struct err *e)
+{
+	AUTO_CLOSE int fd = openat(p->r->ctl, "undo", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	struct undo u = {.p = p, .next_ref = REF_ROOT + 1, .sink = {.fd = fd, .name = "the undo"}};
+
+	if (fd < 0)
+		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/undo'", p->r->path);
+	u.o = (struct stream_out){.sink = sink_write, .ctx = &u.sink};
+	u.data = xalloc(REC_DATA_MAX);
+	*numbers_at(&u.refs, CATALOG_ROOT) = REF_ROOT;
+	int rc = stream_begin(&u.o, KIND_DELTA, e) || put_head(&u, target, e) ||
+		plan_walk(p, &(struct plan_visit){.record = collect, .ctx = &u}, e) || detach_added(&u, e) ||
+		plan_walk(p, &(struct plan_visit){.detach = bring_back, .ctx = &u}, e) ||
+		plan_walk(p, &(struct plan_visit){.object = change_back, .ctx = &u}, e) ||
+		put_end(&u, e) || stream_finish(&u.o, e) || sink_flush(&u.sink, e) ? -1 : 0;
+	stream_out_free(&u.o);
+	sink_free(&u.sink);
+	numbers_free(&u.refs);
+	numbers_free(&u.placed);
+	buf_free(&u.added);
+	buf_free(&u.path);
+	free(u.data);
+	return rc;
+}

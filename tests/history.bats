@@ -1,0 +1,167 @@
+#!/usr/bin/env bats
+# Going back: the undo of each commit, --list, --rollback, --at, --keep.
+
+load lib/setup
+load lib/trees
+
+setup() {
+	common_setup
+	cd "$BATS_TEST_TMPDIR" || return 1
+}
+teardown() { common_teardown; }
+
+# One image of src on R; arguments go to repl-apply.
+image() {
+	repl-snap -s S ${mark:+--bookmark "$mark"} ${time:+--time "$time"} src | repl-track -s S | repl-diff -s S |
+		repl-apply "$@" R | repl-snap -s S --commit
+}
+
+# Four images v1 to v4, the third with a bookmark.
+four_images() {
+	small_tree src
+	noise src/big 3000000
+	time=2026-01-01T00:00:00Z image
+	cp -a src v1
+	change_tree src
+	time=2026-01-02T00:00:00Z image
+	cp -a src v2
+	mkdir -p src/deep/er
+	mv src/big src/deep/er/big
+	printf 'in the middle' | dd of=src/deep/er/big bs=1 seek=1500000 conv=notrunc status=none
+	mark='before the upgrade' time=2026-01-03T00:00:00Z image
+	cp -a src v3
+	rm -rf src/deep
+	echo last >src/last
+	time=2026-01-04T00:00:00Z image
+	cp -a src v4
+}
+
+@test "--list names the images that a replica holds, also as JSON" {
+	four_images
+	run -0 repl-apply --list R
+	[[ ${#lines[@]} == 4 && ${lines[0]} == now*2026-01-04* && ${lines[1]} == -1*2026-01-03*"'before the upgrade'" ]]
+	[[ ${lines[3]} == -3*2026-01-01* ]]
+	run -0 repl-apply --list --json R
+	python3 -c 'import json, sys
+d = json.loads(sys.argv[1])
+assert [x["back"] for x in d] == [0, 1, 2, 3]
+assert d[1]["image"]["bookmark"] == "before the upgrade" and d[3]["bytes"] > 0
+assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
+	# What is kept are ordinary deltas.
+	for u in R/.repl/history/*; do run -0 repl-show "$u"; done
+}
+
+@test "--rollback goes back by number, id, time and bookmark, and forward again" {
+	four_images
+	id=$(repl-apply --list R | awk '/^-3/ {print $2}')
+	run -0 repl-apply --rollback=-2 R
+	same_tree v2 R
+	# What was undone is the nearest image now.
+	run -0 repl-apply --rollback='before the upgrade' R
+	same_tree v3 R
+	run -0 repl-apply --rollback="${id:0:10}" R
+	same_tree v1 R
+	run -0 repl-apply --rollback=2026-01-04T12:00:00Z R
+	same_tree v4 R
+	run -0 repl-apply --rollback=2026-01-02T23:59:59Z R
+	same_tree v2 R
+	[[ $(repl-snap --digest R | repl-show - | sed -n 's/^end id=\([^ ]*\).*/\1/p') == "$(repl-apply --list R | awk '/^now/ {print $2}')" ]]
+	for which in -9 2025-01-01T00:00:00Z nothing ffffffff; do
+		run -2 repl-apply --rollback=$which R
+		has "$output" "--list"
+	done
+	same_tree v2 R
+}
+
+@test "after a rollback a delta from the later image is refused, with the way to go on" {
+	four_images
+	id=$(repl-apply --list R | awk '/^now/ {print $2}')
+	run -0 repl-apply --rollback=-1 R
+	echo more >src/more
+	run -5 bash -c 'repl-snap -s S src | repl-track -s S | repl-diff -s S | tee delta | repl-apply R >ack'
+	has "$output" "--rollback=${id:0:16}"
+	same_tree v3 R
+	run -0 repl-apply --rollback="${id:0:16}" R
+	same_tree v4 R
+	run -0 bash -c 'repl-apply R <delta | repl-snap -s S --commit'
+	same_tree src R
+}
+
+@test "--at opens an earlier image beside the replica and leaves that alone" {
+	four_images
+	before=$(find R -not -path '*/.repl*' -printf '%P %i %T@ %C@\n' | sort)
+	run -0 repl-apply --at=-3 --into X R
+	same_tree v1 X
+	run -0 repl-apply --at='before the upgrade' --into Y R
+	same_tree v3 Y
+	run -0 repl-apply --at=-0 --into Z R
+	same_tree v4 Z
+	[[ $(find R -not -path '*/.repl*' -printf '%P %i %T@ %C@\n' | sort) == "$before" ]]
+	same_tree v4 R
+	# It is a replica of its own.
+	run -0 bash -c 'repl-diff v1 v2 | repl-apply X >ack'
+	same_tree v2 X
+	run -6 repl-apply --at=-1 --into Y R
+	run -2 repl-apply --at=-1 R
+	run -1 repl-apply --at=-1 --into W missing
+	[[ ! -e missing && ! -e W ]]
+}
+
+@test "--at shares extents where the filesystem can" {
+	requires xfs
+	at=$(mk_fs xfs 400M -m reflink=1)
+	mkdir src
+	noise src/big 100000000
+	repl-diff src | repl-apply "$at/R" >ack
+	used=$(df --output=used -k "$at" | tail -1)
+	run -0 repl-apply --at=-0 --into "$at/X" "$at/R"
+	same_tree src "$at/X"
+	(($(df --output=used -k "$at" | tail -1) - used < 20000))
+}
+
+@test "--keep bounds the history from its old end; 0 makes none" {
+	small_tree src
+	for i in {1..14}; do
+		echo "$i" >src/count
+		time=2026-01-$((10 + i))T00:00:00Z image
+	done
+	[[ $(repl-apply --list R | wc -l) == 11 ]]
+	echo x >src/count
+	time=2026-01-25T00:00:00Z image --keep=4
+	[[ $(repl-apply --list R | wc -l) == 5 ]]
+	echo y >src/count
+	time=2026-01-26T00:00:00Z image --keep=48h,1d
+	[[ $(repl-apply --list R | tail -1) == -2*2026-01-24* ]]
+	echo z >src/count
+	time=2026-01-27T00:00:00Z image --keep=0
+	[[ $(repl-apply --list R | wc -l) == 1 && -z $(ls R/.repl/history) ]]
+	for keep in x 3q -1 '' 1h,; do
+		run -2 bash -c "repl-apply --keep='$keep' R </dev/null"
+	done
+}
+
+@test "an undo is made from content that is what the image says, or the delta is refused" {
+	small_tree src
+	noise src/big 200000
+	image
+	touch -r R/big stamp
+	printf X | dd of=R/big bs=1 seek=77777 conv=notrunc status=none
+	touch -r stamp R/big
+	rm src/big
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >delta
+	run -6 bash -c 'repl-apply R <delta >ack'
+	has "$output" "--verify"
+	[[ -e R/big ]]
+	run -0 bash -c 'repl-apply --keep=0 R <delta >ack'
+	same_tree src R
+}
+
+@test "a rollback of several steps that is killed goes on by itself" {
+	four_images
+	# Killed after the first of three commits: the goal stands, the image in place is whole.
+	run -0 repl-apply --rollback=-1 R
+	python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(sys.argv[1]))' "$(repl-apply --list R | awk '/^-3/ {print $2}')" >R/.repl/goal
+	run -0 repl-apply --rollback=-0 R
+	[[ ! -e R/.repl/goal ]]
+	same_tree v1 R
+}
