@@ -28,13 +28,14 @@ int past_list(const char *path, bool json, struct buf *out, struct err *e)
 	struct history h = {0};
 	struct r_image now = {0};
 	struct digest id;
+	AUTO_FREE size_t *v = NULL;
+	size_t n;
 	int rc = -1;
 
 	if (replica_open(&r, path, REPLICA_READ, e) || replica_catalog(&r, CATALOG_READ, e) || catalog_id(r.cat, &id, e) ||
 			image_stamps(r.cat, &now, &store, e) < 0 || history_load(&h, &r, e))
 		goto out;
-	size_t n;
-	AUTO_FREE size_t *v = history_images(&h, &id, &n);
+	v = history_images(&h, &id, &n);
 	put_entry(out, 0, &id, &now, 0, json);
 	for (size_t i = 0; i < n; i++)
 		put_entry(out, i + 1, &h.v[v[i]].to, &h.v[v[i]].stamps, h.v[v[i]].bytes, json);

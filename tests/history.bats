@@ -135,7 +135,7 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	echo z >src/count
 	time=2026-01-27T00:00:00Z image --keep=0
 	[[ $(repl-apply --list R | wc -l) == 1 && -z $(ls R/.repl/history) ]]
-	for keep in x 3q -1 '' 1h,; do
+	for keep in x 3q -1 '' '1h,'; do
 		run -2 bash -c "repl-apply --keep='$keep' R </dev/null"
 	done
 }
@@ -148,11 +148,11 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	printf X | dd of=R/big bs=1 seek=77777 conv=notrunc status=none
 	touch -r stamp R/big
 	rm src/big
-	repl-snap -s S src | repl-track -s S | repl-diff -s S >delta
-	run -6 bash -c 'repl-apply R <delta >ack'
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >new.delta
+	run -6 bash -c 'repl-apply R <new.delta >ack'
 	has "$output" "--verify"
 	[[ -e R/big ]]
-	run -0 bash -c 'repl-apply --keep=0 R <delta >ack'
+	run -0 bash -c 'repl-apply --keep=0 R <new.delta >ack'
 	same_tree src R
 }
 

@@ -65,7 +65,7 @@ run_block() {
 	run -$want bash -e -o pipefail "$b"
 	echo "ran: $text"
 	case $text in
-	*'repl-apply -n '*) run ! same_tree srv replica ;;
+	*'repl-apply -n '* | *--rollback*) run ! same_tree srv replica ;;
 	*www=*) same_tree www replica/www && same_tree db replica/data ;;
 	*repl-apply*) same_tree srv replica ;;
 	esac
@@ -106,9 +106,9 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 3
+	run_page repl-apply.1 4
 	blocks repl-apply.1
-	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.3)
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.4)
 	[[ $command == repl-apply* ]]
 	scene ''
 	run -0 bash -c "$command <full.rpl >answer"
