@@ -267,8 +267,11 @@ static int attach(struct undo *u, uint64_t no, uint64_t parent, struct span name
 {
 	struct record r = {.type = REC_ATTACH};
 
-	return ref_of(u, no, &r.u.attach.ref, e) ? -1 :
-		(r.u.attach.parent = parent, r.u.attach.name = name, put(u, &r, e));
+	if (ref_of(u, no, &r.u.attach.ref, e))
+		return -1;
+	r.u.attach.parent = parent;
+	r.u.attach.name = name;
+	return put(u, &r, e);
 }
 
 /* An object that the target does not have, or one more name of it. */

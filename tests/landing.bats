@@ -33,8 +33,8 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	cp -a src old
 	for i in 3 77 1000 1001 20000; do new_page src/big $i; done
 	printf 'not aligned' | dd of=src/big bs=1 seek=50001234 conv=notrunc status=none
-	repl-diff old src >delta
-	bytes=$(written repl-apply "$at/R" <delta)
+	repl-diff old src >change.rpl
+	bytes=$(written repl-apply "$at/R" <change.rpl)
 	same_tree src "$at/R"
 	[[ $(stat -c %i "$at/R/big") == "$inode" ]]
 	# Twice six pages; catalog, plan and undo beside it.
@@ -49,8 +49,8 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
 	cp -a src old
 	for i in 3 77 1000; do new_page src/big $i; done
-	repl-diff old src >delta
-	bytes=$(written repl-apply "$at/R" <delta)
+	repl-diff old src >change.rpl
+	bytes=$(written repl-apply "$at/R" <change.rpl)
 	same_tree src "$at/R"
 	((bytes < 1000000)) || fail "$bytes bytes were written for 12 KiB"
 }
@@ -66,9 +66,9 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	ln "$at/R/linked" "$at/kept"
 	new_page src/open 5
 	new_page src/linked 5
-	repl-diff old src >delta
+	repl-diff old src >change.rpl
 	exec 8<"$at/R/open"
-	run -0 bash -c "repl-apply $at/R <delta >ack"
+	run -0 bash -c "repl-apply $at/R <change.rpl >ack"
 	cmp old/open - <&8
 	exec 8<&-
 	cmp old/linked "$at/kept"
@@ -108,9 +108,9 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	for i in {1..12}; do
 		cp -a --reflink=never src old
 		make_image "$i"
-		repl-diff old src >delta
+		repl-diff old src >change.rpl
 		rm -r old
-		run -0 bash -c "repl-apply $at/R <delta >ack"
+		run -0 bash -c "repl-apply $at/R <change.rpl >ack"
 	done
 	touch stop
 	wait "$reader"
@@ -158,9 +158,9 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	for seed in $(seq "${REPL_SEED:-1}" $((${REPL_SEED:-1} + ${REPL_RUNS:-25}))); do
 		cp -a --reflink=never src old
 		python3 edit.py "$seed"
-		repl-diff old src >delta
+		repl-diff old src >change.rpl
 		rm -r old
-		run -0 bash -c "repl-apply $at/R <delta >ack" || fail "seed $seed: $output"
+		run -0 bash -c "repl-apply $at/R <change.rpl >ack" || fail "seed $seed: $output"
 		same_tree src "$at/R" || fail "seed $seed"
 	done
 }
