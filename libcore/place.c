@@ -116,7 +116,6 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	span_name(name, b->name);
 	slot_name(slot, no);
 	open_up(fd);
-	touch(p, dir);
 	if (plan_base_path(plan, dir, b->name, e))
 		return -1;
 	path_cache_drop(plan->base_dirs, span_of(plan->path.p, plan->path.len));
@@ -380,6 +379,8 @@ static int replace(struct place *p, const struct target *t, const char *staged, 
 	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? path_open_at(stage, staged, O_RDWR, 0) : -1;
 
 	/* Absent: repeating, and it is in its place already. */
+	if (t->o.type == OBJ_FILE && fd < 0 && errno != ENOENT)
+		return fail(p, "open the staged", t->name, e);
 	if ((t->o.type != OBJ_FILE || fd >= 0) && restore(p, stage, staged, fd, &t->o, LOCKS, e))
 		return -1;
 	int dirfd = target_dir(p, t, e);
@@ -543,6 +544,50 @@ out:
 	return rc;
 }
 
+/* ---- what names that go and come do to others ---- */
+
+/* An immutable object was opened up to be moved, or to get or lose a name: with all its names it is closed again. */
+static int relock(struct place *p, uint64_t no, struct err *e)
+{
+	struct target t = {0};
+	char slot[32];
+	int rc = catalog_get(p->plan->next, no, &t.o, e);
+
+	if (rc != 1 || t.o.type != OBJ_FILE || !(t.o.meta.attr & LOCKS)) {
+		rc = rc < 0 ? -1 : 0;
+		goto out;
+	}
+	/* What is left in its slot is a name that it lost while it kept others. */
+	slot_name(slot, no);
+	if (remove_name(p->plan->r->slots, slot) && errno != ENOENT)
+		rc = fail(p, "remove", slot, e);
+	else
+		rc = find_name(p, &t, e) || restore_in_place(p, &t, e) ? -1 : 0;
+	if (!rc) {
+		int dirfd = target_dir(p, &t, e);
+		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
+	}
+out:
+	object_free(&t.o);
+	return rc;
+}
+
+static int settle_attached(void *ctx, const struct r_attach *a, struct err *e)
+{
+	struct place *p = ctx;
+
+	return relock(p, image_ref(&p->plan->loader, a->ref), e);
+}
+
+/* Its directory gets its times back also when the name went in a run that was interrupted. */
+static int settle_detached(void *ctx, const struct r_base *b, struct err *e)
+{
+	struct place *p = ctx;
+
+	touch(p, image_ref(&p->plan->loader, b->parent));
+	return relock(p, image_ref(&p->plan->loader, b->ref), e);
+}
+
 /* ---- directories ---- */
 
 static int make_dir(struct place *p, const struct r_create *c, struct err *e)
@@ -643,11 +688,13 @@ int place_all(struct place *p, struct err *e)
 	const struct plan_visit owners = {.record = take_owner, .ctx = p};
 	const struct plan_visit dirs = {.record = dirs_record, .attach = attach_dir, .ctx = p};
 	const struct plan_visit files = {.object = place_object, .attach = attach_file, .ctx = p};
+	const struct plan_visit settle = {.detach = settle_detached, .attach = settle_attached, .ctx = p};
 
 	open_up(p->plan->r->root);
 	if (p->map_names && plan_walk(p->plan, &owners, e))
 		return -1;
-	return plan_walk(p->plan, &dirs, e) || plan_walk(p->plan, &files, e) || finish_dirs(p, e) ? -1 : 0;
+	return plan_walk(p->plan, &dirs, e) || plan_walk(p->plan, &files, e) || plan_walk(p->plan, &settle, e) ||
+		finish_dirs(p, e) ? -1 : 0;
 }
 
 void place_free(struct place *p)
