@@ -105,6 +105,8 @@ def make_old():
     os.link("locked/linked", "locked/linked 2")
     put("locked/half", noise(300, 54))
     os.link("locked/half", "locked/half 2")
+    put("locked/pair", noise(9000, 55))
+    os.link("locked/pair", "locked/pair 2")
 
     many("quiet", "abcd", 300)
     many("quiet/moved", "ef", 300)
@@ -211,6 +213,7 @@ def make_small():
     os.rename("locked/linked", "locked/linked too")
     os.link("locked/linked too", "locked/linked 3")
     os.unlink("locked/half 2")
+    edit("locked/pair", 5000, noise(2000, 114))
 
     os.unlink("quiet/a")
     os.rename("quiet/b", "loud")
@@ -229,9 +232,10 @@ def make_big():
 
 LOCKED = {
     "old": (("i", "locked/edited"), ("i", "locked/moved"), ("i", "locked/gone"), ("a", "locked/log"), ("i", "locked/dir"),
-            ("i", "locked/closed"), ("i", "locked/linked"), ("i", "locked/half")),
+            ("i", "locked/closed"), ("i", "locked/linked"), ("i", "locked/half"), ("i", "locked/pair")),
     "new": (("i", "locked/edited"), ("i", "locked/moved to"), ("a", "locked/log"), ("i", "locked/dir"),
-            ("i", "locked/still closed"), ("i", "locked/linked too"), ("i", "locked/half")),
+            ("i", "locked/still closed"), ("i", "locked/linked too"), ("i", "locked/half"),
+            ("i", "locked/pair")),
 }
 
 
