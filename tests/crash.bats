@@ -78,10 +78,10 @@ stopped() {
 	repl-apply R <full >/dev/null
 	cp -a src old
 	printf changed | dd of=src/program bs=1 seek=1500000 conv=notrunc status=none
-	repl-diff old src >delta
+	repl-diff old src >delta.rpl
 	R/program 1000 3>&- &
 	until [[ $(readlink "/proc/$!/exe") == */R/program ]]; do kill -0 $!; done
-	run -0 repl-apply R <delta
+	run -0 repl-apply R <delta.rpl
 	kill $!
 	same_tree src R
 }
@@ -126,9 +126,9 @@ stopped() {
 	((names > 32 && names < 101))
 	cp -a "$src" "$BATS_TEST_TMPDIR/old"
 	echo changed >"$src/first"
-	repl-diff "$BATS_TEST_TMPDIR/old" "$src" >delta
-	run -3 repl-apply R <delta
+	repl-diff "$BATS_TEST_TMPDIR/old" "$src" >delta.rpl
+	run -3 repl-apply R <delta.rpl
 	# None is left of the old content.
 	[[ $(find R -name .repl -prune -o -type f -exec sort -u {} +) == changed ]]
-	run -0 repl-apply R <delta
+	run -0 repl-apply R <delta.rpl
 }
