@@ -79,6 +79,8 @@ PROGRAMS := $(patsubst cmd/%.c,%,$(sort $(wildcard cmd/*.c)))
 # in order.
 UNIT_O := $(patsubst %.c,$(B)/%.o,$(sort $(wildcard tests/unit/*.c)))
 UNITS := $(if $(UNIT_O),$(B)/unit/unit) $(patsubst %.c,$(B)/%,$(wildcard tests/golden/*.c))
+# Programs that the tests use.
+TOOLS := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/lib/*.c)))
 # Each tests/fuzz/fuzz_*.c is a target; what else lies there (but the driver) is linked to all of them.
 FUZZERS := $(patsubst tests/fuzz/%.c,$(B)/fuzz/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_O := $(patsubst %.c,$(B)/%.o,$(filter-out tests/fuzz/fuzz_%.c tests/fuzz/driver.c,$(wildcard tests/fuzz/*.c)))
@@ -90,7 +92,7 @@ flavour = +$(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,
 deps = $(if $(filter yes,$(DEPS)),$(Q)tests/lib/deps $(1),@:)
 
 .PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash lint analyze demo bench install uninstall deps clean
-.PHONY: programs unit-programs fuzz-programs FORCE
+.PHONY: programs unit-programs fuzz-programs tools FORCE
 
 all:
 	$(call deps,build)
@@ -99,9 +101,9 @@ all:
 # gcc and clang by name: this is the place where both have to agree.
 check:
 	$(call deps,check)
-	$(call flavour,release) CC=gcc WERROR=1 programs unit-programs
-	$(call flavour,clang) CC=clang WERROR=1 programs unit-programs
-	$(call flavour,asan) CC=gcc WERROR=1 programs unit-programs fuzz-programs
+	$(call flavour,release) CC=gcc WERROR=1 programs unit-programs tools
+	$(call flavour,clang) CC=clang WERROR=1 programs unit-programs tools
+	$(call flavour,asan) CC=gcc WERROR=1 programs unit-programs tools fuzz-programs
 	$(call flavour,fuzz) CC=clang WERROR=1 fuzz-programs
 	+$(Q)FUZZ_SECONDS=$(FUZZ_SMOKE) tests/run release:unit release:bats asan:unit asan:bats asan:replay fuzz:fuzz
 
@@ -110,11 +112,11 @@ unit:
 	$(Q)tests/run $(FLAVOUR):unit
 
 bats:
-	$(call flavour,$(FLAVOUR)) programs
+	$(call flavour,$(FLAVOUR)) programs tools
 	$(Q)tests/run $(FLAVOUR):bats $(T)
 
 asan tsan:
-	$(call flavour,$@) programs unit-programs
+	$(call flavour,$@) programs unit-programs tools
 	$(Q)tests/run $@:unit $@:bats $(T)
 
 fuzz-smoke:
@@ -127,8 +129,8 @@ fuzz:
 	$(Q)FUZZ_EACH=$(FUZZ_SECONDS) tests/run fuzz:fuzz
 
 crash:
-	$(call flavour,release) programs
-	$(Q)REPL_CRASH=all tests/run release:bats tests/crash.bats
+	$(call flavour,release) programs tools
+	$(Q)REPL_CRASH=all BATS_TEST_TIMEOUT=36000 tests/run release:bats tests/crash.bats
 
 lint:
 	$(call flavour,release) programs
@@ -156,6 +158,7 @@ analyze:
 
 programs: $(addprefix $(B)/,$(PROGRAMS))
 unit-programs: $(UNITS)
+tools: $(TOOLS)
 fuzz-programs: $(FUZZERS)
 
 # Other flags than last time: everything in this flavour is built again.
@@ -192,6 +195,10 @@ $(B)/unit/unit: $(UNIT_O) $(B)/libcore.a
 $(B)/tests/golden/%: $(B)/tests/golden/%.o $(B)/libcore.a
 	$(call say,LINK,$@)
 	$(Q)$(link) -o $@ $^ $(LIBS)
+
+$(TOOLS): $(B)/%: $(B)/%.o
+	$(call say,LINK,$@)
+	$(Q)$(link) -o $@ $^
 
 $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(FUZZ_O) $(FUZZ_MAIN) $(B)/libcore.a
 	@mkdir -p $(@D)

@@ -452,6 +452,9 @@ static int finish_delta(struct job *j, struct err *e)
 			return mismatch(j, e);
 		snprintf(text, sizeof text, "image %s is here already", id);
 		say(j, text);
+		/* The plan that was begun is of no use. */
+		if (!a->dry && replica_discard(&j->r, e))
+			return -1;
 		return acknowledge(j, ACK_ALREADY, &j->want, 0, 0, 0, 0, e);
 	}
 	if (stream_finish(&j->plan, e) || sink_flush(&j->sink, e))

@@ -209,6 +209,9 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+/* XFS lists its ACLs a second time, in its own form, to those who may see trusted.*: not an attribute of its own. */
+static bool is_twin(const char *name) { return !strncmp(name, "trusted.SGI_ACL_", 16); }
+
 /* Sorted pointers into names; *out is owned by the caller. */
 static size_t sort_names(const struct buf *names, const char ***out)
 {
@@ -217,7 +220,8 @@ static size_t sort_names(const struct buf *names, const char ***out)
 		n += names->p[at] == '\0';
 	const char **v = xalloc((n + 1) * sizeof(*v));
 	for (size_t at = 0; at < names->len && i < n; at += strlen((const char *)names->p + at) + 1)
-		v[i++] = (const char *)names->p + at;
+		if (!is_twin((const char *)names->p + at))
+			v[i++] = (const char *)names->p + at;
 	qsort(v, i, sizeof(*v), by_name);
 	*out = v;
 	return i;

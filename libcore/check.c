@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "attr.h"
@@ -24,6 +25,18 @@ static int in_base(struct plan *p, uint64_t parent, struct span name, bool *pare
 	return got;
 }
 
+/* Nothing can be moved to or from what is mounted in the replica: once decided, the delta could never be finished. */
+static int check_mounted(const struct plan *p, int fd, struct span path, struct err *e)
+{
+	struct stat here, there;
+	char text[512];
+
+	if (fstat(p->r->root, &here) || fstat(fd, &there))
+		return err_sys(e, "cannot read the replica '%s'", p->r->path);
+	return here.st_dev == there.st_dev ? 0 : err_set(e, ERR_REFUSED, "'%s' is on another filesystem than the replica: unmount it",
+		path.len ? esc_cut(text, sizeof text, path) : ".");
+}
+
 /* Where something new is to stand there must be nothing that the catalog does not know. */
 static int check_free(struct plan *p, uint64_t parent, struct span name, struct err *e)
 {
@@ -41,6 +54,8 @@ static int check_free(struct plan *p, uint64_t parent, struct span name, struct 
 	if (parent_known && (fd = plan_base_dir(p, parent, &why)) < 0)
 		return err_set(e, ERR_REFUSED, "the directory '%s' is gone from the replica: it was edited",
 			esc_cut(text, sizeof text, span_of(p->path.p, p->path.len)));
+	if (parent_known && check_mounted(p, fd, span_of(p->path.p, p->path.len), e))
+		return -1;
 	span_name(cname, name);
 	if (faccessat(fd, cname, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && strcmp(cname, "lost+found"))
 		return err_set(e, ERR_REFUSED, "'%s' stands in the replica where the stream makes something new: "
@@ -48,10 +63,12 @@ static int check_free(struct plan *p, uint64_t parent, struct span name, struct 
 	return 0;
 }
 
-/* Nodes and long targets may have been impossible to make here. */
+#define MANY_NAMES 32u /* some filesystems stop at 65000 hard links, some at a few dozens in one directory */
+
+/* Nodes, long targets and very many names may have been impossible to make here. */
 static bool may_be_missing(const struct object *o)
 {
-	return o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->meta.target.len > 1023;
+	return o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->meta.target.len > 1023 || o->nlink > MANY_NAMES;
 }
 
 static bool is_as_known(const struct object *o, const struct attr *a)
@@ -83,6 +100,14 @@ static int check_known(struct plan *p, const struct r_base *b, struct err *e)
 		err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is not what the image says",
 			esc_cut(text, sizeof text, span_of(p->path.p, p->path.len)));
 		goto out;
+	}
+	if (check_mounted(p, fd, span_of(p->path.p, p->path.len), e))
+		goto out;
+	if (o.type == OBJ_DIR) {
+		AUTO_CLOSE int dir_fd = path_open_at(fd, name, O_RDONLY | O_DIRECTORY, 0);
+		if (dir_fd >= 0 && (plan_base_path(p, dir, b->name, e) ||
+				check_mounted(p, dir_fd, span_of(p->path.p, p->path.len), e)))
+			goto out;
 	}
 	rc = 0;
 out:

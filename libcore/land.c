@@ -99,8 +99,9 @@ static int finish(struct land *l, struct err *e)
 			plan_promise(&l->plan, &want, e) || catalog_id(l->r->cat, &have, e))
 		return -1;
 	l->id = want;
+	/* Who was killed may not have lived to see the catalog on disk. */
 	if (digest_eq(&want, &have))
-		return clean(l->r, e);
+		return replica_sync(l->r, e) || clean(l->r, e) ? -1 : 0;
 	return plan_load(&l->plan, &l->id, e) || is_promised(&l->id, &want, e) || forward(l, e) ? -1 : 0;
 }
 

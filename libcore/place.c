@@ -81,6 +81,17 @@ static int move(int from_dir, const char *from, int to_dir, const char *to)
 	return renameat(from_dir, from, to_dir, to);
 }
 
+/* The same for one more name. */
+static int link_to(int from_dir, const char *from, int to_dir, const char *to)
+{
+	if (linkat(from_dir, from, to_dir, to, 0) == 0)
+		return 0;
+	if (errno != EPERM)
+		return -1;
+	unlock_at(from_dir, from);
+	return linkat(from_dir, from, to_dir, to, 0);
+}
+
 static int remove_name(int dirfd, const char *name)
 {
 	if (unlinkat(dirfd, name, 0) == 0)
@@ -116,7 +127,6 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	span_name(name, b->name);
 	slot_name(slot, no);
 	open_up(fd);
-	touch(p, dir);
 	if (plan_base_path(plan, dir, b->name, e))
 		return -1;
 	path_cache_drop(plan->base_dirs, span_of(plan->path.p, plan->path.len));
@@ -314,11 +324,45 @@ static int find_name(struct place *p, struct target *t, struct err *e)
 	return 0;
 }
 
-/* The other names follow the first, each replaced in one step. */
+/* This filesystem allows no more names for one object: it will never work, and what was decided must come to an end. */
+static int too_many_names(struct place *p, uint64_t no, struct err *e)
+{
+	char text[300];
+
+	buf_reset(&p->label);
+	if (catalog_object_path(p->plan->next, no, &p->label, e))
+		return -1;
+	warn_say(p->warn, "link", "a hard link to '%s' was not made: %s", esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)),
+		strerror(EMLINK));
+	return 0;
+}
+
+/* One more name, replaced in one step. 1: the filesystem allows no more of them. */
+static int link_over(struct place *p, const struct target *t, uint64_t dir, const char *name, struct err *e)
+{
+	int stage = p->plan->r->stage, fd = target_dir(p, t, e);
+	struct err why = {0};
+
+	if (fd < 0)
+		return -1;
+	unlinkat(stage, "link", 0);
+	if (link_to(fd, t->name, stage, "link"))
+		return errno == EMLINK ? 1 : fail(p, "link", t->name, e);
+	if ((fd = plan_dir(p->plan, dir, e)) < 0)
+		return -1;
+	int rc = put_over(p, "link", fd, name, &why);
+	unlinkat(stage, "link", 0); /* rename(2) of two names of one file does nothing */
+	if (rc < 0 && why.sys == EMLINK) /* btrfs has a limit for each directory */
+		return 1;
+	if (rc < 0)
+		*e = why;
+	return rc < 0 ? -1 : 0;
+}
+
+/* The other names follow the first. */
 static int link_others(struct place *p, const struct target *t, struct err *e)
 {
 	AUTO_BUF struct buf name = {0};
-	int stage = p->plan->r->stage;
 
 	for (unsigned nth = 0; nth < t->o.nlink; nth++) {
 		uint64_t other;
@@ -328,19 +372,22 @@ static int link_others(struct place *p, const struct target *t, struct err *e)
 		span_name(oname, span_of(name.p, name.len));
 		if (other == t->dir && !strcmp(oname, t->name))
 			continue;
-		unlinkat(stage, "link", 0);
-		int fd = target_dir(p, t, e);
+		int fd = plan_dir(p->plan, other, e);
 		if (fd < 0)
-			return -1;
-		if (linkat(fd, t->name, stage, "link", 0))
-			return fail(p, "link", t->name, e);
-		if ((fd = plan_dir(p->plan, other, e)) < 0)
 			return -1;
 		open_up(fd);
 		touch(p, other);
-		if (put_over(p, "link", fd, oname, e) < 0)
+		int rc = link_over(p, t, other, oname, e);
+		if (rc == 1) {
+			if ((fd = plan_dir(p->plan, other, e)) < 0)
+				return -1;
+			/* It must not go on being a name of what it was. */
+			if (remove_name(fd, oname) && errno != ENOENT)
+				return fail(p, "remove", oname, e);
+			rc = too_many_names(p, t->o.no, e);
+		}
+		if (rc)
 			return -1;
-		unlinkat(stage, "link", 0); /* rename(2) of two names of one file does nothing */
 	}
 	return 0;
 }
@@ -380,6 +427,8 @@ static int replace(struct place *p, const struct target *t, const char *staged, 
 	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? path_open_at(stage, staged, O_RDWR, 0) : -1;
 
 	/* Absent: repeating, and it is in its place already. */
+	if (t->o.type == OBJ_FILE && fd < 0 && errno != ENOENT)
+		return fail(p, "open the staged", t->name, e);
 	if ((t->o.type != OBJ_FILE || fd >= 0) && restore(p, stage, staged, fd, &t->o, LOCKS, e))
 		return -1;
 	int dirfd = target_dir(p, t, e);
@@ -397,11 +446,16 @@ static int replace(struct place *p, const struct target *t, const char *staged, 
  * of the image; nothing was changed. */
 static int patch_in_place(struct place *p, const struct target *t, const char *staged, struct err *e)
 {
-	AUTO_CLOSE int fd = open_target(p, t, O_RDWR, e);
+	struct err why = {0};
+	AUTO_CLOSE int fd = open_target(p, t, O_RDWR, &why);
 	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 && why.sys == ETXTBSY) /* a program that is running */
+		return 1;
+	if (fd < 0) {
+		*e = why;
 		return -1;
+	}
 	/* SIGURG instead of SIGIO, which would end the process, when somebody waits. */
 	if (fstat(fd, &st) || st.st_nlink != t->o.nlink || fcntl(fd, F_SETSIG, SIGURG) || fcntl(fd, F_SETLEASE, F_WRLCK))
 		return 1;
@@ -466,15 +520,12 @@ out:
 /* ---- further names ---- */
 
 /* 0 done, 1 the source is not there, -1. */
-static int link_name(struct place *p, int from_dir, const char *from, int to_dir, const char *to, struct err *e)
+static int link_name(struct place *p, uint64_t no, int from_dir, const char *from, int to_dir, const char *to, struct err *e)
 {
-	if (linkat(from_dir, from, to_dir, to, 0) == 0 || errno == EEXIST)
+	if (link_to(from_dir, from, to_dir, to) == 0 || errno == EEXIST)
 		return 0;
-	if (errno == EPERM) {
-		unlock_at(from_dir, from);
-		if (linkat(from_dir, from, to_dir, to, 0) == 0)
-			return 0;
-	}
+	if (errno == EMLINK)
+		return too_many_names(p, no, e);
 	return errno == ENOENT ? 1 : fail(p, "link", to, e);
 }
 
@@ -498,7 +549,7 @@ static int link_from_other(struct place *p, uint64_t no, uint64_t parent, struct
 		if (from_dir < 0)
 			return fail(p, "open", from, e);
 		int to_dir = plan_dir(p->plan, parent, e);
-		int rc = to_dir < 0 ? -1 : link_name(p, from_dir, from, to_dir, cname, e);
+		int rc = to_dir < 0 ? -1 : link_name(p, no, from_dir, from, to_dir, cname, e);
 		if (rc <= 0)
 			return rc;
 	}
@@ -533,7 +584,7 @@ static int attach_file(void *ctx, const struct r_attach *a, struct err *e)
 		else
 			rc = refresh_hint(p, &o, fd, name, e);
 	} else {
-		rc = link_name(p, slots, slot, fd, name, e);
+		rc = link_name(p, no, slots, slot, fd, name, e);
 		/* Not detached: it keeps a name somewhere; or it is new, and the name it was created under stands. */
 		if (rc == 1)
 			rc = link_from_other(p, no, parent, a->name, e);
@@ -541,6 +592,50 @@ static int attach_file(void *ctx, const struct r_attach *a, struct err *e)
 out:
 	object_free(&o);
 	return rc;
+}
+
+/* ---- what names that go and come do to others ---- */
+
+/* An immutable object was opened up to be moved, or to get or lose a name: with all its names it is closed again. */
+static int relock(struct place *p, uint64_t no, struct err *e)
+{
+	struct target t = {0};
+	char slot[32];
+	int rc = catalog_get(p->plan->next, no, &t.o, e);
+
+	if (rc != 1 || t.o.type != OBJ_FILE || !(t.o.meta.attr & LOCKS)) {
+		rc = rc < 0 ? -1 : 0;
+		goto out;
+	}
+	/* What is left in its slot is a name that it lost while it kept others. */
+	slot_name(slot, no);
+	if (remove_name(p->plan->r->slots, slot) && errno != ENOENT)
+		rc = fail(p, "remove", slot, e);
+	else
+		rc = find_name(p, &t, e) || restore_in_place(p, &t, e) ? -1 : 0;
+	if (!rc) {
+		int dirfd = target_dir(p, &t, e);
+		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
+	}
+out:
+	object_free(&t.o);
+	return rc;
+}
+
+static int settle_attached(void *ctx, const struct r_attach *a, struct err *e)
+{
+	struct place *p = ctx;
+
+	return relock(p, image_ref(&p->plan->loader, a->ref), e);
+}
+
+/* Its directory gets its times back also when the name went in a run that was interrupted. */
+static int settle_detached(void *ctx, const struct r_base *b, struct err *e)
+{
+	struct place *p = ctx;
+
+	touch(p, image_ref(&p->plan->loader, b->parent));
+	return relock(p, image_ref(&p->plan->loader, b->ref), e);
 }
 
 /* ---- directories ---- */
@@ -643,11 +738,13 @@ int place_all(struct place *p, struct err *e)
 	const struct plan_visit owners = {.record = take_owner, .ctx = p};
 	const struct plan_visit dirs = {.record = dirs_record, .attach = attach_dir, .ctx = p};
 	const struct plan_visit files = {.object = place_object, .attach = attach_file, .ctx = p};
+	const struct plan_visit settle = {.detach = settle_detached, .attach = settle_attached, .ctx = p};
 
 	open_up(p->plan->r->root);
 	if (p->map_names && plan_walk(p->plan, &owners, e))
 		return -1;
-	return plan_walk(p->plan, &dirs, e) || plan_walk(p->plan, &files, e) || finish_dirs(p, e) ? -1 : 0;
+	return plan_walk(p->plan, &dirs, e) || plan_walk(p->plan, &files, e) || plan_walk(p->plan, &settle, e) ||
+		finish_dirs(p, e) ? -1 : 0;
 }
 
 void place_free(struct place *p)

@@ -293,6 +293,9 @@ int redo_fill(const struct replica *r, const char *name, int base, uint64_t size
 	}
 	if (got == 0 && ftruncate(p.fd, (off_t)size))
 		got = fail("size", e);
+	/* Without its rows it counts as whole, after a power cut too. */
+	if (got == 0 && fsync(p.fd))
+		got = fail("sync", e);
 	close_pieces(&p);
 	rows_name(rows, name);
 	if (got == 0 && unlinkat(r->stage, rows, 0))

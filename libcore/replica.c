@@ -148,11 +148,12 @@ int replica_drop(const struct replica *r, const char *name, struct err *e)
 
 int replica_discard(struct replica *r, struct err *e)
 {
+	/* Files first: on a full disk there is no room to make the directories again before something else is gone. */
+	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e))
+		return -1;
 	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
 		return -1;
-	if (is_empty_dir(r->slots) != 1 && empty_sub(r, "slots", &r->slots, e))
-		return -1;
-	return replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) ? -1 : 0;
+	return is_empty_dir(r->slots) != 1 ? empty_sub(r, "slots", &r->slots, e) : 0;
 }
 
 int replica_sync(const struct replica *r, struct err *e)

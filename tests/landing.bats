@@ -43,7 +43,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 
 @test "shared extents cost a change once" {
 	requires xfs
-	MOUNT_OPTIONS='' at=$(mk_fs xfs 400M -m reflink=1)
+	at=$(mk_fs xfs 400M -m reflink=1)
 	mkdir src
 	noise src/big 50000000
 	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
