@@ -463,6 +463,11 @@ static int restore_owner(const struct job *j)
 		return -1;
 	if (st.st_uid == m->uid && st.st_gid == m->gid)
 		return 0;
+	/* To chown the number -1 means to leave things alone: no object can have it. */
+	if (m->uid == UINT32_MAX || m->gid == UINT32_MAX) {
+		errno = EINVAL;
+		return lost(j, "owner", "owner");
+	}
 	if (!fchownat(j->fd, "", m->uid, m->gid, AT_EMPTY_PATH))
 		return 0;
 	int sys = errno;

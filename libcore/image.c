@@ -179,6 +179,8 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		if ((o->type == OBJ_LINK) != (r->u.meta.target.len > 0))
 			return err_set(e, ERR_STREAM, o->type == OBJ_LINK ? "a symbolic link without a target" :
 				"a target for what is no symbolic link");
+		if (o->type != OBJ_CHAR && o->type != OBJ_BLOCK && (r->u.meta.major || r->u.meta.minor))
+			return err_set(e, ERR_STREAM, "a device number for what is no device");
 		object_set_meta(o, &r->u.meta);
 		return 0;
 	case REC_HINT:
