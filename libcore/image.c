@@ -48,6 +48,12 @@ static int known(const struct image_loader *l, uint64_t ref, uint64_t *no, struc
 	return *no ? 0 : err_set(e, ERR_STREAM, "object number %llu was never given", (unsigned long long)ref);
 }
 
+/* Content that nobody sealed is not known to be what it should: only DROP and another CONTENT do without. */
+static int need_sealed(const struct image_loader *l, struct err *e)
+{
+	return l->open ? err_set(e, ERR_STREAM, "content without a seal") : 0;
+}
+
 /* Writes the current object. */
 static int flush(struct image_loader *l, struct err *e)
 {
@@ -59,6 +65,8 @@ static int flush(struct image_loader *l, struct err *e)
 	if (l->is_new && l->cur.no != CATALOG_ROOT) {
 		if (!l->cur.store.len)
 			return err_set(e, ERR_STREAM, "an object was created without META");
+		if (l->cur.type == OBJ_FILE && !l->was_sealed && l->open != l->cur.no)
+			return err_set(e, ERR_STREAM, "a file was created without content");
 		return catalog_create(l->cat, l->cur_dir, span_of(l->cur_name.p, l->cur_name.len), &l->cur, e);
 	}
 	return catalog_put(l->cat, &l->cur, e);
@@ -125,7 +133,7 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 {
 	uint64_t dir = 0, no = CATALOG_ROOT;
 
-	if (flush(l, e))
+	if (need_sealed(l, e) || flush(l, e))
 		return -1;
 	if (c->ref == REF_ROOT) {
 		if (image_ref(l, REF_ROOT))
@@ -143,7 +151,7 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 	buf_reset(&l->cur_name);
 	buf_add(&l->cur_name, c->name.p, c->name.len);
 	l->has_cur = l->is_new = true;
-	l->was_dropped = false;
+	l->was_dropped = l->was_sealed = false;
 	return 0;
 }
 
@@ -151,7 +159,7 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 {
 	uint64_t dir, no;
 
-	if (flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
+	if (need_sealed(l, e) || flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
 		return -1;
 	/* A directory below itself would be a ring that nothing reaches. */
 	AUTO_BUF struct buf name = {0};
@@ -190,10 +198,14 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		if (!l->is_new || o->type == OBJ_DIR || o->no == CATALOG_ROOT)
 			return err_set(e, ERR_STREAM, "only what was just created can be dropped");
 		l->was_dropped = true;
+		l->open = 0;
 		return catalog_blocks_clear(l->cat, o->no, e);
 	case REC_CONTENT:
 		if (o->type != OBJ_FILE)
 			return err_set(e, ERR_STREAM, "content for what is not a file");
+		if (l->open != o->no && need_sealed(l, e))
+			return -1;
+		l->open = o->no;
 		if ((!(r->u.content.flags & CONTENT_PATCH) || o->grain != r->u.content.grain) && !l->is_new &&
 				catalog_blocks_clear(l->cat, o->no, e))
 			return -1;
@@ -205,8 +217,10 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		return catalog_blocks_put(l->cat, o->no, r->u.digests.first, r->u.digests.rows.len / DIGESTS_ROW,
 			r->u.digests.rows.p, e);
 	case REC_SEAL:
-		if (o->type != OBJ_FILE)
-			return err_set(e, ERR_STREAM, "content for what is not a file");
+		if (l->open != o->no)
+			return err_set(e, ERR_STREAM, "a seal without content");
+		l->open = 0;
+		l->was_sealed = true;
 		if (!l->is_new && o->size > r->u.seal.size && catalog_blocks_cut(l->cat, o->no,
 				r->u.seal.size < DIGEST_LEAF ? 0 : object_blocks(r->u.seal.size, o->grain), e))
 			return -1;
@@ -272,7 +286,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 
 int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
 {
-	if (flush(l, e))
+	if (need_sealed(l, e) || flush(l, e))
 		return -1;
 	if (l->has_image && catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e))
 		return -1;
