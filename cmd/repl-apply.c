@@ -101,6 +101,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.note = say;
 	s->a.ctx = c;
 	s->a.tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
+	s->a.confine = true;
 	int rc;
 	if (s->adopt) {
 		rc = apply_adopt(&s->a, e);

@@ -2,11 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <libgen.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "confine.h"
 #include "diff.h"
+#include "file.h"
 #include "image.h"
 #include "sink.h"
 #include "stage.h"
@@ -94,6 +99,42 @@ static void say(struct job *j, const char *text)
 {
 	if (j->a->note)
 		j->a->note(j->a->ctx, text);
+}
+
+/* ---- giving up what is not needed ---- */
+
+/* Looks up who does not exist, so that the C library loads all that it asks for names while it still can. */
+static void load_name_services(void)
+{
+	char text[4096];
+	struct passwd p, *user;
+	struct group g, *group;
+
+	getpwnam_r("repl-apply?", &p, text, sizeof text, &user);
+	getgrnam_r("repl-apply?", &g, text, sizeof text, &group);
+}
+
+/* From here on there is the replica, or what it will be made in, and the folder for temporary files; and the process may look
+ * at itself, as sanitizers do. */
+static int confine(struct job *j, struct err *e)
+{
+	struct apply *a = j->a;
+	AUTO_FREE char *copy = xstrdup(a->path);
+	const char *here = access(a->path, F_OK) == 0 ? a->path : dirname(copy);
+	struct confine_dir dirs[] = {{here, false, a->policy.no_devices}, {a->tmpdir, false, true}, {"/proc/self", true, true},
+		{"/etc/passwd", true, true}, {"/etc/group", true, true}, {"/etc/nsswitch.conf", true, true}};
+	char text[64];
+
+	if (!a->confine)
+		return 0;
+	if (a->map_names)
+		load_name_services();
+	int abi = confine_to(dirs, a->map_names ? sizeof dirs / sizeof dirs[0] : 3, e);
+	if (abi < 0)
+		return -1;
+	snprintf(text, sizeof text, abi ? "confined to the replica (Landlock ABI %d)" : "not confined: no Landlock here", abi);
+	say(j, text);
+	return 0;
 }
 
 /* ---- receiving one delta ---- */
@@ -358,7 +399,7 @@ static int begin_stream(struct job *j, struct err *e)
 	if (j->r.cat && catalog_id(j->r.cat, &j->current, e))
 		return -1;
 	if (a->dry) {
-		j->plan_fd = open(a->tmpdir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+		j->plan_fd = file_temp(a->tmpdir);
 	} else {
 		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	}
@@ -487,11 +528,14 @@ int apply_run(struct apply *a, struct err *e)
 
 	j.warn = (struct warn){count_loss, &j};
 	a->in->s.ignore_data_digest = true; /* the stage checks it while it hashes the file's blocks: once */
+	bool is_there = access(a->path, F_OK) == 0;
+	if (confine(&j, e))
+		goto out;
 	/* The first event comes before the replica is touched: no input, no directory. */
 	got = input_next(a->in, e);
 	if (got <= 0)
 		goto out;
-	if (a->in->s.kind == KIND_DELTA && open_replica(&j, e))
+	if (a->in->s.kind == KIND_DELTA && (open_replica(&j, e) || (!is_there && confine(&j, e))))
 		goto out;
 	stage_start(&j.stage, &j.r);
 	j.stage.rows = keep_rows;
@@ -554,7 +598,7 @@ int apply_adopt(struct apply *a, struct err *e)
 	int rc = -1;
 
 	j.warn = (struct warn){count_loss, &j};
-	if (replica_open(&j.r, a->path, REPLICA_ADOPT, e))
+	if (confine(&j, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e))
 		goto out;
 	base_path = replica_file(&j.r, "empty");
 	next_path = replica_file(&j.r, "next");

@@ -1,7 +1,7 @@
 /*
  * apply: deltas from a stream onto a replica, each staged, verified, landed and acknowledged on its own.
  *
- * May use: input, stage, land, replica, image, stream, err. Nothing outside .repl changes before a delta is whole and verified.
+ * May use: input, stage, land, replica, confine, image, stream, err. Nothing outside .repl changes before a delta is whole and verified.
  */
 #ifndef REPL_APPLY_H
 #define REPL_APPLY_H
@@ -26,6 +26,7 @@ struct apply {
 	void (*note)(void *ctx, const char *text); /* what happened, for -v */
 	void *ctx;
 	const char *tmpdir;
+	bool confine;            /* give up everything else before the first byte is read (confine.h) */
 	/* out */
 	uint64_t n_deltas, n_created, n_changed, n_removed, bytes;
 };

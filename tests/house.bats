@@ -16,7 +16,7 @@ setup() {
 floors="
 err bytes
 digest codec record stream filter
-attr file path walk input sink catalog image state
+attr file path confine walk input sink catalog image state
 content replica scan changes redo stage plan check place land diff source
 engines: delta pack apply snap track show
 cli
