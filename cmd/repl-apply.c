@@ -7,15 +7,24 @@
 
 #include "apply.h"
 #include "cli.h"
+#include "forced.h"
 #include "sink.h"
 
 struct settings {
-	bool adopt, dry, itemize, no_owner, no_setuid, no_devices;
+	bool adopt, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete;
 	struct list maps;
 	struct buf key, lines;
 	struct owner_rule *rules;
 	struct apply a;
+};
+
+/* With --restrict: all that a client may ask for. Modes that answer questions, and what is said on standard error; nothing that
+ * takes a value, names a path or widens what authorized_keys fixed. */
+static const struct forced_option client_may[] = {
+	{"--dry-run", 'n'}, {"--itemize", 'i'}, {"--quiet", 'q'}, {"--verbose", 'v'}, {"--stats", 0}, {"--progress", 0},
+	{"--no-progress", 0}, {"--ack", 0}, {"--list", 0}, {"--resume-token", 0}, {"--status", 0}, {"--verify", 0}, {"--wanted", 0},
+	{NULL, 0},
 };
 
 static void print_item(void *ctx, const char *code, struct span path)
@@ -94,13 +103,15 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
 	s->a.dry = s->dry;
-	s->a.policy = (struct attr_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid, .no_devices = s->no_devices};
+	s->a.policy = (struct attr_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid || s->restricted,
+		.no_devices = s->no_devices || s->restricted};
 	s->a.warn = &c->warn;
 	s->a.item = s->itemize || s->dry ? print_item : NULL;
 	s->a.progress = show_progress;
 	s->a.note = say;
 	s->a.ctx = c;
-	s->a.tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
+	/* sshd may have taken the client's environment. */
+	s->a.tmpdir = cli_env("TMPDIR") && !s->restricted ? cli_env("TMPDIR") : "/tmp";
 	s->a.confine = true;
 	int rc;
 	if (s->adopt) {
@@ -136,15 +147,22 @@ int main(int argc, char **argv)
 		{"no-owner", 0, OPT_FLAG, &s.no_owner, NULL, "leave owner and group as they come", 0},
 		{"no-setuid", 0, OPT_FLAG, &s.no_setuid, NULL, "no setuid, setgid, capabilities", 0},
 		{"no-devices", 0, OPT_FLAG, &s.no_devices, NULL, "make no device nodes", 0},
+		{"restrict", 0, OPT_FLAG, &s.restricted, NULL, "for command= in authorized_keys: no setuid, no devices", 0},
 		{"key-file", 0, OPT_STRING, &s.key_file, "FILE", "accept only deltas signed with this key", 0},
 		{"force", 'f', OPT_FLAG, &c.force, NULL, "read from a terminal", 0},
 	};
 
+	AUTO_BUF struct buf ignored = {0};
+	AUTO_FREE char **args = forced_args(argc, argv, forced_wanted(argc, argv, "--restrict") ?
+		cli_env("SSH_ORIGINAL_COMMAND") : NULL, client_may, &argc, &ignored);
+
 	cli_start(&c, "repl-apply");
-	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK",
+	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK",
 		"Applies deltas to a replica: whole, verified, or not at all.");
 	if (status)
 		return status;
+	if (ignored.len)
+		cli_say(&c, 0, "the key allows nothing but to apply: ignored %s", buf_cstr(&ignored));
 	run(&c, &s, &e);
 	cli_stat(&c, "deltas", s.a.n_deltas, "");
 	cli_stat(&c, "created", s.a.n_created, "");

@@ -53,7 +53,7 @@ _repl() {
 			-o --output --force'
 		;;
 	repl-apply)
-		opts='-n --dry-run -i --itemize --adopt --max-delete --map-owner --no-owner --no-setuid --no-devices
+		opts='-n --dry-run -i --itemize --adopt --max-delete --map-owner --no-owner --no-setuid --restrict --no-devices
 			--key-file -f --force'
 		;;
 	repl-show) opts='-n --header --json --key-file' ;;

@@ -73,6 +73,7 @@ complete -c repl-apply -l adopt -d 'Take a directory with content as it is'
 complete -c repl-apply -l max-delete -x -d 'Refuse a delta that removes more'
 complete -c repl-apply -l map-owner -x -a names -d 'FROM:TO, +FROM:TO or names'
 complete -c repl-apply -l no-owner -d 'Leave owner and group as they come'
+complete -c repl-apply -l restrict -d 'For command= in authorized_keys'
 complete -c repl-apply -l no-setuid -d 'No setuid, setgid, capabilities'
 complete -c repl-apply -l no-devices -d 'Make no device nodes'
 

@@ -771,7 +771,7 @@ static int restore(struct job *j)
 		return -1;
 	if (set_xattrs(j, PART_ACL) || set_xattrs(j, PART_CAPABILITY))
 		return -1;
-	if (j->type != OBJ_LINK && check_mode(j))
+	if (check_mode(j))
 		return -1;
 	if (restore_mtime(j))
 		return -1;

@@ -1,6 +1,5 @@
 #include "confine.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <stdint.h>
@@ -62,8 +61,8 @@ static int add(int rules, const struct confine_dir *d, uint64_t all, struct err 
 	AUTO_CLOSE int fd = open(d->path, O_PATH | O_CLOEXEC);
 	struct landlock_path_beneath_attr rule = {.allowed_access = granted(d, all), .parent_fd = fd};
 
-	if (fd < 0)
-		return errno == ENOENT ? 0 : err_sys(e, "cannot open '%s'", d->path);
+	if (fd < 0) /* missing or closed to us, and so it stays */
+		return 0;
 	if (!is_directory(fd))
 		rule.allowed_access &= ~(uint64_t)LANDLOCK_ACCESS_FS_READ_DIR;
 	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) ?

@@ -14,7 +14,7 @@
 #include "err.h"
 
 struct confine_dir {
-	const char *path; /* one that is missing is left out */
+	const char *path; /* one that cannot be opened is left out */
 	bool read_only;   /* also for a single file */
 	bool no_devices;  /* nodes may not be made below it */
 };

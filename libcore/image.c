@@ -96,13 +96,28 @@ static int need_dir(struct image_loader *l, uint64_t no, struct err *e)
 	return got && type == OBJ_DIR ? 0 : err_set(e, ERR_STREAM, "a name was put below what is not a directory");
 }
 
+/* Parents come before what is in them: then each name can be made where it belongs, and no directory gets below itself. */
+static int need_place(struct image_loader *l, uint64_t dir, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+
+	for (uint64_t up = dir; up != CATALOG_ROOT && up != l->reachable;) {
+		int got = catalog_name(l->cat, up, &up, &name, e);
+		if (got != 1)
+			return got ? -1 : err_set(e, ERR_STREAM, "a name was put below a directory that has no place yet");
+	}
+	l->reachable = dir;
+	return 0;
+}
+
 static int free_name(struct image_loader *l, uint64_t dir, struct span name, struct err *e)
 {
 	uint64_t no;
 	char text[300];
 
-	if (need_dir(l, dir, e))
+	if (need_dir(l, dir, e) || need_place(l, dir, e))
 		return -1;
+	l->has_placed = true;
 	int got = catalog_lookup(l->cat, dir, name, &no, NULL, e);
 	if (got == 1)
 		return err_set(e, ERR_MISMATCH, "the name '%s' is taken in the base", esc_cut(text, sizeof text, name));
@@ -124,6 +139,8 @@ static int load_base(struct image_loader *l, const struct r_base *b, struct err 
 			esc_cut(text, sizeof text, b->name));
 	if (set_ref(l, b->ref, no, e))
 		return -1;
+	if (b->flags & BASE_DETACH && l->has_placed)
+		return err_set(e, ERR_STREAM, "a name was detached after others were made");
 	if (b->flags & BASE_DETACH)
 		return catalog_remove_name(l->cat, dir, b->name, e);
 	return make_current(l, no, e);
@@ -161,17 +178,14 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 
 	if (need_sealed(l, e) || flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
 		return -1;
-	/* A directory below itself would be a ring that nothing reaches. */
-	AUTO_BUF struct buf name = {0};
-	for (uint64_t up = dir; up != CATALOG_ROOT;) {
-		if (up == no)
-			return err_set(e, ERR_STREAM, "a directory was put below itself");
-		int got = catalog_name(l->cat, up, &up, &name, e);
-		if (got < 0)
-			return -1;
-		if (!got) /* its own parent is detached and comes later, or never */
-			break;
-	}
+	struct object o = {0};
+	int got = catalog_get(l->cat, no, &o, e);
+	bool is_second = o.type == OBJ_DIR && o.nlink;
+	object_free(&o);
+	if (got < 0)
+		return -1;
+	if (is_second)
+		return err_set(e, ERR_STREAM, "a second name for a directory");
 	return catalog_add_name(l->cat, dir, a->name, no, e);
 }
 

@@ -22,6 +22,8 @@ struct image_loader {
 	struct buf store;
 	/* the current object */
 	bool has_cur, is_new, was_dropped, was_sealed;
+	bool has_placed;    /* the target has begun: nothing is detached any more */
+	uint64_t reachable; /* the directory last found to have a way up to the root */
 	uint64_t open; /* the file whose CONTENT waits for its SEAL; 0: none */
 	struct object cur;
 	uint64_t cur_dir;

@@ -19,7 +19,7 @@ digest codec record stream filter
 attr file path confine walk input sink catalog image state
 content replica scan changes redo stage plan check place land diff source
 engines: delta pack apply snap track show
-cli
+cli forced
 "
 
 # foo.c exports foo_*; these few modules export a handful of other names as well.

@@ -222,7 +222,7 @@ struct maker {
 	struct stream_out o;
 	struct image_loader l;
 	bool loads;                 /* the loader followed so far */
-	struct digest id, promise[PROMISES];
+	struct digest id, promise[PROMISES + 1];
 	size_t n_promises;
 	uint8_t *model;             /* the current file */
 	uint64_t model_len;
