@@ -10,6 +10,8 @@
 #include "forced.h"
 #include "sink.h"
 
+#define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
+
 struct settings {
 	bool adopt, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete;
@@ -136,13 +138,15 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings s = {0};
+	struct settings s = {.a.max_memory = MAX_MEMORY};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"dry-run", 'n', OPT_FLAG, &s.dry, NULL, "verify and itemize, change nothing", 0},
 		{"itemize", 'i', OPT_FLAG, &s.itemize, NULL, "a line for each change, on standard error", 0},
 		{"adopt", 0, OPT_FLAG, &s.adopt, NULL, "take a directory with content as it is; reads no delta", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
+		{"max-memory", 0, OPT_SIZE, &s.a.max_memory, "SIZE", "for the names of one delta; 512M, 0: no limit", 0},
+		{"max-content", 0, OPT_SIZE, &s.a.max_content, "SIZE", "refuse a delta that brings more content", 0},
 		{"map-owner", 0, OPT_LIST, &s.maps, "FROM:TO", "another user; +FROM:TO: group; names: by their names", 0},
 		{"no-owner", 0, OPT_FLAG, &s.no_owner, NULL, "leave owner and group as they come", 0},
 		{"no-setuid", 0, OPT_FLAG, &s.no_setuid, NULL, "no setuid, setgid, capabilities", 0},

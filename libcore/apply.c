@@ -4,9 +4,12 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <libgen.h>
+#include <linux/magic.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "confine.h"
@@ -43,6 +46,8 @@ struct job {
 	bool cur_is_file, cur_has_meta;
 	uint32_t cur_attr;
 	uint64_t n_content, announced;
+	uint64_t memory, content; /* what the delta costs so far: see charge, charge_content */
+	uint64_t last_parent;
 	struct stage stage;
 	struct sink sink;
 	struct stream_out plan;
@@ -139,12 +144,70 @@ static int confine(struct job *j, struct err *e)
 
 /* ---- receiving one delta ---- */
 
+/* Memory that is, or will be once the delta is loaded and placed, set aside for each thing of some sort: the numbers of objects in
+ * two tables, directories that have to be finished. Nothing else in memory grows with the stream. */
+enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_OWNER = 12 };
+
+static int charge(struct job *j, uint64_t bytes, struct err *e)
+{
+	j->memory += bytes;
+	if (!j->a->max_memory || j->memory <= j->a->max_memory)
+		return 0;
+	return err_set(e, ERR_REFUSED, "the delta names so much that it takes more than %llu MiB of memory: --max-memory has to "
+		"allow it", (unsigned long long)(j->a->max_memory >> 20));
+}
+
+/* Names come sorted by directory: a directory costs once, unless a stream goes back and forth on purpose. */
+static int charge_parent(struct job *j, uint64_t parent, struct err *e)
+{
+	if (parent == j->last_parent)
+		return 0;
+	j->last_parent = parent;
+	return charge(j, COST_DIRECTORY, e);
+}
+
+static int charge_content(struct job *j, uint64_t bytes, struct err *e)
+{
+	uint64_t sum;
+
+	if (!add_u64(j->content, bytes, &sum) || (j->a->max_content && sum > j->a->max_content))
+		return err_set(e, ERR_REFUSED, "the delta brings more than %llu bytes of content: --max-content has to allow it",
+			(unsigned long long)j->a->max_content);
+	j->content = sum;
+	return 0;
+}
+
+/* These may have room for more than they say. */
+static bool compresses(int fd)
+{
+	struct statfs s;
+
+	return fstatfs(fd, &s) || s.f_type == BTRFS_SUPER_MAGIC || s.f_type == 0x2fc12fc1 /* ZFS */;
+}
+
+/* Only a first image must bring all that it announces; and only while nothing of it is here yet. */
+static int check_space(const struct job *j, uint64_t bytes, struct err *e)
+{
+	struct statvfs s;
+
+	if (j->a->dry || !digest_is_zero(&j->base) || faccessat(j->r.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+			compresses(j->r.root) || fstatvfs(j->r.root, &s))
+		return 0;
+	uint64_t room = (geteuid() ? s.f_bavail : s.f_bfree) * s.f_frsize;
+	if (bytes <= room)
+		return 0;
+	return err_set(e, ERR_SYSTEM, "the image needs %llu bytes, and '%s' has room for %llu", (unsigned long long)bytes,
+		j->a->path, (unsigned long long)room);
+}
+
 static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
 {
 	if (ref == REF_NONE || (ref < j->n_refs && j->refs[ref] == no))
 		return 0;
 	if (ref != j->n_refs)
 		return err_set(e, ERR_STREAM, "object number %llu is out of order", (unsigned long long)ref);
+	if (charge(j, COST_NUMBER, e))
+		return -1;
 	if (j->n_refs == j->cap_refs) {
 		j->cap_refs *= 2;
 		j->refs = xrealloc(j->refs, j->cap_refs * sizeof *j->refs);
@@ -219,7 +282,7 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 		if (!got || memcmp(now.instance, j->instance, 16) || now.seq != j->seq)
 			return mismatch(j, e);
 	}
-	return 0;
+	return j->skip ? 0 : check_space(j, d->bytes, e);
 }
 
 static int take_content(struct job *j, const struct record *rec, struct err *e)
@@ -242,6 +305,8 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		object_free(&old);
 		return rc;
 	case REC_DATA:
+		if (charge_content(j, rec->u.data.bytes.len, e))
+			return -1;
 		j->a->bytes += rec->u.data.bytes.len;
 		if (j->a->progress)
 			j->a->progress(j->a->ctx, j->a->bytes, j->announced, j->n_content);
@@ -253,7 +318,7 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		}
 		return stage_data(&j->stage, &rec->u.data, e);
 	case REC_COPY:
-		if (base_of(j, rec->u.copy.ref, &src, e))
+		if (charge_content(j, rec->u.copy.len, e) || base_of(j, rec->u.copy.ref, &src, e))
 			return -1;
 		if (!src)
 			return err_set(e, ERR_STREAM, "a copy from what is not in the base");
@@ -335,7 +400,7 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		j->has_end = true;
 		break;
 	case REC_BASE:
-		if (!j->skip && find_base(j, &rec->u.base, e))
+		if (!j->skip && (charge_parent(j, rec->u.base.parent, e) || find_base(j, &rec->u.base, e)))
 			return -1;
 		break;
 	case REC_CREATE:
@@ -345,9 +410,17 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 			if (j->has_root || !digest_is_zero(&j->base))
 				return err_set(e, ERR_STREAM, "a second root");
 			j->has_root = true;
-		} else if (!j->skip && (base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
+		} else if (!j->skip && (charge_parent(j, rec->u.create.parent, e) || base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
 			return -1;
 		}
+		break;
+	case REC_ATTACH:
+		if (!j->skip && charge_parent(j, rec->u.attach.parent, e))
+			return -1;
+		break;
+	case REC_OWNER:
+		if (!j->skip && j->a->map_names && charge(j, COST_OWNER, e))
+			return -1;
 		break;
 	case REC_OBJECT:
 		if (rec->u.object.ref >> 63)
@@ -383,7 +456,7 @@ static int begin_stream(struct job *j, struct err *e)
 			kind_name(a->in->s.kind), a->in->s.kind == KIND_ACK ? "an acknowledgement goes to repl-snap --commit" :
 			"repl-diff is missing before this stage");
 	j->has_delta = j->has_end = j->skip = j->has_root = false;
-	j->n_content = j->announced = 0;
+	j->n_content = j->announced = j->memory = j->content = j->last_parent = 0;
 	j->time_ns = 0;
 	j->seq = 0;
 	memset(j->instance, 0, 16);

@@ -16,6 +16,8 @@ struct apply {
 	bool dry;
 	uint64_t max_delete;     /* names; UINT64_MAX: no limit */
 	unsigned max_delete_percent; /* 100: no limit */
+	uint64_t max_memory;     /* for what grows with the number of names in a delta; 0: no limit */
+	uint64_t max_content;    /* bytes of content in one delta, sent and copied; 0: no limit */
 	struct attr_policy policy;
 	const struct owner_rule *owners;
 	size_t n_owners;

@@ -188,7 +188,7 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 	j->n_items++;
 	j->n_new += it->how == SCAN_NEW;
 	if (it->attr->type == OBJ_FILE)
-		j->n_bytes += it->attr->size;
+		j->n_bytes += min_u64(it->attr->size, it->attr->blocks512 * 512); /* holes are not sent */
 	if (it->how == SCAN_ATTACH) {
 		*map_at(&j->attached, it->base) = 1;
 		wr_u64(&j->moved, it->base);
