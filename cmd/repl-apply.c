@@ -13,7 +13,7 @@
 #define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
 
 struct settings {
-	bool adopt, dry, itemize, no_owner, no_setuid, no_devices, restricted;
+	bool adopt, restore, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete;
 	struct list maps;
 	struct buf key, lines;
@@ -100,6 +100,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 
 	if (c->n_args != 1)
 		return err_set(e, ERR_USAGE, "one replica directory is wanted");
+	if (s->adopt + s->restore + s->dry > 1)
+		return err_set(e, ERR_USAGE, "--adopt, --restore-meta and --dry-run exclude each other");
 	if (parse_maps(s, e) || parse_limit(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
 		return -1;
 	s->a.path = c->args[0];
@@ -118,6 +120,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	int rc;
 	if (s->adopt) {
 		rc = apply_adopt(&s->a, e);
+	} else if (s->restore) {
+		rc = apply_restore(&s->a, e);
 	} else {
 		if (cli_not_tty(c, STDIN_FILENO, "read a delta from", e) || input_open(&in, STDIN_FILENO, 0, e))
 			return -1;
@@ -144,6 +148,7 @@ int main(int argc, char **argv)
 		{"dry-run", 'n', OPT_FLAG, &s.dry, NULL, "verify and itemize, change nothing", 0},
 		{"itemize", 'i', OPT_FLAG, &s.itemize, NULL, "a line for each change, on standard error", 0},
 		{"adopt", 0, OPT_FLAG, &s.adopt, NULL, "take a directory with content as it is; reads no delta", 0},
+		{"restore-meta", 0, OPT_FLAG, &s.restore, NULL, "set all metadata again, as the image has it; reads no delta", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
 		{"max-memory", 0, OPT_SIZE, &s.a.max_memory, "SIZE", "for the names of one delta; 512M, 0: no limit", 0},
 		{"max-content", 0, OPT_SIZE, &s.a.max_content, "SIZE", "refuse a delta that brings more content", 0},
@@ -161,7 +166,7 @@ int main(int argc, char **argv)
 		cli_env("SSH_ORIGINAL_COMMAND") : NULL, client_may, &argc, &ignored);
 
 	cli_start(&c, "repl-apply");
-	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK",
+	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK\n--adopt REPLICA >ACK\n--restore-meta REPLICA",
 		"Applies deltas to a replica: whole, verified, or not at all.");
 	if (status)
 		return status;

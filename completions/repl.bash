@@ -54,7 +54,7 @@ _repl() {
 		;;
 	repl-apply)
 		opts='-n --dry-run -i --itemize --adopt --max-delete --max-memory --max-content --map-owner --no-owner --no-setuid
-			--restrict --no-devices --key-file -f --force'
+			--restore-meta --restrict --no-devices --key-file -f --force'
 		;;
 	repl-show) opts='-n --header --json --key-file' ;;
 	esac

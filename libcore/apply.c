@@ -16,6 +16,7 @@
 #include "diff.h"
 #include "file.h"
 #include "image.h"
+#include "restore.h"
 #include "sink.h"
 #include "stage.h"
 
@@ -474,7 +475,7 @@ static int begin_stream(struct job *j, struct err *e)
 	if (a->dry) {
 		j->plan_fd = file_temp(a->tmpdir);
 	} else {
-		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	}
 	if (j->plan_fd < 0)
 		return err_sys(e, "cannot write a plan in '%s'", a->dry ? a->tmpdir : a->path);
@@ -703,6 +704,29 @@ out:
 		unlink(next_path);
 	stream_out_free(&null_a);
 	stream_out_free(&null_b);
+	job_free(&j);
+	return rc;
+}
+
+/* ---- metadata ---- */
+
+int apply_restore(struct apply *a, struct err *e)
+{
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1}};
+	struct restore s = {.r = &j.r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners, .warn = &j.warn};
+	char text[64];
+	int rc = -1;
+
+	j.warn = (struct warn){count_loss, &j};
+	s.policy.warn = &j.warn;
+	if (access(a->path, F_OK)) /* none is made here */
+		err_sys(e, "cannot open the replica '%s'", a->path);
+	else if (!confine(&j, e) && !open_replica(&j, e))
+		rc = restore_run(&s, e);
+	if (!rc) {
+		snprintf(text, sizeof text, "%llu names looked at", (unsigned long long)s.n_objects);
+		say(&j, text);
+	}
 	job_free(&j);
 	return rc;
 }

@@ -35,5 +35,7 @@ struct apply {
 int apply_run(struct apply *a, struct err *e);
 /* Takes a directory with content as it is: digests it into a catalog, acknowledges what it holds. */
 int apply_adopt(struct apply *a, struct err *e);
+/* Sets all metadata again as the catalog has it, for who may do more than those who applied the deltas; reads no input. */
+int apply_restore(struct apply *a, struct err *e);
 
 #endif

@@ -17,7 +17,7 @@ floors="
 err bytes
 digest codec record stream filter
 attr file path confine walk input sink catalog image state
-content replica scan changes redo stage plan check place land diff source
+content replica scan changes redo stage plan check place restore land diff source
 engines: delta pack apply snap track show
 cli forced
 "
