@@ -265,6 +265,25 @@ static int mismatch(struct job *j, struct err *e)
 		is_full ? "" : want, j->a->path, have);
 }
 
+/* A tree may come back to what it was; then an old delta, signed and all, fits again. The state counts its images, so such a one
+ * is known by its number. */
+static bool is_replayed(const struct job *j, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct r_image now;
+
+	if (is_zero(j->instance, 16) || digest_is_zero(&j->current))
+		return false;
+	int got = image_stamps(j->r.cat, &now, &store, e);
+	if (got < 0)
+		return true;
+	if (!got || memcmp(now.instance, j->instance, 16) || j->seq >= now.seq)
+		return false;
+	err_set(e, ERR_REFUSED, "the delta brings image %llu of its source, the replica '%s' holds image %llu: it was sent before",
+		(unsigned long long)j->seq, j->a->path, (unsigned long long)now.seq);
+	return true;
+}
+
 static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 {
 	if (j->has_delta)
@@ -283,7 +302,9 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 		if (!got || memcmp(now.instance, j->instance, 16) || now.seq != j->seq)
 			return mismatch(j, e);
 	}
-	return j->skip ? 0 : check_space(j, d->bytes, e);
+	if (j->skip)
+		return 0;
+	return is_replayed(j, e) ? -1 : check_space(j, d->bytes, e);
 }
 
 static int take_content(struct job *j, const struct record *rec, struct err *e)

@@ -23,7 +23,8 @@ static int one(struct walk *w, uint64_t dir, struct span name, uint64_t no, stru
 		w->n_batch = 0;
 	}
 	w->s->n_objects++;
-	span_name(cname, name);
+	if (name.len) /* a directory itself has none here */
+		span_name(cname, name);
 	int rc = -1;
 	if (catalog_get(c, no, &o, e) == 1) {
 		int fd = plan_dir(&w->plan, dir, e);
