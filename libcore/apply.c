@@ -147,7 +147,7 @@ static int confine(struct job *j, struct err *e)
 
 /* Memory that is, or will be once the delta is loaded and placed, set aside for each thing of some sort: the numbers of objects in
  * two tables, directories that have to be finished. Nothing else in memory grows with the stream. */
-enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_OWNER = 12 };
+enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_OWNER = 4096 /* in time: all rules are looked through for each object */ };
 
 static int charge(struct job *j, uint64_t bytes, struct err *e)
 {

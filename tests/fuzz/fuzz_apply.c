@@ -6,6 +6,8 @@
  * Whatever comes: nothing beside the replica changes; a delta that was refused leaves every entry as it was, and no litter;
  * one that was accepted leaves the image that it promised, and a tree whose own digest is that image's id.
  *
+ * When the last byte is odd, the policy is that of --restrict, and what is accepted leaves nothing with rights of its own.
+ *
  * A first byte of 255: the rest is the stream as it is. FUZZ_STREAM=FILE in the environment keeps each stream, for repl-show,
  * and says what became of it.
  */
@@ -15,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "apply.h"
@@ -404,7 +407,36 @@ static void check_id(const struct maker *m, bool exact)
 	dense_must(warned || digest_eq(&seen, &id), "the replica's tree is not the image that its catalog holds");
 }
 
-static void apply(struct span stream, const struct maker *m)
+/* No setuid or setgid file, no device, no attribute that only root may set. */
+static void check_harmless(int dirfd)
+{
+	struct dirent **v;
+	int n = scandirat(dirfd, ".", &v, NULL, NULL);
+
+	dense_must(n >= 0, "cannot list");
+	for (int i = 0; i < n; i++) {
+		struct attr a = {0};
+		struct err e = {0};
+		const char *s = v[i]->d_name;
+		if (strcmp(s, ".") && strcmp(s, "..") && strcmp(s, REPLICA_CTL)) {
+			dense_must(!attr_stat(&a, dirfd, s, &e), e.text);
+			dense_must(a.type != OBJ_CHAR && a.type != OBJ_BLOCK, "a device was made");
+			dense_must(a.type == OBJ_DIR || !(a.meta.mode & (S_ISUID | S_ISGID)), "a file has setuid or setgid");
+			AUTO_CLOSE int fd = a.type == OBJ_FILE || a.type == OBJ_DIR ? path_open_at(dirfd, s, O_RDONLY, 0) : -1;
+			char list[4096];
+			ssize_t len = fd >= 0 ? flistxattr(fd, list, sizeof list) : 0;
+			for (ssize_t k = 0; k < len; k += (ssize_t)strlen(list + k) + 1)
+				dense_must(strncmp(list + k, "security.", 9) && strncmp(list + k, "trusted.", 8), list + k);
+			if (a.type == OBJ_DIR)
+				check_harmless(fd);
+		}
+		attr_free(&a);
+		free(v[i]);
+	}
+	free(v);
+}
+
+static void apply(struct span stream, const struct maker *m, bool is_restricted)
 {
 	keep(stream);
 	struct err e = {0};
@@ -414,7 +446,7 @@ static void apply(struct span stream, const struct maker *m)
 	unsigned warned = 0;
 	struct warn warn = {count, &warned};
 	struct apply a = {.path = w.replica, .in = &in, .ack = &ack, .max_delete = UINT64_MAX, .max_delete_percent = 100,
-		.warn = &warn, .tmpdir = w.tmp};
+		.warn = &warn, .tmpdir = w.tmp, .policy = {.no_setuid = is_restricted, .no_devices = is_restricted}};
 	AUTO_CLOSE int fd = dense_fd(stream);
 	int rc = input_open(&in, fd, 1, &e);
 
@@ -431,7 +463,11 @@ static void apply(struct span stream, const struct maker *m)
 	struct digest canary = looks("canary");
 	dense_must(digest_eq(&canary, &w.canary), "something beside the replica has changed");
 	dense_must(!has_litter(), rc ? e.text : "litter after a success");
-	check_id(m, !warned && a.n_deltas);
+	check_id(m, !warned && a.n_deltas && !is_restricted);
+	if (is_restricted) {
+		AUTO_CLOSE int root = at("replica");
+		check_harmless(root);
+	}
 	if (a.n_deltas) {
 		put_back();
 		return;
@@ -450,8 +486,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!w.replica)
 		prepare();
+	bool is_restricted = size && data[size - 1] & 1;
 	if (size && data[0] == 255) {
-		apply(span_of(data + 1, size - 1), &m);
+		apply(span_of(data + 1, size - 1), &m, is_restricted);
 		return 0;
 	}
 	pool[0] = w.base;
@@ -464,7 +501,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	image_loader_free(&m.l);
 	catalog_abort(w.loader);
 	stream_out_free(&m.o);
-	apply(span_of(stream.p, stream.len), &m);
+	apply(span_of(stream.p, stream.len), &m, is_restricted);
 	free(m.model);
 	dense_free(&d);
 	return 0;
