@@ -7,17 +7,28 @@
 
 #include "apply.h"
 #include "cli.h"
+#include "forced.h"
 #include "past.h"
 #include "sink.h"
 #include "stamp.h"
 
+#define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
+
 struct settings {
-	bool adopt, list, dry, itemize, no_owner, no_setuid, no_devices;
+	bool adopt, list, restore, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
 	struct owner_rule *rules;
 	struct apply a;
+};
+
+/* With --restrict: all that a client may ask for. Modes that answer questions, and what is said on standard error; nothing that
+ * takes a value, names a path or widens what authorized_keys fixed. */
+static const struct forced_option client_may[] = {
+	{"--dry-run", 'n'}, {"--itemize", 'i'}, {"--quiet", 'q'}, {"--verbose", 'v'}, {"--stats", 0}, {"--progress", 0},
+	{"--no-progress", 0}, {"--ack", 0}, {"--list", 0}, {"--resume-token", 0}, {"--status", 0}, {"--verify", 0}, {"--wanted", 0},
+	{NULL, 0},
 };
 
 static void print_item(void *ctx, const char *code, struct span path)
@@ -113,14 +124,16 @@ static int other_mode(struct cli *c, struct settings *s, struct err *e)
 	const char *which = s->rollback ? s->rollback : s->at;
 	int64_t when = 0;
 
-	if (s->adopt + s->list + !!s->rollback + !!s->at + s->dry > 1)
-		return err_set(e, ERR_USAGE, "one of --adopt, --list, --rollback, --at and --dry-run at a time");
+	if (s->adopt + s->restore + s->list + !!s->rollback + !!s->at + s->dry > 1)
+		return err_set(e, ERR_USAGE, "one of --adopt, --restore-meta, --list, --rollback, --at and --dry-run at a time");
 	if (!s->at != !s->into)
 		return err_set(e, ERR_USAGE, "--at=WHICH and --into=DIR go together");
 	if (which && !stamp_parse(which, &when))
 		when = 0;
 	if (s->adopt)
 		return apply_adopt(&s->a, e);
+	if (s->restore)
+		return apply_restore(&s->a, e);
 	if (s->list)
 		return print_list(c, s, e);
 	if (s->rollback)
@@ -141,13 +154,16 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
 	s->a.dry = s->dry;
-	s->a.policy = (struct attr_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid, .no_devices = s->no_devices};
+	s->a.policy = (struct attr_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid || s->restricted,
+		.no_devices = s->no_devices || s->restricted};
 	s->a.warn = &c->warn;
 	s->a.item = s->itemize || s->dry ? print_item : NULL;
 	s->a.progress = show_progress;
 	s->a.note = say;
 	s->a.ctx = c;
-	s->a.tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
+	/* sshd may have taken the client's environment. */
+	s->a.tmpdir = cli_env("TMPDIR") && !s->restricted ? cli_env("TMPDIR") : "/tmp";
+	s->a.confine = true;
 	int rc = other_mode(c, s, e);
 	if (rc == 1) {
 		if (cli_not_tty(c, STDIN_FILENO, "read a delta from", e) || input_open(&in, STDIN_FILENO, 0, e))
@@ -169,7 +185,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings s = {0};
+	struct settings s = {.a.max_memory = MAX_MEMORY};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"dry-run", 'n', OPT_FLAG, &s.dry, NULL, "verify and itemize, change nothing", 0},
@@ -181,20 +197,30 @@ int main(int argc, char **argv)
 		{"at", 0, OPT_STRING, &s.at, "WHICH", "with --into: that image beside the replica", 0},
 		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},
 		{"keep", 0, OPT_STRING, &s.keep, "N|AGES", "undos to keep: a number, or 24h,7d,4w,12m; 0: make none", 0},
+		{"restore-meta", 0, OPT_FLAG, &s.restore, NULL, "set all metadata again, as the image has it; reads no delta", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
+		{"max-memory", 0, OPT_SIZE, &s.a.max_memory, "SIZE", "for the names of one delta; 512M, 0: no limit", 0},
+		{"max-content", 0, OPT_SIZE, &s.a.max_content, "SIZE", "refuse a delta that brings more content", 0},
 		{"map-owner", 0, OPT_LIST, &s.maps, "FROM:TO", "another user; +FROM:TO: group; names: by their names", 0},
 		{"no-owner", 0, OPT_FLAG, &s.no_owner, NULL, "leave owner and group as they come", 0},
 		{"no-setuid", 0, OPT_FLAG, &s.no_setuid, NULL, "no setuid, setgid, capabilities", 0},
 		{"no-devices", 0, OPT_FLAG, &s.no_devices, NULL, "make no device nodes", 0},
+		{"restrict", 0, OPT_FLAG, &s.restricted, NULL, "for command= in authorized_keys: no setuid, no devices", 0},
 		{"key-file", 0, OPT_STRING, &s.key_file, "FILE", "accept only deltas signed with this key", 0},
 		{"force", 'f', OPT_FLAG, &c.force, NULL, "read from a terminal", 0},
 	};
 
+	AUTO_BUF struct buf ignored = {0};
+	AUTO_FREE char **args = forced_args(argc, argv, forced_wanted(argc, argv, "--restrict") ?
+		cli_env("SSH_ORIGINAL_COMMAND") : NULL, client_may, &argc, &ignored);
+
 	cli_start(&c, "repl-apply");
-	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK",
+	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK\n--adopt REPLICA >ACK\n--restore-meta REPLICA",
 		"Applies deltas to a replica: whole, verified, or not at all.");
 	if (status)
 		return status;
+	if (ignored.len)
+		cli_say(&c, 0, "the key allows nothing but to apply: ignored %s", buf_cstr(&ignored));
 	run(&c, &s, &e);
 	cli_stat(&c, "deltas", s.a.n_deltas, "");
 	cli_stat(&c, "created", s.a.n_created, "");

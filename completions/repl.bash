@@ -31,7 +31,7 @@ _repl() {
 		COMPREPLY=($(compgen -W 'names' -- "$cur"))
 		return
 		;;
-	-T | --threads | -l | --level | --rate | --chunk | --max-delete | --include | --exclude | --bookmark | --time | \
+	-T | --threads | -l | --level | --rate | --chunk | --max-delete | --max-memory | --max-content | --include | --exclude | --bookmark | --time | \
 		--lock-wait)
 		return
 		;;
@@ -53,8 +53,9 @@ _repl() {
 			-o --output --force'
 		;;
 	repl-apply)
-		opts='-n --dry-run -i --itemize --adopt --list --json --rollback --at --into --keep --max-delete --map-owner --no-owner --no-setuid --no-devices
-			--key-file -f --force'
+		opts='-n --dry-run -i --itemize --adopt --list --json --rollback --at --into --keep --restore-meta --restrict
+			--max-delete --max-memory --max-content --map-owner --no-owner --no-setuid --no-devices --key-file
+			-f --force'
 		;;
 	repl-show) opts='-n --header --json --key-file' ;;
 	esac

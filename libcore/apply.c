@@ -2,14 +2,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <libgen.h>
+#include <linux/magic.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "confine.h"
 #include "diff.h"
 #include "file.h"
 #include "image.h"
 #include "path.h"
+#include "restore.h"
 #include "sink.h"
 #include "stage.h"
 #include "undo.h"
@@ -28,6 +36,7 @@ struct job {
 	struct warn warn;
 	struct loss losses[MAX_LOSSES];
 	size_t n_losses;
+	bool is_ours;            /* what comes is of the history, and may lead back */
 	/* the delta under way */
 	bool skip;               /* not for this base: read to its end to learn whether it was applied before */
 	bool has_delta, has_end, has_root;
@@ -41,6 +50,8 @@ struct job {
 	bool cur_is_file, cur_has_meta;
 	uint32_t cur_attr;
 	uint64_t n_content, announced;
+	uint64_t memory, content; /* what the delta costs so far: see charge, charge_content */
+	uint64_t last_parent;
 	struct stage stage;
 	struct sink sink;
 	struct stream_out plan;
@@ -99,7 +110,99 @@ static void say(struct job *j, const char *text)
 		j->a->note(j->a->ctx, text);
 }
 
+/* ---- giving up what is not needed ---- */
+
+/* Looks up who does not exist, so that the C library loads all that it asks for names while it still can. */
+static void load_name_services(void)
+{
+	char text[4096];
+	struct passwd p, *user;
+	struct group g, *group;
+
+	getpwnam_r("repl-apply?", &p, text, sizeof text, &user);
+	getgrnam_r("repl-apply?", &g, text, sizeof text, &group);
+}
+
+/* From here on there is the replica, or what it will be made in, and the folder for temporary files; and the process may look
+ * at itself, as sanitizers do. */
+static int confine(struct job *j, struct err *e)
+{
+	struct apply *a = j->a;
+	AUTO_FREE char *copy = xstrdup(a->path);
+	const char *here = access(a->path, F_OK) == 0 ? a->path : dirname(copy);
+	struct confine_dir dirs[] = {{here, false, a->policy.no_devices}, {a->tmpdir, false, true}, {"/proc/self", true, true},
+		{"/etc/passwd", true, true}, {"/etc/group", true, true}, {"/etc/nsswitch.conf", true, true}};
+	char text[64];
+
+	if (!a->confine)
+		return 0;
+	if (a->map_names)
+		load_name_services();
+	int abi = confine_to(dirs, a->map_names ? sizeof dirs / sizeof dirs[0] : 3, e);
+	if (abi < 0)
+		return -1;
+	snprintf(text, sizeof text, abi ? "confined to the replica (Landlock ABI %d)" : "not confined: no Landlock here", abi);
+	say(j, text);
+	return 0;
+}
+
 /* ---- receiving one delta ---- */
+
+/* Memory that is, or will be once the delta is loaded and placed, set aside for each thing of some sort: the numbers of objects in
+ * two tables, directories that have to be finished. Nothing else in memory grows with the stream. */
+enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_OWNER = 4096 /* in time: all rules are looked through for each object */ };
+
+static int charge(struct job *j, uint64_t bytes, struct err *e)
+{
+	j->memory += bytes;
+	if (!j->a->max_memory || j->memory <= j->a->max_memory)
+		return 0;
+	return err_set(e, ERR_REFUSED, "the delta names so much that it takes more than %llu MiB of memory: --max-memory has to "
+		"allow it", (unsigned long long)(j->a->max_memory >> 20));
+}
+
+/* Names come sorted by directory: a directory costs once, unless a stream goes back and forth on purpose. */
+static int charge_parent(struct job *j, uint64_t parent, struct err *e)
+{
+	if (parent == j->last_parent)
+		return 0;
+	j->last_parent = parent;
+	return charge(j, COST_DIRECTORY, e);
+}
+
+static int charge_content(struct job *j, uint64_t bytes, struct err *e)
+{
+	uint64_t sum;
+
+	if (!add_u64(j->content, bytes, &sum) || (j->a->max_content && sum > j->a->max_content))
+		return err_set(e, ERR_REFUSED, "the delta brings more than %llu bytes of content: --max-content has to allow it",
+			(unsigned long long)j->a->max_content);
+	j->content = sum;
+	return 0;
+}
+
+/* These may have room for more than they say. */
+static bool compresses(int fd)
+{
+	struct statfs s;
+
+	return fstatfs(fd, &s) || s.f_type == BTRFS_SUPER_MAGIC || s.f_type == 0x2fc12fc1 /* ZFS */;
+}
+
+/* Only a first image must bring all that it announces; and only while nothing of it is here yet. */
+static int check_space(const struct job *j, uint64_t bytes, struct err *e)
+{
+	struct statvfs s;
+
+	if (j->a->dry || !digest_is_zero(&j->base) || faccessat(j->r.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+			compresses(j->r.root) || fstatvfs(j->r.root, &s))
+		return 0;
+	uint64_t room = (geteuid() ? s.f_bavail : s.f_bfree) * s.f_frsize;
+	if (bytes <= room)
+		return 0;
+	return err_set(e, ERR_SYSTEM, "the image needs %llu bytes, and '%s' has room for %llu", (unsigned long long)bytes,
+		j->a->path, (unsigned long long)room);
+}
 
 static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
 {
@@ -107,6 +210,8 @@ static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
 		return 0;
 	if (ref != j->n_refs)
 		return err_set(e, ERR_STREAM, "object number %llu is out of order", (unsigned long long)ref);
+	if (charge(j, COST_NUMBER, e))
+		return -1;
 	if (j->n_refs == j->cap_refs) {
 		j->cap_refs *= 2;
 		j->refs = xrealloc(j->refs, j->cap_refs * sizeof *j->refs);
@@ -180,6 +285,25 @@ static int mismatch(struct job *j, struct err *e)
 		is_full ? "" : want, j->a->path, have);
 }
 
+/* A tree may come back to what it was; then an old delta, signed and all, fits again. The state counts its images, so such a one
+ * is known by its number. */
+static bool is_replayed(const struct job *j, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct r_image now;
+
+	if (j->is_ours || is_zero(j->instance, 16) || digest_is_zero(&j->current))
+		return false;
+	int got = image_stamps(j->r.cat, &now, &store, e);
+	if (got < 0)
+		return true;
+	if (!got || memcmp(now.instance, j->instance, 16) || j->seq >= now.seq)
+		return false;
+	err_set(e, ERR_REFUSED, "the delta brings image %llu of its source, the replica '%s' holds image %llu: it was sent before",
+		(unsigned long long)j->seq, j->a->path, (unsigned long long)now.seq);
+	return true;
+}
+
 static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 {
 	if (j->has_delta)
@@ -198,7 +322,9 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 		if (!got || memcmp(now.instance, j->instance, 16) || now.seq != j->seq)
 			return mismatch(j, e);
 	}
-	return 0;
+	if (j->skip)
+		return 0;
+	return is_replayed(j, e) ? -1 : check_space(j, d->bytes, e);
 }
 
 static int take_content(struct job *j, const struct record *rec, struct err *e)
@@ -221,6 +347,8 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		object_free(&old);
 		return rc;
 	case REC_DATA:
+		if (charge_content(j, rec->u.data.bytes.len, e))
+			return -1;
 		j->a->bytes += rec->u.data.bytes.len;
 		if (j->a->progress)
 			j->a->progress(j->a->ctx, j->a->bytes, j->announced, j->n_content);
@@ -232,7 +360,7 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		}
 		return stage_data(&j->stage, &rec->u.data, e);
 	case REC_COPY:
-		if (base_of(j, rec->u.copy.ref, &src, e))
+		if (charge_content(j, rec->u.copy.len, e) || base_of(j, rec->u.copy.ref, &src, e))
 			return -1;
 		if (!src)
 			return err_set(e, ERR_STREAM, "a copy from what is not in the base");
@@ -314,7 +442,7 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		j->has_end = true;
 		break;
 	case REC_BASE:
-		if (!j->skip && find_base(j, &rec->u.base, e))
+		if (!j->skip && (charge_parent(j, rec->u.base.parent, e) || find_base(j, &rec->u.base, e)))
 			return -1;
 		break;
 	case REC_CREATE:
@@ -324,9 +452,17 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 			if (j->has_root || !digest_is_zero(&j->base))
 				return err_set(e, ERR_STREAM, "a second root");
 			j->has_root = true;
-		} else if (!j->skip && (base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
+		} else if (!j->skip && (charge_parent(j, rec->u.create.parent, e) || base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
 			return -1;
 		}
+		break;
+	case REC_ATTACH:
+		if (!j->skip && charge_parent(j, rec->u.attach.parent, e))
+			return -1;
+		break;
+	case REC_OWNER:
+		if (!j->skip && j->a->map_names && charge(j, COST_OWNER, e))
+			return -1;
 		break;
 	case REC_OBJECT:
 		if (rec->u.object.ref >> 63)
@@ -362,7 +498,7 @@ static int begin_stream(struct job *j, struct err *e)
 			kind_name(a->in->s.kind), a->in->s.kind == KIND_ACK ? "an acknowledgement goes to repl-snap --commit" :
 			"repl-diff is missing before this stage");
 	j->has_delta = j->has_end = j->skip = j->has_root = false;
-	j->n_content = j->announced = 0;
+	j->n_content = j->announced = j->memory = j->content = j->last_parent = 0;
 	j->time_ns = 0;
 	j->seq = 0;
 	memset(j->instance, 0, 16);
@@ -378,9 +514,9 @@ static int begin_stream(struct job *j, struct err *e)
 	if (j->r.cat && catalog_id(j->r.cat, &j->current, e))
 		return -1;
 	if (a->dry) {
-		j->plan_fd = open(a->tmpdir, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+		j->plan_fd = file_temp(a->tmpdir);
 	} else {
-		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	}
 	if (j->plan_fd < 0)
 		return err_sys(e, "cannot write a plan in '%s'", a->dry ? a->tmpdir : a->path);
@@ -535,7 +671,9 @@ static int step(struct job *j, const struct replica *home, const struct history_
 		return -1;
 	in.s.ignore_data_digest = true;
 	j->a->in = &in;
+	j->is_ours = true;
 	int got = input_next(&in, e), rc = got > 0 ? receive(j, got, e) : -1;
+	j->is_ours = false;
 	j->a->in = was;
 	input_close(&in);
 	return rc;
@@ -641,11 +779,14 @@ int apply_run(struct apply *a, struct err *e)
 
 	j.warn = (struct warn){count_loss, &j};
 	a->in->s.ignore_data_digest = true; /* the stage checks it while it hashes the file's blocks: once */
+	bool is_there = access(a->path, F_OK) == 0;
+	if (confine(&j, e))
+		goto out;
 	/* The first event comes before the replica is touched: no input, no directory. */
 	got = input_next(a->in, e);
 	if (got <= 0)
 		goto out;
-	if (a->in->s.kind == KIND_DELTA && open_replica(&j, REPLICA_APPLY, e))
+	if (a->in->s.kind == KIND_DELTA && (open_replica(&j, REPLICA_APPLY, e) || (!is_there && confine(&j, e))))
 		goto out;
 	rc = receive(&j, got, e);
 	if (!rc)
@@ -823,7 +964,7 @@ int apply_adopt(struct apply *a, struct err *e)
 	int rc = -1;
 
 	j.warn = (struct warn){count_loss, &j};
-	if (replica_open(&j.r, a->path, REPLICA_ADOPT, e))
+	if (confine(&j, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e))
 		goto out;
 	base_path = replica_file(&j.r, "empty");
 	next_path = replica_file(&j.r, "next");
@@ -855,5 +996,25 @@ out:
 		unlink(next_path);
 	stream_out_free(&null_a);
 	stream_out_free(&null_b);
+	return job_end(&j, rc);
+}
+
+/* ---- metadata ---- */
+
+int apply_restore(struct apply *a, struct err *e)
+{
+	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct restore s = {.r = &j.r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners, .warn = &j.warn};
+	char text[64];
+	int rc = -1;
+
+	j.warn = (struct warn){count_loss, &j};
+	s.policy.warn = &j.warn;
+	if (!confine(&j, e) && !open_replica(&j, REPLICA_CHANGE, e))
+		rc = restore_run(&s, e);
+	if (!rc) {
+		snprintf(text, sizeof text, "%llu names looked at", (unsigned long long)s.n_objects);
+		say(&j, text);
+	}
 	return job_end(&j, rc);
 }

@@ -1,7 +1,7 @@
 /*
  * apply: deltas from a stream onto a replica, each staged, verified, landed and acknowledged on its own.
  *
- * May use: input, stage, land, replica, image, stream, err. Nothing outside .repl changes before a delta is whole and verified.
+ * May use: input, stage, land, replica, confine, image, stream, err. Nothing outside .repl changes before a delta is whole and verified.
  */
 #ifndef REPL_APPLY_H
 #define REPL_APPLY_H
@@ -18,6 +18,8 @@ struct apply {
 	uint64_t max_delete;     /* names; UINT64_MAX: no limit */
 	unsigned max_delete_percent; /* 100: no limit */
 	struct history_keep keep; /* {0}: no undo is made */
+	uint64_t max_memory;     /* for what grows with the number of names in a delta; 0: no limit */
+	uint64_t max_content;    /* bytes of content in one delta, sent and copied; 0: no limit */
 	struct attr_policy policy;
 	const struct owner_rule *owners;
 	size_t n_owners;
@@ -28,6 +30,7 @@ struct apply {
 	void (*note)(void *ctx, const char *text); /* what happened, for -v */
 	void *ctx;
 	const char *tmpdir;
+	bool confine;            /* give up everything else before the first byte is read (confine.h) */
 	/* out */
 	uint64_t n_deltas, n_created, n_changed, n_removed, bytes;
 };
@@ -39,5 +42,7 @@ int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct e
 int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e);
 /* Takes a directory with content as it is: digests it into a catalog, acknowledges what it holds. */
 int apply_adopt(struct apply *a, struct err *e);
+/* Sets all metadata again as the catalog has it, for who may do more than those who applied the deltas; reads no input. */
+int apply_restore(struct apply *a, struct err *e);
 
 #endif

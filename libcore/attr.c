@@ -467,6 +467,11 @@ static int restore_owner(const struct job *j)
 		return -1;
 	if (st.st_uid == m->uid && st.st_gid == m->gid)
 		return 0;
+	/* To chown the number -1 means to leave things alone: no object can have it. */
+	if (m->uid == UINT32_MAX || m->gid == UINT32_MAX) {
+		errno = EINVAL;
+		return lost(j, "owner", "owner");
+	}
 	if (!fchownat(j->fd, "", m->uid, m->gid, AT_EMPTY_PATH))
 		return 0;
 	int sys = errno;
@@ -554,6 +559,19 @@ static bool is_format_limit(const struct job *j)
 	return is_limit;
 }
 
+/* The kernel stores what an ACL or a capability means, not its bytes: an ACL that says no more than the mode, or nothing, goes
+ * without an error. */
+static bool is_kept(const struct job *j, const char *name, struct span v)
+{
+	AUTO_BUF struct buf now = {0};
+
+	if (!is_acl(name) && !is_capability(name))
+		return true;
+	bool same = !get_value(&j->place, name, &now) && span_eq(span_of(now.p, now.len), v);
+	errno = EINVAL;
+	return same;
+}
+
 /* 0 done or reported, 1: the inode is full, worth another try when the others are in place. */
 static int set_xattr(struct job *j, const char *name, struct span v, bool last_try)
 {
@@ -563,7 +581,7 @@ static int set_xattr(struct job *j, const char *name, struct span v, bool last_t
 		return 0;
 	do {
 		if (!x_set(&j->place, name, v.len ? (const void *)v.p : (const void *)"", v.len))
-			return 0;
+			return is_kept(j, name, v) ? 0 : xattr_lost(j, name);
 	} while (widen(j));
 	if (errno == ENOSPC && is_format_limit(j) && !last_try)
 		return 1;
@@ -757,10 +775,14 @@ static int restore(struct job *j)
 		return -1;
 	if (set_xattrs(j, PART_ACL) || set_xattrs(j, PART_CAPABILITY))
 		return -1;
-	if (j->type != OBJ_LINK && check_mode(j))
+	if (check_mode(j))
 		return -1;
 	if (restore_mtime(j))
 		return -1;
+	if (!flags && j->m->attr & META_ATTR_MASK) {
+		errno = EOPNOTSUPP;
+		return lost(j, "attr", "flags");
+	}
 	return flags ? restore_flags(j, LOCK_FLAGS) : 0;
 }
 

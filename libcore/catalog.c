@@ -447,7 +447,8 @@ static struct key key_link(uint64_t no, uint64_t dir, struct span name)
 {
 	struct key k = key_two(no, dir);
 
-	memcpy(k.b + 16, name.p, name.len);
+	if (name.len)
+		memcpy(k.b + 16, name.p, name.len);
 	k.n += name.len;
 	return k;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "changes.h"
+#include "file.h"
 #include "image.h"
 #include "path.h"
 
@@ -187,7 +188,7 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 	j->n_items++;
 	j->n_new += it->how == SCAN_NEW;
 	if (it->attr->type == OBJ_FILE)
-		j->n_bytes += it->attr->size;
+		j->n_bytes += min_u64(it->attr->size, it->attr->blocks512 * 512); /* holes are not sent */
 	if (it->how == SCAN_ATTACH) {
 		*map_at(&j->attached, it->base) = 1;
 		wr_u64(&j->moved, it->base);
@@ -1182,9 +1183,11 @@ int diff_run(struct diff *d, struct err *e)
 	j.scan = (struct scan){.base = d->base, .filter = d->filter, .prune_dev = d->prune_dev, .prune_ino = d->prune_ino,
 		.root_dev = devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
 		.tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .ctx = &j};
-	j.spool = tmpfile();
+	int spool_fd = file_temp(d->tmpdir);
+	j.spool = spool_fd >= 0 ? fdopen(spool_fd, "w+") : NULL;
 	if (!j.spool) {
-		err_sys(e, "cannot make a temporary file");
+		err_sys(e, "cannot make a temporary file in '%s'", d->tmpdir);
+		close_fd(&spool_fd);
 		goto out;
 	}
 	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only, .data = on_data, .copy = on_copy,

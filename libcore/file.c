@@ -3,9 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "bytes.h"
 
 int file_read_at(int fd, void *out, size_t n, uint64_t off)
 {
@@ -98,4 +101,20 @@ int file_clone(int from, int to, uint64_t size)
 	if (ioctl(to, FICLONE, from) == 0)
 		return 0;
 	return file_copy(from, to, 0, size) || ftruncate(to, (off_t)size) ? -1 : 0;
+}
+
+int file_temp(const char *dir)
+{
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0) { /* not every filesystem knows O_TMPFILE */
+		AUTO_BUF struct buf name = {0};
+
+		buf_fmt(&name, "%s/repl-XXXXXX", dir);
+		buf_add(&name, "", 1);
+		fd = mkostemp((char *)name.p, O_CLOEXEC);
+		if (fd >= 0)
+			unlink((const char *)name.p);
+	}
+	return fd;
 }

@@ -1,7 +1,7 @@
 /*
- * file: reads and writes at an offset that are whole or fail, with errno.
+ * file: reads and writes at an offset that are whole or fail, with errno; and temporary files without a name.
  *
- * May use: nothing; makes system calls.
+ * May use: bytes; makes system calls.
  */
 #ifndef REPL_FILE_H
 #define REPL_FILE_H
@@ -14,6 +14,8 @@ int file_read_at(int fd, void *p, size_t n, uint64_t off);
 int file_write_at(int fd, const void *p, size_t n, uint64_t off);
 /* At the descriptor's own position. */
 int file_write(int fd, const void *p, size_t n);
+/* A new file in this folder that has no name and goes with its descriptor. Owned; -1 with errno. */
+int file_temp(const char *dir);
 
 /* Copies what `from` has of data between two offsets, in the kernel where it can; holes stay what they were in `to`. */
 int file_copy(int from, int to, uint64_t off, uint64_t end);

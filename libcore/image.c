@@ -50,6 +50,12 @@ static int known(const struct image_loader *l, uint64_t ref, uint64_t *no, struc
 	return *no ? 0 : err_set(e, ERR_STREAM, "object number %llu was never given", (unsigned long long)ref);
 }
 
+/* Content that nobody sealed is not known to be what it should: only DROP and another CONTENT do without. */
+static int need_sealed(const struct image_loader *l, struct err *e)
+{
+	return l->open ? err_set(e, ERR_STREAM, "content without a seal") : 0;
+}
+
 /* Writes the current object. */
 static int flush(struct image_loader *l, struct err *e)
 {
@@ -61,6 +67,8 @@ static int flush(struct image_loader *l, struct err *e)
 	if (l->is_new && l->cur.no != CATALOG_ROOT) {
 		if (!l->cur.store.len)
 			return err_set(e, ERR_STREAM, "an object was created without META");
+		if (l->cur.type == OBJ_FILE && !l->was_sealed && l->open != l->cur.no)
+			return err_set(e, ERR_STREAM, "a file was created without content");
 		return catalog_create(l->cat, l->cur_dir, span_of(l->cur_name.p, l->cur_name.len), &l->cur, e);
 	}
 	return catalog_put(l->cat, &l->cur, e);
@@ -90,13 +98,28 @@ static int need_dir(struct image_loader *l, uint64_t no, struct err *e)
 	return got && type == OBJ_DIR ? 0 : err_set(e, ERR_STREAM, "a name was put below what is not a directory");
 }
 
+/* Parents come before what is in them: then each name can be made where it belongs, and no directory gets below itself. */
+static int need_place(struct image_loader *l, uint64_t dir, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+
+	for (uint64_t up = dir; up != CATALOG_ROOT && up != l->reachable;) {
+		int got = catalog_name(l->cat, up, &up, &name, e);
+		if (got != 1)
+			return got ? -1 : err_set(e, ERR_STREAM, "a name was put below a directory that has no place yet");
+	}
+	l->reachable = dir;
+	return 0;
+}
+
 static int free_name(struct image_loader *l, uint64_t dir, struct span name, struct err *e)
 {
 	uint64_t no;
 	char text[300];
 
-	if (need_dir(l, dir, e))
+	if (need_dir(l, dir, e) || need_place(l, dir, e))
 		return -1;
+	l->has_placed = true;
 	int got = catalog_lookup(l->cat, dir, name, &no, NULL, e);
 	if (got == 1)
 		return err_set(e, ERR_MISMATCH, "the name '%s' is taken in the base", esc_cut(text, sizeof text, name));
@@ -118,6 +141,8 @@ static int load_base(struct image_loader *l, const struct r_base *b, struct err 
 			esc_cut(text, sizeof text, b->name));
 	if (set_ref(l, b->ref, no, e))
 		return -1;
+	if (b->flags & BASE_DETACH && l->has_placed)
+		return err_set(e, ERR_STREAM, "a name was detached after others were made");
 	if (b->flags & BASE_DETACH)
 		return catalog_remove_name(l->cat, dir, b->name, e);
 	return make_current(l, no, e);
@@ -127,7 +152,7 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 {
 	uint64_t dir = 0, no = CATALOG_ROOT;
 
-	if (flush(l, e))
+	if (need_sealed(l, e) || flush(l, e))
 		return -1;
 	if (c->ref == REF_ROOT) {
 		if (image_ref(l, REF_ROOT))
@@ -145,7 +170,7 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 	buf_reset(&l->cur_name);
 	buf_add(&l->cur_name, c->name.p, c->name.len);
 	l->has_cur = l->is_new = true;
-	l->was_dropped = false;
+	l->was_dropped = l->was_sealed = false;
 	return 0;
 }
 
@@ -153,19 +178,16 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 {
 	uint64_t dir, no;
 
-	if (flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
+	if (need_sealed(l, e) || flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
 		return -1;
-	/* A directory below itself would be a ring that nothing reaches. */
-	AUTO_BUF struct buf name = {0};
-	for (uint64_t up = dir; up != CATALOG_ROOT;) {
-		if (up == no)
-			return err_set(e, ERR_STREAM, "a directory was put below itself");
-		int got = catalog_name(l->cat, up, &up, &name, e);
-		if (got < 0)
-			return -1;
-		if (!got) /* its own parent is detached and comes later, or never */
-			break;
-	}
+	struct object o = {0};
+	int got = catalog_get(l->cat, no, &o, e);
+	bool is_second = o.type == OBJ_DIR && o.nlink;
+	object_free(&o);
+	if (got < 0)
+		return -1;
+	if (is_second)
+		return err_set(e, ERR_STREAM, "a second name for a directory");
 	return catalog_add_name(l->cat, dir, a->name, no, e);
 }
 
@@ -181,6 +203,8 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		if ((o->type == OBJ_LINK) != (r->u.meta.target.len > 0))
 			return err_set(e, ERR_STREAM, o->type == OBJ_LINK ? "a symbolic link without a target" :
 				"a target for what is no symbolic link");
+		if (o->type != OBJ_CHAR && o->type != OBJ_BLOCK && (r->u.meta.major || r->u.meta.minor))
+			return err_set(e, ERR_STREAM, "a device number for what is no device");
 		object_set_meta(o, &r->u.meta);
 		return 0;
 	case REC_HINT:
@@ -190,10 +214,14 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		if (!l->is_new || o->type == OBJ_DIR || o->no == CATALOG_ROOT)
 			return err_set(e, ERR_STREAM, "only what was just created can be dropped");
 		l->was_dropped = true;
+		l->open = 0;
 		return catalog_blocks_clear(l->cat, o->no, e);
 	case REC_CONTENT:
 		if (o->type != OBJ_FILE)
 			return err_set(e, ERR_STREAM, "content for what is not a file");
+		if (l->open != o->no && need_sealed(l, e))
+			return -1;
+		l->open = o->no;
 		if ((!(r->u.content.flags & CONTENT_PATCH) || o->grain != r->u.content.grain) && !l->is_new &&
 				catalog_blocks_clear(l->cat, o->no, e))
 			return -1;
@@ -205,8 +233,10 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		return catalog_blocks_put(l->cat, o->no, r->u.digests.first, r->u.digests.rows.len / DIGESTS_ROW,
 			r->u.digests.rows.p, e);
 	case REC_SEAL:
-		if (o->type != OBJ_FILE)
-			return err_set(e, ERR_STREAM, "content for what is not a file");
+		if (l->open != o->no)
+			return err_set(e, ERR_STREAM, "a seal without content");
+		l->open = 0;
+		l->was_sealed = true;
 		if (!l->is_new && o->size > r->u.seal.size && catalog_blocks_cut(l->cat, o->no,
 				r->u.seal.size < DIGEST_LEAF ? 0 : object_blocks(r->u.seal.size, o->grain), e))
 			return -1;
@@ -272,7 +302,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 
 int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
 {
-	if (flush(l, e))
+	if (need_sealed(l, e) || flush(l, e))
 		return -1;
 	if (l->has_image && catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e))
 		return -1;

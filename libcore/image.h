@@ -21,7 +21,10 @@ struct image_loader {
 	struct r_image stamps; /* spans point into store */
 	struct buf store;
 	/* the current object */
-	bool has_cur, is_new, was_dropped;
+	bool has_cur, is_new, was_dropped, was_sealed;
+	bool has_placed;    /* the target has begun: nothing is detached any more */
+	uint64_t reachable; /* the directory last found to have a way up to the root */
+	uint64_t open; /* the file whose CONTENT waits for its SEAL; 0: none */
 	struct object cur;
 	uint64_t cur_dir;
 	struct buf cur_name;

@@ -47,7 +47,7 @@ void land_end(struct land *l)
 
 static int mark(struct replica *r, struct err *e)
 {
-	AUTO_CLOSE int fd = openat(r->ctl, "detached", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	AUTO_CLOSE int fd = openat(r->ctl, "detached", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0 || fsync(fd) || fsync(r->ctl))
 		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/detached'", r->path);

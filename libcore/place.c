@@ -404,7 +404,7 @@ static int open_target(struct place *p, const struct target *t, int flags, struc
 		unlock_at(dirfd, t->name);
 		fd = path_open_at(dirfd, t->name, flags, 0);
 	}
-	if (fd < 0 && errno == EACCES && geteuid() && fchmodat(dirfd, t->name, 0600, 0) == 0)
+	if (fd < 0 && errno == EACCES && geteuid() && fchmodat(dirfd, t->name, 0600, AT_SYMLINK_NOFOLLOW) == 0)
 		fd = path_open_at(dirfd, t->name, flags, 0);
 	return fd < 0 ? fail(p, "open", t->name, e) : fd;
 }
@@ -745,6 +745,55 @@ int place_all(struct place *p, struct err *e)
 		return -1;
 	return plan_walk(p->plan, &dirs, e) || plan_walk(p->plan, &files, e) || plan_walk(p->plan, &settle, e) ||
 		finish_dirs(p, e) ? -1 : 0;
+}
+
+/* 1: it stands there, 0: nothing does, and it is of a kind that may be missing; else it was edited: -1. */
+static int stands(const struct object *o, int dirfd, const char *name)
+{
+	struct attr a = {0};
+	struct err why = {0};
+
+	if (attr_stat(&a, dirfd, name, &why))
+		return why.sys == ENOENT && o->type != OBJ_FILE && o->type != OBJ_DIR ? 0 : -1;
+	bool is_same = a.type == o->type && (o->type != OBJ_FILE || a.size == o->size);
+	attr_free(&a);
+	return is_same ? 1 : -1;
+}
+
+static int make_missing(struct place *p, int dirfd, const char *name, const struct object *o, struct err *e)
+{
+	char staged[32];
+
+	snprintf(staged, sizeof staged, "s%llu", (unsigned long long)o->no);
+	int lost = make_special(p, o, staged, e);
+	if (lost)
+		return lost;
+	open_up(dirfd);
+	return put_over(p, staged, dirfd, name, e);
+}
+
+int place_again(struct place *p, int dirfd, const char *name, struct object *o, struct err *e)
+{
+	AUTO_CLOSE int fd = -1;
+	int there = stands(o, dirfd, name);
+
+	if (there == 0) {
+		int rc = make_missing(p, dirfd, name, o, e);
+		if (rc)
+			return rc < 0 ? -1 : 0;
+	}
+	if (there >= 0 && o->type == OBJ_FILE)
+		fd = path_open_at(dirfd, name, O_RDONLY, 0);
+	if (there < 0 || (o->type == OBJ_FILE && fd < 0)) {
+		char text[300];
+		buf_reset(&p->label);
+		if (catalog_object_path(p->plan->next, o->no, &p->label, e))
+			return -1;
+		warn_say(p->warn, "edited", "'%s' is not what the image says: left alone",
+			esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)));
+		return 0;
+	}
+	return restore(p, dirfd, name, o->type == OBJ_DIR ? dirfd : fd, o, 0, e) || refresh_hint(p, o, dirfd, name, e) ? -1 : 0;
 }
 
 void place_free(struct place *p)

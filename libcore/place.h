@@ -31,6 +31,9 @@ void place_start(struct place *p, struct plan *plan, const struct owner_rule *ru
 int place_detach(struct place *p, struct err *e);
 /* Directories are made and attached, parents first; then files, links, metadata; last the directories' own. */
 int place_all(struct place *p, struct err *e);
+/* An object of the image that stands in its place already, under this name of dirfd (NULL: dirfd itself): its metadata once more, for
+ * who may set more of it now; a node or link that could not be made is made. What was edited is a warning, kind "edited". */
+int place_again(struct place *p, int dirfd, const char *name, struct object *o, struct err *e);
 void place_free(struct place *p);
 
 #endif

@@ -20,6 +20,11 @@ int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e
 	return 0;
 }
 
+void plan_hold(struct plan *p, struct replica *r)
+{
+	*p = (struct plan){.r = r, .fd = -1, .next = r->cat, .base_dirs = path_cache_new(r->root), .dirs = path_cache_new(r->root)};
+}
+
 void plan_close(struct plan *p)
 {
 	if (p->next && p->next != p->r->cat)

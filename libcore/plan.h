@@ -38,6 +38,8 @@ struct plan_visit {
 
 /* Opens the file `name` of the control directory. */
 int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e);
+/* No plan at all: the image that the replica holds is base and target. */
+void plan_hold(struct plan *p, struct replica *r);
 /* The target's id as END gives it. */
 int plan_promise(struct plan *p, struct digest *id, struct err *e);
 /* Loads it into the target's catalog; id: what came out. ERR_MISMATCH, ERR_STREAM. */

@@ -256,6 +256,8 @@ static void say_loss(const struct warn *w, const struct r_loss *l)
 	warn_say(w, "loss", "the replica could not keep '%s' of %" PRIu64 " objects, such as '%s'", kind, l->count, example);
 }
 
+#define ACKS_MAX 65536u /* repl-apply writes one in a stream */
+
 int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn, struct snap_acks *acks, struct err *e)
 {
 	AUTO_BUF struct buf ids = {0};
@@ -276,8 +278,10 @@ int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn,
 		if (got == STREAM_RECORD && r->type == REC_ACK) {
 			if (r->u.ack.action == ACK_HELD)
 				acks->held++;
-			else
+			else if (ids.len < ACKS_MAX * DIGEST_LEN)
 				buf_add(&ids, r->u.ack.id.b, sizeof r->u.ack.id.b);
+			else
+				got = err_set(e, ERR_STREAM, "more than %u answers in one stream", ACKS_MAX);
 		} else if (got == STREAM_RECORD && r->type == REC_LOSS) {
 			say_loss(warn, &r->u.loss);
 		} else if (got == STREAM_END) {
@@ -287,6 +291,8 @@ int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn,
 			}
 			buf_reset(&ids);
 		}
+		if (got < 0)
+			break;
 	}
 	input_close(&in);
 	if (!got && !acks->committed && !acks->already && !acks->held)

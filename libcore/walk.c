@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "path.h"
 
 /*
@@ -308,23 +309,6 @@ static void batch_free(struct walk *w, struct batch **bp)
 }
 
 /* The temporary file: one for the whole walk, names of large directories in sorted runs. */
-
-static int spill_file(struct walk *w)
-{
-	int fd = open(w->tmpdir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-
-	if (fd < 0) { /* not every filesystem knows O_TMPFILE */
-		AUTO_BUF struct buf name = {0};
-
-		buf_fmt(&name, "%s/repl-walk.XXXXXX", w->tmpdir);
-		buf_add(&name, "", 1);
-		fd = mkostemp((char *)name.p, O_CLOEXEC);
-		if (fd >= 0)
-			unlink((const char *)name.p);
-	}
-	return fd;
-}
-
 /* Writes the names as one more run of d and forgets them; errno on failure. */
 static int spill_run(struct walk *w, struct node *d, struct names *m)
 {
@@ -338,7 +322,7 @@ static int spill_run(struct walk *w, struct node *d, struct names *m)
 		len += 1 + (uint64_t)m->keys[i].len;
 	lock(w);
 	if (w->spill_fd < 0)
-		w->spill_fd = spill_file(w);
+		w->spill_fd = file_temp(w->tmpdir);
 	if (w->spill_fd < 0) {
 		int sys = errno;
 

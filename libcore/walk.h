@@ -5,7 +5,7 @@
  * directories ahead happen in the background. Memory is bounded: listings that nobody consumed yet are limited, and a
  * directory larger than the limit is sorted through a temporary file.
  *
- * May use: attr, path, bytes, err. Follows no links; never opens anything but directories.
+ * May use: attr, file, path, bytes, err. Follows no links; never opens anything but directories.
  */
 #ifndef REPL_WALK_H
 #define REPL_WALK_H

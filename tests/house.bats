@@ -16,10 +16,10 @@ setup() {
 floors="
 err bytes json
 digest numbers codec record stamp stream filter
-attr file path walk input sink catalog image state
-content replica scan changes redo history stage plan check undo place land diff source
+attr file path confine walk input sink catalog image state
+content replica scan changes redo history stage plan check undo place restore land diff source
 engines: delta pack apply past snap track show
-cli
+cli forced
 "
 
 # foo.c exports foo_*; these few modules export a handful of other names as well.

@@ -86,7 +86,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 12
+	run_page repl.7 13
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -106,9 +106,9 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 4
+	run_page repl-apply.1 5
 	blocks repl-apply.1
-	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.4)
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.5)
 	[[ $command == repl-apply* ]]
 	scene ''
 	run -0 bash -c "$command <full.rpl >answer"

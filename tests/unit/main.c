@@ -15,6 +15,7 @@
 #pragma weak unit_filter
 #pragma weak unit_walk
 #pragma weak unit_catalog
+#pragma weak unit_confine
 
 unsigned long unit_checks;
 unsigned long unit_failures;
@@ -26,7 +27,7 @@ static const struct test {
 } tests[] = {
 	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream},
 	{"attr", unit_attr}, {"path", unit_path}, {"filter", unit_filter}, {"walk", unit_walk},
-	{"catalog", unit_catalog},
+	{"catalog", unit_catalog}, {"confine", unit_confine},
 };
 #define N_TESTS (sizeof(tests) / sizeof(tests[0]))
 

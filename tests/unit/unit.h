@@ -23,6 +23,7 @@ int unit_path(void);
 int unit_filter(void);
 int unit_walk(void);
 int unit_catalog(void);
+int unit_confine(void);
 
 /* Counts a check; says where and what when it failed. Returns ok. */
 bool unit_check(bool ok, const char *file, int line, const char *what);
