@@ -53,7 +53,7 @@ run_block() {
 	command=*) return 0 ;; # a line of authorized_keys
 	esac
 	case $text in
-	*--rollback* | *--at=*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
+	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
 	*'-o delta.rpl'*) scene '' ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;
@@ -62,7 +62,7 @@ run_block() {
 	[[ $text != *'-o delta.rpl'* ]] || rm delta.rpl
 	[[ $text != *'-o full.rpl'* ]] || rm full.rpl
 	[[ $text != *'--exit-code old new'* ]] || want=10
-	run -$want bash -e -o pipefail "$b"
+	run -$want bash -e -o pipefail "$b" || fail "$output"
 	echo "ran: $text"
 	case $text in
 	*'repl-apply -n '* | *--rollback*) run ! same_tree srv replica ;;
