@@ -19,7 +19,7 @@ struct settings {
 	const char *state, *bookmark, *time;
 	uint64_t lock_wait, grain;
 	struct list rules;
-	bool is_digest, is_commit, is_abort, is_list, one_file_system;
+	bool is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
 	struct filter filter;
 	struct state s;
 	struct snap snap;
@@ -162,12 +162,25 @@ static int list(struct cli *c, struct settings *o, struct err *e)
 	return sink_write(&o->sink, &v, 1, e) || sink_flush(&o->sink, e) ? -1 : 0;
 }
 
+static int adopt(struct cli *c, struct settings *o, struct err *e)
+{
+	struct digest id;
+	char text[65];
+
+	if (cli_not_tty(c, STDIN_FILENO, "read an image from", e) || state_open(&o->s, o->state, true, e) ||
+			snap_adopt(&o->s, STDIN_FILENO, seconds(o->lock_wait), &id, e))
+		return -1;
+	hex(text, id.b, 8);
+	cli_say(c, 1, "image %s is the base now", text);
+	return 0;
+}
+
 static int run(struct cli *c, struct settings *o, struct err *e)
 {
-	int n_modes = o->is_digest + o->is_commit + o->is_abort + o->is_list;
+	int n_modes = o->is_digest + o->is_commit + o->is_adopt + o->is_abort + o->is_list;
 
 	if (n_modes > 1)
-		return err_set(e, ERR_USAGE, "one of --digest, --commit, --abort and --list at a time");
+		return err_set(e, ERR_USAGE, "one of --digest, --commit, --adopt, --abort and --list at a time");
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
 		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
 			"for an image that is sent, give them to repl-diff");
@@ -179,11 +192,13 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	if (!n_modes)
 		return open_image(c, o, e);
 	if (c->n_args)
-		return err_set(e, ERR_USAGE, "--commit, --abort and --list take no ROOT");
+		return err_set(e, ERR_USAGE, "--commit, --adopt, --abort and --list take no ROOT");
 	if (!o->state)
 		return err_set(e, ERR_USAGE, "which state directory? give -s STATE");
 	if (o->is_commit)
 		return commit(c, o, e);
+	if (o->is_adopt)
+		return adopt(c, o, e);
 	if (state_open(&o->s, o->state, false, e))
 		return -1;
 	if (o->is_list)
@@ -200,6 +215,7 @@ int main(int argc, char **argv)
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
 		{"digest", 0, OPT_FLAG, &o.is_digest, NULL, "write the whole image of a directory or a replica", 0},
 		{"commit", 0, OPT_FLAG, &o.is_commit, NULL, "read the replica's answer: what it has is the new base", 0},
+		{"adopt", 0, OPT_FLAG, &o.is_adopt, NULL, "read an image: what the replica holds is the base", 0},
 		{"abort", 0, OPT_FLAG, &o.is_abort, NULL, "forget the image under way", 0},
 		{"list", 0, OPT_FLAG, &o.is_list, NULL, "show the base and what is under way", 0},
 		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON object", 0},
@@ -217,7 +233,7 @@ int main(int argc, char **argv)
 
 	cli_start(&c, "repl-snap");
 	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0],
-		"[-s DIR] [NAME=]ROOT... >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --abort|--list",
+		"[-s DIR] [NAME=]ROOT... >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --adopt <IMAGE\n-s DIR --abort|--list",
 		"Opens an image of directories as they are now.");
 	if (status)
 		return status;

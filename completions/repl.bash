@@ -39,7 +39,7 @@ _repl() {
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --digest --commit --abort --list --json --bookmark --time --lock-wait --one-file-system
+		opts='-s --state --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait --one-file-system
 			--include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track) opts='-s --state -T --threads -o --output --force' ;;

@@ -43,6 +43,7 @@ end
 complete -c repl-snap -f -a '(__fish_complete_directories)'
 complete -c repl-snap -l digest -d 'Write the whole image'
 complete -c repl-snap -l commit -d 'Read the answer of the replica'
+complete -c repl-snap -l adopt -d 'Read an image: what the replica holds is the base'
 complete -c repl-snap -l abort -d 'Forget the image under way'
 complete -c repl-snap -l list -d 'Show the base and what is under way'
 complete -c repl-snap -l bookmark -x -d 'Give the image a name'

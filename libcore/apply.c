@@ -752,8 +752,11 @@ static int open_replica(struct job *j, enum replica_open how, struct err *e)
 			return err_set(e, ERR_BUSY, "a delta was interrupted on '%s': run repl-apply there without --dry-run first", a->path);
 		return replica_catalog(&j->r, CATALOG_READ, e);
 	}
-	if (replica_open(&j->r, a->path, how, e) || replica_catalog(&j->r, CATALOG_LIVE, e) ||
-			land_recover(&l, &finished, e))
+	if (replica_open(&j->r, a->path, how, e))
+		return -1;
+	if (how == REPLICA_ADOPT && !replica_has(&j->r, "catalog"))
+		return 0;
+	if (replica_catalog(&j->r, CATALOG_LIVE, e) || land_recover(&l, &finished, e))
 		return -1;
 	if (finished)
 		say(j, "finished a delta that had been interrupted");

@@ -40,7 +40,7 @@ int apply_run(struct apply *a, struct err *e);
 int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e);
 /* The same image as a replica of its own in `into`, missing or empty; nothing of the replica changes. */
 int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e);
-/* Takes a directory with content as it is: digests it into a catalog, acknowledges what it holds. */
+/* Takes a directory with content as it is, also a replica that was edited: digests it into a catalog, acknowledges what it holds. */
 int apply_adopt(struct apply *a, struct err *e);
 /* Sets all metadata again as the catalog has it, for who may do more than those who applied the deltas; reads no input. */
 int apply_restore(struct apply *a, struct err *e);

@@ -101,8 +101,6 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 		if (!empty && how != REPLICA_ADOPT)
 			return err_set(e, ERR_REFUSED, "'%s' has content but no catalog: --adopt takes it as it is, or name an "
 				"empty directory", path);
-	} else if (how == REPLICA_ADOPT) {
-		return err_set(e, ERR_REFUSED, "'%s' is a replica already", path);
 	}
 	if (r->ctl < 0) {
 		if (mkdirat(r->root, REPLICA_CTL, 0700))

@@ -32,7 +32,7 @@ enum replica_open {
 	REPLICA_READ,   /* must be one; nothing is written */
 	REPLICA_APPLY,  /* a missing or empty directory becomes one */
 	REPLICA_CHANGE, /* must be one */
-	REPLICA_ADOPT,  /* a directory without a catalog, with content: the caller fills the catalog */
+	REPLICA_ADOPT,  /* a directory with content, replica or not: the caller makes the catalog */
 };
 /* ERR_REFUSED for a directory with content that is no replica; ERR_BUSY when somebody holds the lock. */
 int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e);

@@ -12,6 +12,7 @@
 
 #include "image.h"
 #include "input.h"
+#include "source.h"
 #include "stamp.h"
 
 #define SHOWN 300
@@ -298,6 +299,27 @@ int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn,
 	if (!got && !acks->committed && !acks->already && !acks->held)
 		return err_set(e, ERR_STREAM, "the answer acknowledges no image");
 	return got < 0 ? -1 : 0;
+}
+
+int snap_adopt(struct state *s, int fd, unsigned wait, struct digest *id, struct err *e)
+{
+	AUTO_FREE char *path = state_file(s, "next");
+	struct catalog *c = NULL;
+	struct input in = {0};
+	int rc = -1;
+
+	if (state_lock(s, wait, e) || input_open(&in, fd, 1, e))
+		return -1;
+	in.s.ignore_mac = true; /* it came over a connection that we opened */
+	if (unlink(path) && errno != ENOENT)
+		err_sys(e, "cannot remove '%s'", path);
+	else if (!catalog_open(&c, path, CATALOG_PRIVATE, e) && !source_load(c, &in, e) && !catalog_id(c, id, e))
+		rc = catalog_settle(c, e);
+	catalog_close(&c);
+	input_close(&in);
+	if (rc)
+		unlink(path);
+	return rc || state_take_next(s, id, e) < 0 ? -1 : 0;
 }
 
 /* ---- the list ---- */

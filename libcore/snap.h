@@ -36,6 +36,9 @@ struct snap_acks {
  * warning, kind "loss". ERR_STREAM: nothing came or not all, ERR_MISMATCH: for another image. */
 int snap_commit(struct state *s, int fd, unsigned lock_wait, const struct warn *warn, struct snap_acks *acks, struct err *e);
 
+/* The image stream in fd becomes the state's base: what the replica holds, by its own word. id: which one that is. */
+int snap_adopt(struct state *s, int fd, unsigned lock_wait, struct digest *id, struct err *e);
+
 /* What the state holds, as lines of text or one JSON object. */
 int snap_list(const struct state *s, bool json, struct buf *out, struct err *e);
 

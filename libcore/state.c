@@ -728,6 +728,13 @@ static int clean(const struct state *s, struct err *e)
 	return fsync(s->fd) ? err_sys(e, "cannot sync the state directory") : 0;
 }
 
+int state_take_next(struct state *s, const struct digest *id, struct err *e)
+{
+	int got = take_next(s, id, e);
+
+	return got < 0 || clean(s, e) ? -1 : got;
+}
+
 static int not_pending(const struct digest *id, struct err *e)
 {
 	char text[2 * DIGEST_LEN + 1];

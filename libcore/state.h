@@ -68,6 +68,8 @@ int state_replace(int dirfd, const char *name, const void *p, size_t n, struct e
 /* The acknowledgement: the plan's target becomes the base. ERR_MISMATCH when the plan leads elsewhere; 0 and *done=false when the
  * base is that image already. Durable when it returns. */
 int state_commit(struct state *s, const struct digest *id, bool *done, struct err *e);
+/* The catalog in the file `next` becomes the base, what is pending is forgotten: 1; 0 when it holds another image than id; -1. */
+int state_take_next(struct state *s, const struct digest *id, struct err *e);
 /* A new plan is about to replace the pending one: keeps that under the id it leads to (the last few of them). */
 int state_keep_plan(struct state *s, struct err *e);
 /* Forgets image and next; the plan is kept as above, should its answer still come. */
