@@ -44,6 +44,7 @@ stopped() {
 @test "killed at any call, of the first delta of all, on ext4" { stopped 16 kill ext4 first; }
 @test "killed at any call, where extents are shared, on XFS" { stopped 8 kill xfs small; }
 @test "killed at any call, with a private catalog, on XFS" { stopped 8 kill xfs big; }
+@test "killed at any call, on XFS without reflinks" { stopped 6 kill plain-xfs small; }
 @test "killed at any call, on btrfs" { stopped 8 kill btrfs small; }
 @test "killed at any call, with a private catalog, on btrfs" { stopped 8 kill btrfs big; }
 
@@ -52,6 +53,7 @@ stopped() {
 @test "a power cut at any instant, of the first delta of all, on ext4" { stopped 8 power ext4 first; }
 @test "a power cut at any instant, on XFS" { stopped 8 power xfs small; }
 @test "a power cut at any instant, with a private catalog, on XFS" { stopped 8 power xfs big; }
+@test "a power cut at any instant, on XFS without reflinks" { stopped 10 power plain-xfs small; }
 @test "a power cut at any instant, on btrfs" { stopped 6 power btrfs small; }
 @test "a power cut at any instant, with a private catalog, on btrfs" { stopped 6 power btrfs big; }
 
