@@ -44,20 +44,26 @@ stopped() {
 @test "killed at any call, of the first delta of all, on ext4" { stopped 16 kill ext4 first; }
 @test "killed at any call, where extents are shared, on XFS" { stopped 8 kill xfs small; }
 @test "killed at any call, with a private catalog, on XFS" { stopped 8 kill xfs big; }
+@test "killed at any call, on XFS without reflinks" { stopped 6 kill plain-xfs small; }
 @test "killed at any call, on btrfs" { stopped 8 kill btrfs small; }
 @test "killed at any call, with a private catalog, on btrfs" { stopped 8 kill btrfs big; }
+@test "killed at any call, while it goes back to an earlier image, on ext4" { stopped 8 kill ext4 back; }
+@test "killed at any call, while it goes back to an earlier image, on XFS" { stopped 6 kill xfs back; }
 
 @test "a power cut at any instant, on ext4" { stopped 16 power ext4 small; }
 @test "a power cut at any instant, with a private catalog, on ext4" { stopped 12 power ext4 big; }
 @test "a power cut at any instant, of the first delta of all, on ext4" { stopped 8 power ext4 first; }
+@test "a power cut at any instant, while it goes back to an earlier image, on ext4" { stopped 6 power ext4 back; }
 @test "a power cut at any instant, on XFS" { stopped 8 power xfs small; }
 @test "a power cut at any instant, with a private catalog, on XFS" { stopped 8 power xfs big; }
+@test "a power cut at any instant, on XFS without reflinks" { stopped 10 power plain-xfs small; }
 @test "a power cut at any instant, on btrfs" { stopped 6 power btrfs small; }
 @test "a power cut at any instant, with a private catalog, on btrfs" { stopped 6 power btrfs big; }
 
 @test "an error of any call changes nothing before the decision and can be repeated after it, on ext4" { stopped 30 fail ext4 small; }
 @test "an error of any call, with a private catalog, on ext4" { stopped 20 fail ext4 big; }
 @test "an error of any call, of the first delta of all, on ext4" { stopped 12 fail ext4 first; }
+@test "an error of any call, while it goes back to an earlier image, on ext4" { stopped 10 fail ext4 back; }
 @test "an error of any call, where extents are shared, on XFS" { stopped 16 fail xfs big; }
 @test "an error of any call, on btrfs" { stopped 10 fail btrfs small; }
 
