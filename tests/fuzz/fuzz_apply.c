@@ -341,14 +341,6 @@ static void make(struct maker *m, struct dense *d)
 
 /* ---- the run ---- */
 
-static void keep(struct span stream)
-{
-	const char *path = getenv("FUZZ_STREAM");
-	AUTO_CLOSE int fd = path ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
-
-	dense_must(fd < 0 || write(fd, stream.p, stream.len) == (ssize_t)stream.len, "cannot keep the stream");
-}
-
 static void count(void *ctx, const char *kind, const char *text)
 {
 	(void)kind;
@@ -438,7 +430,7 @@ static void check_harmless(int dirfd)
 
 static void apply(struct span stream, const struct maker *m, bool is_restricted)
 {
-	keep(stream);
+	dense_keep(stream);
 	struct err e = {0};
 	struct input in = {0};
 	AUTO_BUF struct buf acks = {0};
