@@ -27,8 +27,8 @@ struct settings {
  * takes a value, names a path or widens what authorized_keys fixed. */
 static const struct forced_option client_may[] = {
 	{"--dry-run", 'n'}, {"--itemize", 'i'}, {"--quiet", 'q'}, {"--verbose", 'v'}, {"--stats", 0}, {"--progress", 0},
-	{"--no-progress", 0}, {"--ack", 0}, {"--list", 0}, {"--resume-token", 0}, {"--status", 0}, {"--verify", 0}, {"--wanted", 0},
-	{NULL, 0},
+	{"--no-progress", 0}, {"--ack", 0}, {"--json", 0}, {"--list", 0}, {"--resume-token", 0}, {"--status", 0}, {"--verify", 0},
+	{"--wanted", 0}, {NULL, 0},
 };
 
 static void print_item(void *ctx, const char *code, struct span path)

@@ -123,22 +123,27 @@ static void load_name_services(void)
 	getgrnam_r("repl-apply?", &g, text, sizeof text, &group);
 }
 
-/* From here on there is the replica, or what it will be made in, and the folder for temporary files; and the process may look
- * at itself, as sanitizers do. */
-static int confine(struct job *j, struct err *e)
+/* The directory, or the one that it will be made in; copy: room for the latter's name. */
+static const char *made_in(const char *path, char *copy) { return access(path, F_OK) == 0 ? path : dirname(copy); }
+
+/* From here on there is the replica and `into` (NULL: none), and the folder for temporary files; and the process may look at
+ * itself, as sanitizers do. */
+static int confine(struct job *j, const char *into, struct err *e)
 {
 	struct apply *a = j->a;
-	AUTO_FREE char *copy = xstrdup(a->path);
-	const char *here = access(a->path, F_OK) == 0 ? a->path : dirname(copy);
-	struct confine_dir dirs[] = {{here, false, a->policy.no_devices}, {a->tmpdir, false, true}, {"/proc/self", true, true},
+	bool no_nodes = a->policy.no_devices;
+	AUTO_FREE char *copy = xstrdup(a->path), *copy_into = xstrdup(into ? into : a->path);
+	struct confine_dir dirs[] = {{made_in(a->path, copy), false, no_nodes},
+		{made_in(into ? into : a->path, copy_into), false, no_nodes}, {a->tmpdir, false, true}, {"/proc/self", true, true},
 		{"/etc/passwd", true, true}, {"/etc/group", true, true}, {"/etc/nsswitch.conf", true, true}};
+	size_t all = sizeof dirs / sizeof dirs[0];
 	char text[64];
 
 	if (!a->confine)
 		return 0;
 	if (a->map_names)
 		load_name_services();
-	int abi = confine_to(dirs, a->map_names ? sizeof dirs / sizeof dirs[0] : 3, e);
+	int abi = confine_to(dirs, a->map_names ? all : all - 3, e);
 	if (abi < 0)
 		return -1;
 	snprintf(text, sizeof text, abi ? "confined to the replica (Landlock ABI %d)" : "not confined: no Landlock here", abi);
@@ -783,13 +788,13 @@ int apply_run(struct apply *a, struct err *e)
 	j.warn = (struct warn){count_loss, &j};
 	a->in->s.ignore_data_digest = true; /* the stage checks it while it hashes the file's blocks: once */
 	bool is_there = access(a->path, F_OK) == 0;
-	if (confine(&j, e))
+	if (confine(&j, NULL, e))
 		goto out;
 	/* The first event comes before the replica is touched: no input, no directory. */
 	got = input_next(a->in, e);
 	if (got <= 0)
 		goto out;
-	if (a->in->s.kind == KIND_DELTA && (open_replica(&j, REPLICA_APPLY, e) || (!is_there && confine(&j, e))))
+	if (a->in->s.kind == KIND_DELTA && (open_replica(&j, REPLICA_APPLY, e) || (!is_there && confine(&j, NULL, e))))
 		goto out;
 	rc = receive(&j, got, e);
 	if (!rc)
@@ -808,7 +813,8 @@ int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct e
 	int rc = -1;
 
 	j.warn = (struct warn){count_loss, &j};
-	if (open_replica(&j, REPLICA_CHANGE, e) || current_image(&j, &now, &stamps, &store, e) || history_load(&h, &j.r, e) ||
+	if (confine(&j, NULL, e) || open_replica(&j, REPLICA_CHANGE, e) || current_image(&j, &now, &stamps, &store, e) ||
+			history_load(&h, &j.r, e) ||
 			history_find(&h, &now, &stamps, which, time_ns, &to, e) || set_goal(&j.r, &to, e))
 		goto out;
 	rc = travel(&j, &j.r, &to, e);
@@ -920,7 +926,8 @@ int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *in
 	b.max_delete_percent = 100;
 	from.warn = (struct warn){count_loss, &from};
 	to.warn = (struct warn){count_loss, &to};
-	if (open_replica(&from, REPLICA_CHANGE, e) || current_image(&from, &now, &stamps, &store, e) || history_load(&h, &from.r, e) ||
+	if (confine(&from, into, e) || open_replica(&from, REPLICA_CHANGE, e) || current_image(&from, &now, &stamps, &store, e) ||
+			history_load(&h, &from.r, e) ||
 			history_find(&h, &now, &stamps, which, time_ns, &id, e) || open_replica(&to, REPLICA_APPLY, e))
 		goto out;
 	if (!catalog_is_empty(to.r.cat)) {
@@ -967,7 +974,7 @@ int apply_adopt(struct apply *a, struct err *e)
 	int rc = -1;
 
 	j.warn = (struct warn){count_loss, &j};
-	if (confine(&j, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e))
+	if (confine(&j, NULL, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e))
 		goto out;
 	base_path = replica_file(&j.r, "empty");
 	next_path = replica_file(&j.r, "next");
@@ -1013,7 +1020,7 @@ int apply_restore(struct apply *a, struct err *e)
 
 	j.warn = (struct warn){count_loss, &j};
 	s.policy.warn = &j.warn;
-	if (!confine(&j, e) && !open_replica(&j, REPLICA_CHANGE, e))
+	if (!confine(&j, NULL, e) && !open_replica(&j, REPLICA_CHANGE, e))
 		rc = restore_run(&s, e);
 	if (!rc) {
 		snprintf(text, sizeof text, "%llu names looked at", (unsigned long long)s.n_objects);

@@ -64,9 +64,9 @@ static int flush(struct image_loader *l, struct err *e)
 	l->has_cur = false;
 	if (l->was_dropped)
 		return 0;
+	if (l->is_new && !l->cur.store.len)
+		return err_set(e, ERR_STREAM, "an object was created without META");
 	if (l->is_new && l->cur.no != CATALOG_ROOT) {
-		if (!l->cur.store.len)
-			return err_set(e, ERR_STREAM, "an object was created without META");
 		if (l->cur.type == OBJ_FILE && !l->was_sealed && l->open != l->cur.no)
 			return err_set(e, ERR_STREAM, "a file was created without content");
 		return catalog_create(l->cat, l->cur_dir, span_of(l->cur_name.p, l->cur_name.len), &l->cur, e);
@@ -155,6 +155,8 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 	if (need_sealed(l, e) || flush(l, e))
 		return -1;
 	if (c->ref == REF_ROOT) {
+		if (c->type != OBJ_DIR)
+			return err_set(e, ERR_STREAM, "a root that is not a directory");
 		if (image_ref(l, REF_ROOT))
 			return err_set(e, ERR_MISMATCH, "the stream starts from nothing, but there is an image already");
 	} else if (known(l, c->parent, &dir, e) || free_name(l, dir, c->name, e) || catalog_alloc(l->cat, &no, e)) {

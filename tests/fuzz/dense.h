@@ -33,6 +33,8 @@ void dense_must(bool ok, const char *what);
 int dense_sink(void *ctx, const struct span *v, int n, struct err *e);
 /* A descriptor that reads these bytes. Owned. */
 int dense_fd(struct span bytes);
+/* Writes the stream to the file that FUZZ_STREAM names in the environment, for a look with repl-show. */
+void dense_keep(struct span stream);
 /* A directory of our own, on a filesystem in memory where there is one; removed when the process ends. */
 const char *dense_work(void);
 

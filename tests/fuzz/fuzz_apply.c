@@ -6,7 +6,8 @@
  * Whatever comes: nothing beside the replica changes; a delta that was refused leaves every entry as it was, and no litter;
  * one that was accepted leaves the image that it promised, and a tree whose own digest is that image's id.
  *
- * When the last byte is odd, the policy is that of --restrict, and what is accepted leaves nothing with rights of its own.
+ * Bit 1 of the last byte: an undo is made, and one delta that was accepted is undone: the tree is the base again.
+ * Bit 0: the policy is that of --restrict, and what is accepted leaves nothing with rights of its own.
  *
  * A first byte of 255: the rest is the stream as it is. FUZZ_STREAM=FILE in the environment keeps each stream, for repl-show,
  * and says what became of it.
@@ -341,14 +342,6 @@ static void make(struct maker *m, struct dense *d)
 
 /* ---- the run ---- */
 
-static void keep(struct span stream)
-{
-	const char *path = getenv("FUZZ_STREAM");
-	AUTO_CLOSE int fd = path ? open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
-
-	dense_must(fd < 0 || write(fd, stream.p, stream.len) == (ssize_t)stream.len, "cannot keep the stream");
-}
-
 static void count(void *ctx, const char *kind, const char *text)
 {
 	(void)kind;
@@ -436,9 +429,30 @@ static void check_harmless(int dirfd)
 	free(v);
 }
 
-static void apply(struct span stream, const struct maker *m, bool is_restricted)
+/* Back by one image, which is the base. */
+static void undo(struct apply *a)
 {
-	keep(stream);
+	struct maker none = {.n_promises = 0};
+	struct err e = {0};
+	unsigned warned = 0;
+
+	a->warn = &(struct warn){count, &warned};
+	a->ack = NULL;
+	dense_must(!apply_rollback(a, "-1", 0, &e), e.text);
+	if (getenv("FUZZ_STREAM"))
+		fprintf(stderr, "undone\n");
+	struct digest canary = looks("canary");
+	dense_must(digest_eq(&canary, &w.canary), "something beside the replica has changed");
+	dense_must(!has_litter(), "litter after an undo");
+	none.promise[none.n_promises++] = w.base;
+	check_id(&none, !warned);
+}
+
+static void apply(struct span stream, const struct maker *m, unsigned how)
+{
+	bool is_restricted = how & 1, has_undo = how & 2;
+
+	dense_keep(stream);
 	struct err e = {0};
 	struct input in = {0};
 	AUTO_BUF struct buf acks = {0};
@@ -446,7 +460,7 @@ static void apply(struct span stream, const struct maker *m, bool is_restricted)
 	unsigned warned = 0;
 	struct warn warn = {count, &warned};
 	struct apply a = {.path = w.replica, .in = &in, .ack = &ack, .max_delete = UINT64_MAX, .max_delete_percent = 100,
-		.warn = &warn, .tmpdir = w.tmp, .policy = {.no_setuid = is_restricted, .no_devices = is_restricted}};
+		.warn = &warn, .tmpdir = w.tmp, .keep.count = has_undo ? 3 : 0, .policy = {.no_setuid = is_restricted, .no_devices = is_restricted}};
 	AUTO_CLOSE int fd = dense_fd(stream);
 	int rc = input_open(&in, fd, 1, &e);
 
@@ -468,6 +482,8 @@ static void apply(struct span stream, const struct maker *m, bool is_restricted)
 		AUTO_CLOSE int root = at("replica");
 		check_harmless(root);
 	}
+	if (a.n_deltas == 1 && has_undo && !warned && !is_restricted && m->n_promises && !digest_eq(&m->promise[0], &w.base))
+		undo(&a);
 	if (a.n_deltas) {
 		put_back();
 		return;
@@ -486,9 +502,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!w.replica)
 		prepare();
-	bool is_restricted = size && data[size - 1] & 1;
+	unsigned how = size ? data[size - 1] : 0;
 	if (size && data[0] == 255) {
-		apply(span_of(data + 1, size - 1), &m, is_restricted);
+		apply(span_of(data + 1, size - 1), &m, how);
 		return 0;
 	}
 	pool[0] = w.base;
@@ -501,7 +517,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	image_loader_free(&m.l);
 	catalog_abort(w.loader);
 	stream_out_free(&m.o);
-	apply(span_of(stream.p, stream.len), &m, is_restricted);
+	apply(span_of(stream.p, stream.len), &m, how);
 	free(m.model);
 	dense_free(&d);
 	return 0;

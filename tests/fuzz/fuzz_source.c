@@ -302,6 +302,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	dense_start(&d, data + 1, size - 1);
 	enum stream_kind kind = kinds[data[0] % 3];
 	frame(&b, &d, kind);
+	dense_keep(span_of(b.p, b.len));
 	if (kind == KIND_IMAGE)
 		image(span_of(b.p, b.len));
 	else if (kind == KIND_CHANGE)
