@@ -53,7 +53,7 @@ _repl() {
 			-o --output --force'
 		;;
 	repl-apply)
-		opts='-n --dry-run -i --itemize --adopt --list --json --rollback --at --into --keep --max-delete --map-owner --no-owner --no-setuid --no-devices
+		opts='-n --dry-run -i --itemize --adopt --list --json --rollback --at --into --keep --verify --wanted -T --threads --max-delete --map-owner --no-owner --no-setuid --no-devices
 			--key-file -f --force'
 		;;
 	repl-show) opts='-n --header --json --key-file' ;;

@@ -169,6 +169,14 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 	return catalog_add_name(l->cat, dir, a->name, no, e);
 }
 
+/* Nothing that an image knows: only that there really is no such name. */
+static int load_stray(struct image_loader *l, const struct r_stray *s, struct err *e)
+{
+	uint64_t dir;
+
+	return flush(l, e) || known(l, s->parent, &dir, e) ? -1 : free_name(l, dir, s->name, e);
+}
+
 static int load_current(struct image_loader *l, const struct record *r, struct err *e)
 {
 	struct object *o = &l->cur;
@@ -233,6 +241,8 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 		return load_base(l, &r->u.base, e);
 	case REC_CREATE:
 		return load_create(l, &r->u.create, e);
+	case REC_STRAY:
+		return load_stray(l, &r->u.stray, e);
 	case REC_ATTACH:
 		return load_attach(l, &r->u.attach, e);
 	case REC_OBJECT:

@@ -53,20 +53,34 @@ static int sub_dir(const struct replica *r, const char *name, int *fd, struct er
 	return *fd < 0 ? err_sys(e, "cannot open '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
 }
 
+/* Those who only read leave no number, and whoever changed it wiped theirs. */
+static int lock_failed(const struct replica *r, struct err *e)
+{
+	char who[32] = "";
+
+	if (errno != EWOULDBLOCK)
+		return err_sys(e, "cannot lock '%s'", r->path);
+	ssize_t n = pread(r->lock, who, sizeof who - 1, 0);
+	who[n > 0 ? (size_t)n : 0] = 0;
+	return err_set(e, ERR_BUSY, who[0] ? "the replica '%s' is being changed by process %s: try again later" :
+		"the replica '%s' is being read by another program%s: try again later", r->path, who);
+}
+
+int replica_share(struct replica *r, struct err *e)
+{
+	r->lock = openat(r->ctl, "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (r->lock < 0)
+		return errno == ENOENT ? 0 : err_sys(e, "cannot open the lock of '%s'", r->path);
+	return flock(r->lock, LOCK_SH | LOCK_NB) ? lock_failed(r, e) : 0;
+}
+
 static int take_lock(struct replica *r, struct err *e)
 {
 	r->lock = openat(r->ctl, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (r->lock < 0)
 		return err_sys(e, "cannot open the lock of '%s'", r->path);
-	if (flock(r->lock, LOCK_EX | LOCK_NB)) {
-		char who[32] = "";
-		if (errno != EWOULDBLOCK)
-			return err_sys(e, "cannot lock '%s'", r->path);
-		ssize_t n = pread(r->lock, who, sizeof who - 1, 0);
-		who[n > 0 ? (size_t)n : 0] = 0;
-		return err_set(e, ERR_BUSY, "the replica '%s' is being changed by process %s: try again later", r->path,
-			who[0] ? who : "?");
-	}
+	if (flock(r->lock, LOCK_EX | LOCK_NB))
+		return lock_failed(r, e);
 	char me[32];
 	int n = snprintf(me, sizeof me, "%ld", (long)getpid());
 	if (ftruncate(r->lock, 0) || pwrite(r->lock, me, (size_t)n, 0) != n)
@@ -125,6 +139,8 @@ int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e)
 void replica_close(struct replica *r)
 {
 	catalog_close(&r->cat);
+	if (r->lock >= 0 && !r->read_only && ftruncate(r->lock, 0)) /* only for the eye: the lock goes with the descriptor */
+		errno = 0;
 	close_fd(&r->stage);
 	close_fd(&r->slots);
 	close_fd(&r->lock);

@@ -37,6 +37,8 @@ enum replica_open {
 /* ERR_REFUSED for a directory with content that is no replica; ERR_BUSY when somebody holds the lock. */
 int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e);
 void replica_close(struct replica *r);
+/* After REPLICA_READ: nobody may change the replica until it is closed. ERR_BUSY. */
+int replica_share(struct replica *r, struct err *e);
 /* Owned path of a file in the control directory. */
 char *replica_file(const struct replica *r, const char *name);
 /* Opens (again) the catalog. */

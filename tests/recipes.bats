@@ -35,13 +35,14 @@ scene() {
 	echo d >db/d
 	echo o >old/a
 	echo n >new/a
+	[[ -z $1 ]] || repl-diff srv | repl-apply replica >first.rpl
 	if [[ $1 == with-replica ]]; then
-		repl-diff srv | repl-apply replica >first.rpl
 		repl-snap --digest replica >theirs.img
 		rm "srv/file 7"
 		mv "srv/file 8" "srv/moved"
 		echo new >srv/new
 	fi
+	[[ $1 != verified ]] || return 0
 	repl-diff ${1:+theirs.img} srv | repl-pack -o delta.rpl
 	repl-diff srv | repl-pack -o full.rpl
 }
@@ -55,6 +56,7 @@ run_block() {
 	case $text in
 	*--rollback* | *--at=*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
 	*'-o delta.rpl'*) scene '' ;;
+	*--verify*) scene verified ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;
 	esac
