@@ -14,7 +14,7 @@
 
 struct settings {
 	bool adopt, list, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices;
-	const char *key_file, *max_delete, *keep, *rollback, *at, *into;
+	const char *key_file, *max_delete, *edited, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
 	struct owner_rule *rules;
@@ -45,6 +45,14 @@ static void print_difference(void *ctx, enum verify_kind k, struct span path, co
 
 	esc_name(&b, path.len ? path : span_cstr("."));
 	cli_say(ctx, 0, "%s '%s'%s%s", verify_kind_name(k), buf_cstr(&b), *detail ? ": " : "", detail);
+}
+
+static void print_kept(void *ctx, struct span path, const char *to)
+{
+	AUTO_BUF struct buf b = {0};
+
+	esc_name(&b, path);
+	cli_say(ctx, 0, "'%s' was edited here; it is now '%s'", buf_cstr(&b), to);
 }
 
 static void say(void *ctx, const char *text) { cli_say(ctx, 1, "%s", text); }
@@ -96,6 +104,18 @@ static int parse_limit(struct settings *s, struct err *e)
 	return 0;
 }
 
+static int parse_edited(struct settings *s, struct err *e)
+{
+	static const char *const words[] = {[EDITS_REFUSE] = "refuse", [EDITS_KEEP] = "keep", [EDITS_OVERRULE] = "overrule"};
+
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (!s->edited || !strcmp(s->edited, words[i])) {
+			s->a.edited = (enum edits_mode)i;
+			return 0;
+		}
+	return err_set(e, ERR_USAGE, "--edited wants refuse, keep or overrule, not '%s'", s->edited);
+}
+
 /* The undos that are kept unless --keep says otherwise. */
 #define KEEP_COUNT 10
 
@@ -127,7 +147,7 @@ static int verify(struct cli *c, struct settings *s, struct stream_out *wanted, 
 	s->v.path = s->a.path;
 	s->v.threads = (unsigned)s->threads;
 	s->v.any_owner = s->maps.n > 0;
-	s->v.land = (struct land){.policy = s->a.policy, .owners = s->a.owners, .n_owners = s->a.n_owners,
+	s->v.land = (struct land){.kept = print_kept, .ctx = c, .policy = s->a.policy, .owners = s->a.owners, .n_owners = s->a.n_owners,
 		.map_names = s->a.map_names};
 	s->v.wanted = s->wanted ? wanted : NULL;
 	s->v.tmpdir = s->a.tmpdir;
@@ -172,7 +192,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 
 	if (c->n_args != 1)
 		return err_set(e, ERR_USAGE, "one replica directory is wanted");
-	if (parse_maps(s, e) || parse_limit(s, e) || parse_keep(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
+	if (parse_maps(s, e) || parse_limit(s, e) || parse_edited(s, e) || parse_keep(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
 		return -1;
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
@@ -181,6 +201,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.warn = &c->warn;
 	s->a.item = s->itemize || s->dry ? print_item : NULL;
 	s->a.progress = show_progress;
+	s->a.kept = print_kept;
 	s->a.note = say;
 	s->a.ctx = c;
 	s->a.tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
@@ -238,6 +259,7 @@ int main(int argc, char **argv)
 		{"verify", 0, OPT_FLAG, &s.verify, NULL, "read everything again, name what is not as it was applied", 0},
 		{"wanted", 0, OPT_FLAG, &s.wanted, NULL, "with --verify: write it as changes for repl-diff", 0},
 		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that read for --verify; 0: all cores", 0},
+		{"edited", 0, OPT_STRING, &s.edited, "WORD", "files edited here: refuse (default), keep, overrule", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
 		{"map-owner", 0, OPT_LIST, &s.maps, "FROM:TO", "another user; +FROM:TO: group; names: by their names", 0},
 		{"no-owner", 0, OPT_FLAG, &s.no_owner, NULL, "leave owner and group as they come", 0},

@@ -51,6 +51,7 @@ complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
 complete -c repl-track -f
 
 complete -c repl-diff -l image -r -F -d 'Also write the target as an image file'
+complete -c repl-diff -l wanted -r -F -d 'Mend only what this of --verify --wanted names'
 complete -c repl-diff -l checksum -d 'Compare content even where size and times are the same'
 complete -c repl-diff -l no-copies -d 'Do not look for content that moved'
 complete -c repl-diff -l ship-unsettled -d 'Send files that will not hold still'
@@ -76,6 +77,7 @@ complete -c repl-apply -l rollback -x -d 'Back to an image: id, time, bookmark o
 complete -c repl-apply -l at -x -d 'An image beside the replica: id, time, bookmark or -N'
 complete -c repl-apply -l into -r -d 'Where --at makes it'
 complete -c repl-apply -l keep -x -d 'Undos to keep: a number, or 24h,7d,4w,12m'
+complete -c repl-apply -l edited -x -a 'refuse keep overrule' -d 'Files that were edited on the replica'
 complete -c repl-apply -l verify -d 'Read everything again and compare'
 complete -c repl-apply -l wanted -d 'With --verify: write what is wanted as changes'
 complete -c repl-apply -l max-delete -x -d 'Refuse a delta that removes more'

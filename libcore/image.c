@@ -18,6 +18,7 @@ void image_loader_free(struct image_loader *l)
 {
 	free(l->refs);
 	buf_free(&l->store);
+	buf_free(&l->members);
 	buf_free(&l->cur_name);
 	object_free(&l->cur);
 	*l = (struct image_loader){0};
@@ -234,6 +235,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	switch ((enum rec_type)r->type) {
 	case REC_IMAGE:
 		buf_reset(&l->store);
+		buf_reset(&l->members);
 		rec_encode(&l->store, r);
 		l->has_image = true;
 		return 0;
@@ -257,6 +259,8 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_SEAL:
 		return load_current(l, r, e);
 	case REC_MEMBER:
+		rec_encode(&l->members, r);
+		return 0;
 	case REC_DELTA:
 	case REC_OWNER:
 	case REC_DATA:
@@ -284,7 +288,8 @@ int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
 {
 	if (flush(l, e))
 		return -1;
-	if (l->has_image && catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e))
+	if (l->has_image && (catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e) ||
+			catalog_set_fact(l->cat, "members", l->members.p, l->members.len, e)))
 		return -1;
 	return catalog_seal(l->cat, id, e);
 }
@@ -301,6 +306,13 @@ int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, stru
 		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad stamps");
 	*r = rec.u.image;
 	return 1;
+}
+
+int image_members(struct catalog *cat, struct buf *rows, struct err *e)
+{
+	buf_reset(rows);
+	int got = catalog_fact(cat, "members", rows, e);
+	return got == 1 && !rows->len ? 0 : got;
 }
 
 int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e)

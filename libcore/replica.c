@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "attr.h"
+#include "content.h"
 #include "path.h"
 
 char *replica_file(const struct replica *r, const char *name)
@@ -164,6 +164,8 @@ int replica_drop(const struct replica *r, const char *name, struct err *e)
 
 int replica_discard(struct replica *r, struct err *e)
 {
+	if (replica_drop(r, "edits", e))
+		return -1;
 	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
 		return -1;
 	if (is_empty_dir(r->slots) != 1 && empty_sub(r, "slots", &r->slots, e))
@@ -177,6 +179,33 @@ int replica_sync(const struct replica *r, struct err *e)
 	return syncfs(r->ctl) ? err_sys(e, "cannot make '%s' durable", r->path) : 0;
 }
 
+bool replica_is_touched(const struct object *o, const struct attr *a)
+{
+	const struct r_hint *h = &o->hint, *now = &a->hint;
+
+	if (a->type == OBJ_FILE && h->ino && o->nlink > 1) /* its ctime moved with each of its names */
+		return h->ino != now->ino || a->size != o->size || o->meta.mtime_s != a->meta.mtime_s ||
+			o->meta.mtime_ns != a->meta.mtime_ns;
+	return h->ino != now->ino || h->btime_s != now->btime_s || h->btime_ns != now->btime_ns ||
+		h->ctime_s != now->ctime_s || h->ctime_ns != now->ctime_ns;
+}
+
+int replica_is_intact(const struct object *o, const struct attr *a, int fd, struct err *e)
+{
+	struct content_file f = {.fd = fd, .size = a->size, .grain = content_grain(a->size), .only_digest = true};
+	struct content c = {0};
+
+	if (a->type != OBJ_FILE || a->size != o->size)
+		return 0;
+	if (!replica_is_touched(o, a))
+		return 1;
+	int rc = content_run(&c, &f, e);
+	content_free(&c);
+	if (rc)
+		return f.is_short ? 0 : -1;
+	return digest_eq(&f.digest, &o->content);
+}
+
 int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 {
 	AUTO_BUF struct buf path = {0};
@@ -187,22 +216,17 @@ int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 		return -1;
 	struct span p = span_of(path.p, path.len);
 	struct err why = {0};
-	int fd = path_open(r->root, p, O_RDONLY, 0, &why);
-	if (fd < 0 && (why.sys == ENOENT || why.sys == ELOOP || why.sys == ENOTDIR))
-		return err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is gone, or a link leads elsewhere",
-			esc_cut(text, sizeof text, p));
-	if (fd < 0) {
+	int fd = path_open(r->root, p, O_RDONLY, 0, &why), intact = 0;
+	if (fd < 0 && why.sys != ENOENT && why.sys != ELOOP && why.sys != ENOTDIR) {
 		*e = why;
 		return -1;
 	}
-	if (attr_stat(&a, fd, NULL, e)) {
-		close_fd(&fd);
-	} else if (a.type != OBJ_FILE || a.size != o->size || a.meta.mtime_s != o->meta.mtime_s ||
-			a.meta.mtime_ns != o->meta.mtime_ns) {
-		err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is not what the image says",
-			esc_cut(text, sizeof text, p));
-		close_fd(&fd);
-	}
+	if (fd >= 0)
+		intact = attr_stat(&a, fd, NULL, e) ? -1 : replica_is_intact(o, &a, fd, e);
 	attr_free(&a);
-	return fd;
+	if (intact == 1)
+		return fd;
+	close_fd(&fd);
+	return intact < 0 ? -1 : err_set(e, ERR_REFUSED, "'%s' was edited on the replica, and the delta needs what was there: mend it "
+		"first, see repl(7)", esc_cut(text, sizeof text, p));
 }

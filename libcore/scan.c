@@ -143,7 +143,9 @@ int scan_classify(struct scan *s, uint64_t dir, unsigned root, struct scan_item 
 		s->links = xalloc(sizeof *s->links);
 	if (several)
 		r = link_by_inode(s->links, a->hint.dev, a->hint.ino);
-	if (r) {
+	if (r && s->by_name && !r->base && self && bits_put(&s->claimed, self)) {
+		r->base = self; /* the name that was met first is none of the base's */
+	} else if (r) {
 		it->again = true;
 		self = r->base;
 	} else if (self && !bits_put(&s->claimed, self)) {

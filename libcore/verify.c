@@ -65,17 +65,6 @@ struct job {
 
 /* ---- one object against the catalog ---- */
 
-/* Somebody changed it since it was placed; a replica that was copied from elsewhere looks like that too. */
-static bool is_touched(const struct object *o, const struct attr *a)
-{
-	const struct r_hint *h = &o->hint, *now = &a->hint;
-
-	if (a->type == OBJ_FILE && h->ino && o->nlink > 1) /* its ctime moved with each of its names */
-		return h->ino != now->ino || o->meta.mtime_s != a->meta.mtime_s || o->meta.mtime_ns != a->meta.mtime_ns;
-	return h->ino != now->ino || h->btime_s != now->btime_s || h->btime_ns != now->btime_ns ||
-		h->ctime_s != now->ctime_s || h->ctime_ns != now->ctime_ns;
-}
-
 static void add_word(struct item *it, const char *word)
 {
 	size_t n = strlen(it->detail);
@@ -131,10 +120,12 @@ static void judge_meta(const struct job *j, struct item *it)
 		add_word(it, "device number");
 	if (!it->detail[0])
 		return;
-	if (is_touched(&it->want, &it->is))
+	if (replica_is_touched(&it->want, &it->is)) {
 		it->kind = VERIFY_METADATA;
-	else
+		it->flags |= CHANGED_META;
+	} else {
 		it->is_kept_otherwise = true;
+	}
 }
 
 static bool is_damage(int sys) { return sys == EIO || sys == EUCLEAN || sys == EBADMSG || sys == EILSEQ; }
@@ -152,7 +143,7 @@ static void judge_content(struct item *it, struct content *c)
 {
 	struct content_file f = {.fd = it->fd, .size = it->is.size, .grain = content_grain(it->is.size), .only_digest = true};
 	struct err why = {0};
-	bool touched = is_touched(&it->want, &it->is);
+	bool touched = replica_is_touched(&it->want, &it->is);
 	bool same_time = it->want.meta.mtime_s == it->is.meta.mtime_s && it->want.meta.mtime_ns == it->is.meta.mtime_ns;
 
 	if (it->is.size != it->want.size) {

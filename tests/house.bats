@@ -17,7 +17,7 @@ floors="
 err bytes json
 digest numbers codec record stamp stream filter
 attr file path walk input sink catalog image state
-content replica scan changes redo history stage plan check undo place land diff source
+content replica scan changes redo history stage plan check undo edits place land diff source
 engines: delta pack apply past snap track show verify
 cli
 "

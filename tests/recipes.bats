@@ -42,7 +42,14 @@ scene() {
 		mv "srv/file 8" "srv/moved"
 		echo new >srv/new
 	fi
-	[[ $1 != verified ]] || return 0
+	if [[ $1 == damaged ]]; then
+		rm -rf replica
+		run_pipe "repl-snap -s $S srv | repl-diff -s $S | repl-apply replica | repl-snap -s $S --commit"
+		echo edited >"replica/file 3"
+		rm "replica/file 4"
+		echo stray >replica/stray
+	fi
+	[[ $1 != verified && $1 != damaged ]] || return 0
 	repl-diff ${1:+theirs.img} srv | repl-pack -o delta.rpl
 	repl-diff srv | repl-pack -o full.rpl
 }
@@ -56,6 +63,7 @@ run_block() {
 	case $text in
 	*--rollback* | *--at=*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
 	*'-o delta.rpl'*) scene '' ;;
+	*--wanted*) scene damaged ;;
 	*--verify*) scene verified ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;
@@ -88,7 +96,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 12
+	run_page repl.7 14
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -108,9 +116,9 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 4
+	run_page repl-apply.1 5
 	blocks repl-apply.1
-	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.4)
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.5)
 	[[ $command == repl-apply* ]]
 	scene ''
 	run -0 bash -c "$command <full.rpl >answer"
