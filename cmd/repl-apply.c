@@ -11,16 +11,19 @@
 #include "past.h"
 #include "sink.h"
 #include "stamp.h"
+#include "verify.h"
 
 #define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
 
 struct settings {
-	bool adopt, list, restore, dry, itemize, no_owner, no_setuid, no_devices, restricted;
-	const char *key_file, *max_delete, *keep, *rollback, *at, *into;
+	bool adopt, list, restore, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices, restricted;
+	const char *key_file, *max_delete, *edited, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
 	struct owner_rule *rules;
+	int64_t threads;
 	struct apply a;
+	struct verify v;
 };
 
 /* With --restrict: all that a client may ask for. Modes that answer questions, and what is said on standard error; nothing that
@@ -43,6 +46,24 @@ static void print_item(void *ctx, const char *code, struct span path)
 static void show_progress(void *ctx, uint64_t bytes, uint64_t total, uint64_t items)
 {
 	cli_progress(ctx, bytes, total, items, "applied");
+}
+
+static void show_verified(void *ctx, uint64_t bytes, uint64_t entries) { cli_progress(ctx, bytes, 0, entries, "verified"); }
+
+static void print_difference(void *ctx, enum verify_kind k, struct span path, const char *detail)
+{
+	AUTO_BUF struct buf b = {0};
+
+	esc_name(&b, path.len ? path : span_cstr("."));
+	cli_say(ctx, 0, "%s '%s'%s%s", verify_kind_name(k), buf_cstr(&b), *detail ? ": " : "", detail);
+}
+
+static void print_kept(void *ctx, struct span path, const char *to)
+{
+	AUTO_BUF struct buf b = {0};
+
+	esc_name(&b, path);
+	cli_say(ctx, 0, "'%s' was edited here; it is now '%s'", buf_cstr(&b), to);
 }
 
 static void say(void *ctx, const char *text) { cli_say(ctx, 1, "%s", text); }
@@ -94,6 +115,18 @@ static int parse_limit(struct settings *s, struct err *e)
 	return 0;
 }
 
+static int parse_edited(struct settings *s, struct err *e)
+{
+	static const char *const words[] = {[EDITS_REFUSE] = "refuse", [EDITS_KEEP] = "keep", [EDITS_OVERRULE] = "overrule"};
+
+	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+		if (!s->edited || !strcmp(s->edited, words[i])) {
+			s->a.edited = (enum edits_mode)i;
+			return 0;
+		}
+	return err_set(e, ERR_USAGE, "--edited wants refuse, keep or overrule, not '%s'", s->edited);
+}
+
 /* The undos that are kept unless --keep says otherwise. */
 #define KEEP_COUNT 10
 
@@ -118,18 +151,41 @@ static int print_list(struct cli *c, struct settings *s, struct err *e)
 	return rc;
 }
 
+static int verify(struct cli *c, struct settings *s, struct stream_out *wanted, struct err *e)
+{
+	if (s->wanted && cli_not_tty(c, STDOUT_FILENO, "write a change stream to", e))
+		return -1;
+	s->v.path = s->a.path;
+	s->v.threads = (unsigned)s->threads;
+	s->v.any_owner = s->maps.n > 0;
+	s->v.land = (struct land){.kept = print_kept, .ctx = c, .policy = s->a.policy, .owners = s->a.owners, .n_owners = s->a.n_owners,
+		.map_names = s->a.map_names};
+	s->v.wanted = s->wanted ? wanted : NULL;
+	s->v.tmpdir = s->a.tmpdir;
+	s->v.warn = &c->warn;
+	s->v.differs = print_difference;
+	s->v.progress = show_verified;
+	s->v.note = say;
+	s->v.ctx = c;
+	return verify_run(&s->v, e);
+}
+
 /* The modes that read no delta; 1: it is none of them. */
-static int other_mode(struct cli *c, struct settings *s, struct err *e)
+static int other_mode(struct cli *c, struct settings *s, struct stream_out *out, struct err *e)
 {
 	const char *which = s->rollback ? s->rollback : s->at;
 	int64_t when = 0;
 
-	if (s->adopt + s->restore + s->list + !!s->rollback + !!s->at + s->dry > 1)
-		return err_set(e, ERR_USAGE, "one of --adopt, --restore-meta, --list, --rollback, --at and --dry-run at a time");
+	if (s->adopt + s->restore + s->list + s->verify + !!s->rollback + !!s->at + s->dry > 1)
+		return err_set(e, ERR_USAGE, "one of --adopt, --restore-meta, --list, --rollback, --at, --verify and --dry-run at a time");
+	if (s->wanted && !s->verify)
+		return err_set(e, ERR_USAGE, "--wanted goes with --verify");
 	if (!s->at != !s->into)
 		return err_set(e, ERR_USAGE, "--at=WHICH and --into=DIR go together");
 	if (which && !stamp_parse(which, &when))
 		when = 0;
+	if (s->verify)
+		return verify(c, s, out, e);
 	if (s->adopt)
 		return apply_adopt(&s->a, e);
 	if (s->restore)
@@ -149,7 +205,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 
 	if (c->n_args != 1)
 		return err_set(e, ERR_USAGE, "one replica directory is wanted");
-	if (parse_maps(s, e) || parse_limit(s, e) || parse_keep(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
+	if (parse_maps(s, e) || parse_limit(s, e) || parse_edited(s, e) || parse_keep(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
 		return -1;
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
@@ -159,12 +215,13 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.warn = &c->warn;
 	s->a.item = s->itemize || s->dry ? print_item : NULL;
 	s->a.progress = show_progress;
+	s->a.kept = print_kept;
 	s->a.note = say;
 	s->a.ctx = c;
 	/* sshd may have taken the client's environment. */
 	s->a.tmpdir = cli_env("TMPDIR") && !s->restricted ? cli_env("TMPDIR") : "/tmp";
 	s->a.confine = true;
-	int rc = other_mode(c, s, e);
+	int rc = other_mode(c, s, &ack, e);
 	if (rc == 1) {
 		if (cli_not_tty(c, STDIN_FILENO, "read a delta from", e) || input_open(&in, STDIN_FILENO, 0, e))
 			return -1;
@@ -180,6 +237,24 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	sink_free(&out);
 	stream_out_free(&ack);
 	return rc;
+}
+
+static void count(struct cli *c, const struct settings *s)
+{
+	if (s->verify) {
+		cli_stat(c, "entries", s->v.entries, "");
+		cli_stat(c, "files", s->v.files, "");
+		cli_stat(c, "content", s->v.bytes, "bytes");
+		for (enum verify_kind k = VERIFY_EDITED; k < VERIFY_KINDS; k++)
+			cli_stat(c, verify_kind_name(k), s->v.counts[k], "");
+		cli_stat(c, "kept otherwise", s->v.kept_otherwise, "");
+		return;
+	}
+	cli_stat(c, "deltas", s->a.n_deltas, "");
+	cli_stat(c, "created", s->a.n_created, "");
+	cli_stat(c, "changed", s->a.n_changed, "");
+	cli_stat(c, "removed", s->a.n_removed, "");
+	cli_stat(c, "content received", s->a.bytes, "bytes");
 }
 
 int main(int argc, char **argv)
@@ -198,6 +273,10 @@ int main(int argc, char **argv)
 		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},
 		{"keep", 0, OPT_STRING, &s.keep, "N|AGES", "undos to keep: a number, or 24h,7d,4w,12m; 0: make none", 0},
 		{"restore-meta", 0, OPT_FLAG, &s.restore, NULL, "set all metadata again, as the image has it; reads no delta", 0},
+		{"verify", 0, OPT_FLAG, &s.verify, NULL, "read everything again, name what is not as it was applied", 0},
+		{"wanted", 0, OPT_FLAG, &s.wanted, NULL, "with --verify: write it as changes for repl-diff", 0},
+		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that read for --verify; 0: all cores", 0},
+		{"edited", 0, OPT_STRING, &s.edited, "WORD", "files edited here: refuse (default), keep, overrule", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
 		{"max-memory", 0, OPT_SIZE, &s.a.max_memory, "SIZE", "for the names of one delta; 512M, 0: no limit", 0},
 		{"max-content", 0, OPT_SIZE, &s.a.max_content, "SIZE", "refuse a delta that brings more content", 0},
@@ -215,19 +294,17 @@ int main(int argc, char **argv)
 		cli_env("SSH_ORIGINAL_COMMAND") : NULL, client_may, &argc, &ignored);
 
 	cli_start(&c, "repl-apply");
-	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK\n--adopt REPLICA >ACK\n--restore-meta REPLICA",
+	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0],
+		"REPLICA <DELTA >ACK\n--adopt REPLICA >ACK\n--restore-meta REPLICA\n--verify [--wanted] REPLICA >CHANGES",
 		"Applies deltas to a replica: whole, verified, or not at all.");
 	if (status)
 		return status;
 	if (ignored.len)
 		cli_say(&c, 0, "the key allows nothing but to apply: ignored %s", buf_cstr(&ignored));
 	run(&c, &s, &e);
-	cli_stat(&c, "deltas", s.a.n_deltas, "");
-	cli_stat(&c, "created", s.a.n_created, "");
-	cli_stat(&c, "changed", s.a.n_changed, "");
-	cli_stat(&c, "removed", s.a.n_removed, "");
-	cli_stat(&c, "content received", s.a.bytes, "bytes");
+	count(&c, &s);
 	free(s.rules);
 	buf_free(&s.key);
-	return cli_finish(&c, &e);
+	status = cli_finish(&c, &e);
+	return (status == 0 || status == ERR_INCOMPLETE) && s.v.differs_any && !s.wanted ? 10 : status;
 }

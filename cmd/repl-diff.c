@@ -1,6 +1,7 @@
 /*
  * repl-diff: what turns a base into a tree as it is now, as a delta.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +13,7 @@
 #include "stamp.h"
 
 struct settings {
-	const char *state, *key_file, *time;
+	const char *state, *key_file, *time, *wanted;
 	struct list patterns, pattern_files;
 	uint64_t grain;
 	int64_t threads, lock_wait;
@@ -59,6 +60,26 @@ static int fill(struct cli *c, struct settings *s, struct err *e)
 	return 0;
 }
 
+static int two(struct cli *c, struct settings *s, struct err *e)
+{
+	const char *old = c->n_args == 2 ? c->args[0] : NULL, *new = c->args[c->n_args - 1];
+	bool is_stdin = s->wanted && !strcmp(s->wanted, "-");
+	AUTO_CLOSE int fd = -1;
+	struct input in = {0};
+
+	if (!s->wanted)
+		return delta_two(&s->d, old, new, NULL, e);
+	if (!old)
+		return err_set(e, ERR_USAGE, "--wanted goes with the image that the replica has: OLD NEW");
+	if (!is_stdin && (fd = open(s->wanted, O_RDONLY | O_CLOEXEC)) < 0)
+		return err_sys(e, "cannot open '%s'", s->wanted);
+	if (input_open(&in, is_stdin ? STDIN_FILENO : fd, 1, e))
+		return -1;
+	int rc = delta_two(&s->d, old, new, &in, e);
+	input_close(&in);
+	return rc;
+}
+
 static int run(struct cli *c, struct settings *s, struct err *e)
 {
 	struct input in = {0};
@@ -67,11 +88,13 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 		return -1;
 	if (s->state ? c->n_args != 0 : c->n_args < 1 || c->n_args > 2)
 		return err_set(e, ERR_USAGE, s->state ? "with a state there are no operands" : "one or two directories are wanted, or -s STATE");
+	if (s->state && s->wanted)
+		return err_set(e, ERR_USAGE, "--wanted goes with OLD NEW; -s reads it from standard input");
 	s->d.fd = cli_output(c, e);
 	if (s->d.fd < 0 || cli_not_tty(c, s->d.fd, "write a delta to", e))
 		return -1;
 	if (!s->state)
-		return delta_two(&s->d, c->n_args == 2 ? c->args[0] : NULL, c->args[c->n_args - 1], e);
+		return two(c, s, e);
 	bool piped = !isatty(STDIN_FILENO);
 	if (piped && input_open(&in, STDIN_FILENO, 1, e))
 		return -1;
@@ -101,6 +124,7 @@ int main(int argc, char **argv)
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &s.state, "DIR", "compare with the base that this state remembers; REPL_STATE", 0},
 		{"image", 0, OPT_STRING, &s.d.image, "FILE", "also write the target as an image file", 0},
+		{"wanted", 0, OPT_STRING, &s.wanted, "FILE", "only what this of repl-apply --verify --wanted names", 0},
 		{"block-size", 0, OPT_SIZE, &s.grain, "SIZE", "4K, 16K, 64K, 256K or 1M; chosen per file", 0},
 		{"checksum", 0, OPT_FLAG, &s.checksum, NULL, "compare content even where size and times are the same", 0},
 		{"no-copies", 0, OPT_FLAG, &s.no_copies, NULL, "do not look for content that moved", 0},

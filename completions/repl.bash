@@ -27,6 +27,10 @@ _repl() {
 		COMPREPLY=($(compgen -W '4K 16K 64K 256K 1M' -- "$cur"))
 		return
 		;;
+	--edited)
+		COMPREPLY=($(compgen -W 'refuse keep overrule' -- "$cur"))
+		return
+		;;
 	--map-owner)
 		COMPREPLY=($(compgen -W 'names' -- "$cur"))
 		return
@@ -44,7 +48,7 @@ _repl() {
 		;;
 	repl-track) opts='-s --state -T --threads -o --output --force' ;;
 	repl-diff)
-		opts='-s --state --image --block-size --checksum --no-copies --ship-unsettled --include --exclude
+		opts='-s --state --image --wanted --block-size --checksum --no-copies --ship-unsettled --include --exclude
 			--exclude-from -x --one-file-system -T --threads --time --key-file --exit-code --lock-wait
 			-o --output -f --force'
 		;;
@@ -54,6 +58,7 @@ _repl() {
 		;;
 	repl-apply)
 		opts='-n --dry-run -i --itemize --adopt --list --json --rollback --at --into --keep --restore-meta --restrict
+			--edited --verify --wanted -T --threads
 			--max-delete --max-memory --max-content --map-owner --no-owner --no-setuid --no-devices --key-file
 			-f --force'
 		;;

@@ -22,7 +22,7 @@ end
 for p in repl-diff repl-apply
     complete -c $p -s f -l force -d 'Overwrite; use a terminal'
 end
-for p in repl-track repl-diff repl-pack
+for p in repl-track repl-diff repl-pack repl-apply
     complete -c $p -s T -l threads -x -d 'Number of threads'
 end
 for p in repl-diff repl-pack repl-apply repl-show
@@ -52,6 +52,7 @@ complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
 complete -c repl-track -f
 
 complete -c repl-diff -l image -r -F -d 'Also write the target as an image file'
+complete -c repl-diff -l wanted -r -F -d 'Mend only what this of --verify --wanted names'
 complete -c repl-diff -l checksum -d 'Compare content even where size and times are the same'
 complete -c repl-diff -l no-copies -d 'Do not look for content that moved'
 complete -c repl-diff -l ship-unsettled -d 'Send files that will not hold still'
@@ -77,6 +78,9 @@ complete -c repl-apply -l rollback -x -d 'Back to an image: id, time, bookmark o
 complete -c repl-apply -l at -x -d 'An image beside the replica: id, time, bookmark or -N'
 complete -c repl-apply -l into -r -d 'Where --at makes it'
 complete -c repl-apply -l keep -x -d 'Undos to keep: a number, or 24h,7d,4w,12m'
+complete -c repl-apply -l edited -x -a 'refuse keep overrule' -d 'Files that were edited on the replica'
+complete -c repl-apply -l verify -d 'Read everything again and compare'
+complete -c repl-apply -l wanted -d 'With --verify: write what is wanted as changes'
 complete -c repl-apply -l max-delete -x -d 'Refuse a delta that removes more'
 complete -c repl-apply -l map-owner -x -a names -d 'FROM:TO, +FROM:TO or names'
 complete -c repl-apply -l no-owner -d 'Leave owner and group as they come'

@@ -534,7 +534,7 @@ static struct land landing(struct job *j)
 {
 	struct apply *a = j->a;
 	struct land l = {.r = &j->r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners, .map_names = a->map_names,
-		.warn = &j->warn, .item = a->item, .ctx = a->ctx, .max_delete = a->max_delete,
+		.warn = &j->warn, .item = a->item, .edited = a->edited, .kept = a->kept, .ctx = a->ctx, .max_delete = a->max_delete,
 		.max_delete_percent = a->max_delete_percent};
 
 	l.policy.warn = &j->warn;
@@ -572,7 +572,10 @@ static int land_delta(struct job *j, struct land *l, struct err *e)
 	bool has_past = !digest_is_zero(&j->current) && !digest_eq(&j->current, &j->want);
 	int rc = land_load(l, &j->want, e);
 
-	if (!rc && has_past && (j->a->keep.count || j->a->keep.age_s))
+	bool wants_undo = has_past && (j->a->keep.count || j->a->keep.age_s);
+	if (!rc && wants_undo && !l->has_base)
+		say(j, "there is no way back to the image before: it was not whole any more");
+	if (!rc && wants_undo && l->has_base)
 		rc = undo_make(&l->plan, &j->want, e);
 	if (!rc)
 		rc = land_go(l, e);

@@ -26,6 +26,8 @@ struct apply {
 	bool map_names;
 	const struct warn *warn; /* borrowed; losses are counted on the way through and acknowledged */
 	void (*item)(void *ctx, const char *code, struct span path);
+	enum edits_mode edited;  /* what becomes of local edits that a delta meets */
+	void (*kept)(void *ctx, struct span path, const char *to);
 	void (*progress)(void *ctx, uint64_t bytes, uint64_t total, uint64_t items);
 	void (*note)(void *ctx, const char *text); /* what happened, for -v */
 	void *ctx;

@@ -337,6 +337,24 @@ char *esc_cut(char *out, size_t n, struct span s)
 	return out;
 }
 
+bool bits_put(struct buf *b, uint64_t n)
+{
+	size_t at = (size_t)(n / 8);
+	uint8_t bit = (uint8_t)(1u << (n % 8));
+
+	if (at >= b->len) {
+		size_t more = at + 4096 - b->len;
+		buf_reserve(b, more);
+		memset(b->p + b->len, 0, more);
+		b->len += more;
+	}
+	bool is_new = !(b->p[at] & bit);
+	b->p[at] |= bit;
+	return is_new;
+}
+
+bool bits_has(const struct buf *b, uint64_t n) { return n / 8 < b->len && b->p[n / 8] >> (n % 8) & 1; }
+
 void free_ptr(void *pp)
 {
 	void *p;

@@ -95,6 +95,10 @@ void esc_name(struct buf *b, struct span s);
 /* As above into a fixed array, cut with "..." when too long; returns out, NUL-terminated. */
 char *esc_cut(char *out, size_t n, struct span s);
 
+/* A set of small numbers, a bit each, in a buf; {0} is the empty set. put: true when it was not in yet. */
+bool bits_put(struct buf *b, uint64_t n);
+bool bits_has(const struct buf *b, uint64_t n);
+
 void free_ptr(void *pp);  /* for AUTO_FREE */
 void close_fd(int *fd);   /* closes when >= 0, sets -1; errors ignored: for paths that already failed */
 #define AUTO_FREE __attribute__((cleanup(free_ptr)))

@@ -8,6 +8,7 @@
 /* A directory on the way down. */
 struct frame {
 	uint64_t ref, base;
+	uint64_t named;     /* what the base has under this path, whether or not it is what the tree has there */
 	size_t path_len;    /* of the way to it */
 	unsigned root;
 	bool is_fresh;      /* no record spoke of its inside so far */
@@ -316,11 +317,24 @@ out:
 
 /* ---- records ---- */
 
+static int tell_wanted(struct reader *r, uint64_t parent, struct span name, uint8_t flags, struct err *e)
+{
+	const struct r_changed c = {.parent = parent, .flags = flags, .name = name};
+	uint64_t dir = top(r)->named;
+
+	if (!(flags & (CHANGED_WANTED | CHANGED_STRAY)) || !r->s->wanted || !dir)
+		return 0;
+	return r->s->wanted(r->theirs.ctx, dir, &c, e);
+}
+
 static int on_name(struct reader *r, uint64_t parent, struct span name, uint64_t ref, uint8_t flags, struct err *e)
 {
 	if (go_to(r, parent, e))
 		return -1;
 	struct frame *f = top(r);
+	uint64_t named = 0;
+	if (tell_wanted(r, parent, name, flags, e))
+		return -1;
 	if (!name.len) /* entering it looked at it */
 		return 0;
 	/* Once each and in order, or the target would hear of an object twice. */
@@ -329,12 +343,16 @@ static int on_name(struct reader *r, uint64_t parent, struct span name, uint64_t
 	buf_reset(&f->last);
 	buf_add(&f->last, name.p, name.len);
 	f->is_fresh = false;
+	if (ref && f->named && catalog_lookup(r->s->base, f->named, name, &named, NULL, e) < 0)
+		return -1;
 	path_push(&r->path, name);
 	int rc = 0;
 	if (!f->is_closed)
 		rc = look_at(r, name, ref, flags, e);
 	else if (ref)
 		push(r, (struct frame){.ref = ref, .root = f->root, .is_fresh = true, .is_closed = true, .is_hidden = true});
+	if (ref)
+		top(r)->named = named;
 	r->path.len = top(r)->path_len;
 	return rc;
 }
@@ -379,7 +397,7 @@ static int enter_root(struct reader *r, struct err *e)
 	if (!rc)
 		rc = r->s->item(r->s->ctx, &it, e);
 	if (!rc)
-		push(r, (struct frame){.ref = REF_ROOT, .base = CATALOG_ROOT, .is_fresh = true});
+		push(r, (struct frame){.ref = REF_ROOT, .base = CATALOG_ROOT, .named = CATALOG_ROOT, .is_fresh = true});
 	attr_free(&a);
 	return rc;
 }
@@ -457,4 +475,63 @@ int changes_scan(struct scan *s, struct input *in, const struct walk_root *roots
 	buf_free(&r.moved);
 	buf_free(&r.gone);
 	return rc;
+}
+
+/* ---- writing ---- */
+
+struct changes_level {
+	uint64_t ref;       /* 0: not announced yet */
+	uint64_t dir;
+	struct buf name;
+};
+
+void changes_enter(struct changes_out *c, struct span name, uint64_t dir)
+{
+	if (c->n == c->cap) {
+		c->cap = c->cap ? c->cap * 2 : 16;
+		c->levels = xrealloc(c->levels, c->cap * sizeof *c->levels);
+	}
+	c->levels[c->n] = (struct changes_level){.ref = c->n ? REF_NONE : REF_ROOT, .dir = dir};
+	buf_add(&c->levels[c->n++].name, name.p, name.len);
+}
+
+void changes_leave(struct changes_out *c) { buf_free(&c->levels[--c->n].name); }
+
+bool changes_is_inside(const struct changes_out *c) { return c->n > 0; }
+
+uint64_t changes_dir(const struct changes_out *c) { return c->levels[c->n - 1].dir; }
+
+/* Numbers the directories on the way that have no number. */
+static int announce(struct changes_out *c, struct err *e)
+{
+	for (size_t i = 1; i < c->n; i++) {
+		struct changes_level *l = &c->levels[i];
+		if (l->ref)
+			continue;
+		c->last_ref = c->last_ref ? c->last_ref + 1 : REF_ROOT + 1;
+		l->ref = c->last_ref;
+		struct record r = {.type = REC_DIR, .u.dir = {l->ref, l[-1].ref, span_of(l->name.p, l->name.len)}};
+		if (stream_put(c->o, &r, e))
+			return -1;
+	}
+	return 0;
+}
+
+int changes_put(struct changes_out *c, uint8_t flags, struct span name, struct err *e)
+{
+	struct record r = {.type = REC_CHANGED};
+
+	if (announce(c, e))
+		return -1;
+	r.u.changed = (struct r_changed){c->levels[c->n - 1].ref, flags, name};
+	return stream_put(c->o, &r, e);
+}
+
+void changes_free(struct changes_out *c)
+{
+	while (c->n)
+		changes_leave(c);
+	free(c->levels);
+	c->levels = NULL;
+	c->cap = 0;
 }

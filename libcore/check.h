@@ -1,8 +1,7 @@
 /*
- * check: what must hold before a delta is decided: the replica is what its catalog says wherever the delta touches it, and the
- * delta removes no more than allowed. Lists what it will do. Changes nothing.
+ * check: lists what a delta will do before it is decided, and whether it removes no more than allowed. Changes nothing.
  *
- * May use: plan, attr, path, err.
+ * May use: plan, err.
  */
 #ifndef REPL_CHECK_H
 #define REPL_CHECK_H
@@ -16,8 +15,6 @@ struct check_counts {
 	uint64_t created, changed, removed;
 	uint64_t before; /* objects in the base */
 };
-/* ERR_REFUSED names what was edited on the replica. */
-int check_edits(struct plan *p, struct err *e);
 /* Counts and, unless item is NULL, lists. */
 int check_list(struct plan *p, check_item item, void *ctx, struct check_counts *n, struct err *e);
 /* max: objects (UINT64_MAX: any); percent: of those in the base (100: any). ERR_REFUSED. */

@@ -106,6 +106,67 @@ static int run(struct delta *d, int plan_fd, struct err *e)
 	return rc;
 }
 
+/* ---- what comes in ---- */
+
+/* The head of what repl-track or repl-snap sent: reads up to the last MEMBER; *changes: a change stream goes on. */
+static int take_head(struct input *in, struct image_head *h, bool *changes, struct err *e)
+{
+	int got = input_next(in, e);
+
+	if (got < 0)
+		return -1;
+	*changes = in->s.kind == KIND_CHANGE;
+	if (!*changes && in->s.kind != KIND_IMAGE)
+		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', repl-diff -s reads what repl-track or repl-snap writes",
+			kind_name(in->s.kind));
+	for (;;) {
+		/* The first record that is no head is left for changes_scan: input_next would lose it, so a DIR,
+		 * CHANGED, GAP or END is looked at there again through in->s.rec. */
+		got = input_next(in, e);
+		if (got < 0)
+			return -1;
+		if (got != STREAM_RECORD || !image_head_take(h, &in->s.rec))
+			break;
+	}
+	if (!h->n_members)
+		return err_set(e, ERR_STREAM, "the stream names no root");
+	if (!*changes && got != STREAM_END)
+		return err_set(e, ERR_STREAM, "this is a whole image file: give it as OLD, repl-diff -s wants what repl-snap -s writes");
+	return 0;
+}
+
+/* The replica's words must be about the image that we compare with. */
+static int is_about_base(const struct delta *d, const struct image_head *h, struct err *e)
+{
+	struct digest id;
+	char ours[65], theirs[65];
+
+	if (catalog_id(d->base, &id, e))
+		return -1;
+	if (digest_eq(&id, &h->stamps.id))
+		return 0;
+	hex(ours, id.b, 8);
+	hex(theirs, h->stamps.id.b, 8);
+	return err_set(e, ERR_MISMATCH, "the replica holds image %s, the base is %s: run the whole pipeline once, then verify again",
+		theirs, digest_is_zero(&id) ? "none" : ours);
+}
+
+static int take_wanted(struct delta *d, struct input *in, struct err *e)
+{
+	struct image_head head = {0};
+	bool changes = false;
+	int rc = take_head(in, &head, &changes, e);
+
+	if (!rc && (!changes || digest_is_zero(&head.stamps.id)))
+		rc = err_set(e, ERR_STREAM, "this is not what repl-apply --verify --wanted writes");
+	if (!rc)
+		rc = is_about_base(d, &head, e);
+	d->diff.changes = in;
+	d->diff.mends = true;
+	image_head_free(&head);
+	return rc;
+}
+
 /* ---- without a state ---- */
 
 static int open_root(struct walk_root *root, const char *path, struct err *e)
@@ -144,7 +205,7 @@ static int load_old(struct delta *d, const char *old, struct err *e)
 	return rc;
 }
 
-int delta_two(struct delta *d, const char *old, const char *new, struct err *e)
+int delta_two(struct delta *d, const char *old, const char *new, struct input *wanted, struct err *e)
 {
 	struct walk_root root = {"", -1};
 	struct r_member member = {.kind = 1};
@@ -156,7 +217,7 @@ int delta_two(struct delta *d, const char *old, const char *new, struct err *e)
 		return err_sys(e, "cannot read '%s'", new);
 	if (!S_ISDIR(st.st_mode))
 		return err_set(e, ERR_USAGE, "'%s' is not a directory: the target must be one (an image file holds no content)", new);
-	if (load_old(d, old, e) || open_root(&root, new, e))
+	if (load_old(d, old, e) || open_root(&root, new, e) || (wanted && take_wanted(d, wanted, e)))
 		goto out;
 	d->diff.roots = &root;
 	d->diff.n_roots = 1;
@@ -180,33 +241,6 @@ out:
 
 /* ---- with a state ---- */
 
-/* The head of what repl-track or repl-snap sent: reads up to the last MEMBER; *changes: a change stream goes on. */
-static int take_head(struct input *in, struct image_head *h, bool *changes, struct err *e)
-{
-	int got = input_next(in, e);
-
-	if (got < 0)
-		return -1;
-	*changes = in->s.kind == KIND_CHANGE;
-	if (!*changes && in->s.kind != KIND_IMAGE)
-		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', repl-diff -s reads what repl-track or repl-snap writes",
-			kind_name(in->s.kind));
-	for (;;) {
-		/* The first record that is no head is left for changes_scan: input_next would lose it, so a DIR,
-		 * CHANGED, GAP or END is looked at there again through in->s.rec. */
-		got = input_next(in, e);
-		if (got < 0)
-			return -1;
-		if (got != STREAM_RECORD || !image_head_take(h, &in->s.rec))
-			break;
-	}
-	if (!h->n_members)
-		return err_set(e, ERR_STREAM, "the stream names no root");
-	if (!*changes && got != STREAM_END)
-		return err_set(e, ERR_STREAM, "this is a whole image file: give it as OLD, repl-diff -s wants what repl-snap -s writes");
-	return 0;
-}
-
 static int same_image(const struct delta *d, const struct image_head *h, struct err *e)
 {
 	struct image_head now = {0};
@@ -217,6 +251,30 @@ static int same_image(const struct delta *d, const struct image_head *h, struct 
 			(unsigned long long)now.stamps.seq, (unsigned long long)h->stamps.seq);
 	image_head_free(&now);
 	return rc;
+}
+
+/* The image that mending makes: of now where something changed since the base, else the base once more. It keeps the base's
+ * time, as what is not mended is no newer. */
+static int open_mended(struct delta *d, struct image_head *h, struct err *e)
+{
+	struct image_head base = {0};
+	struct timespec now;
+
+	if (is_about_base(d, h, e))
+		return -1;
+	clock_gettime(CLOCK_REALTIME, &now);
+	d->diff.edge_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	d->diff.mends = true;
+	int got = image_head_of(&base, d->base, e);
+	if (got != 1) {
+		image_head_free(&base);
+		return got ? -1 : err_set(e, ERR_USAGE, "the state directory '%s' does not say where its trees are: run the whole "
+			"pipeline once", d->state->path);
+	}
+	base.stamps.parent = h->stamps.id;
+	image_head_free(h);
+	*h = base;
+	return state_next_seq(d->state, &h->stamps.seq, e);
 }
 
 int delta_state(struct delta *d, const char *path, struct input *in, struct err *e)
@@ -234,9 +292,16 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	if ((in && take_head(in, &head, &changes, e)) || state_open(&st, path, false, e) ||
 			(!in && state_load_image(&st, &head, e)))
 		goto out;
-	if (state_lock(&st, d->lock_wait, e) || same_image(d, &head, e) || state_catalog(&st, CATALOG_LIVE, &d->base, e) ||
-			image_head_open_roots(&head, &roots, e))
+	bool mends = changes && !digest_is_zero(&head.stamps.id);
+	if (state_lock(&st, d->lock_wait, e) || state_catalog(&st, CATALOG_LIVE, &d->base, e) ||
+			(mends ? open_mended(d, &head, e) : same_image(d, &head, e)) || image_head_open_roots(&head, &roots, e))
 		goto out;
+	/* As repl-snap does before an image: what is in dirty pages shows in no stat. */
+	for (size_t i = 0; mends && i < head.n_members; i++)
+		if (syncfs(roots[i].fd)) {
+			err_sys(e, "cannot sync the filesystem of '%s'", roots[i].name);
+			goto out;
+		}
 	d->plan_tmp = state_file(&st, "plan.tmp");
 	plan_fd = open(d->plan_tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (plan_fd < 0) {
@@ -245,7 +310,8 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	}
 	d->diff.roots = roots;
 	d->diff.n_roots = head.n_members;
-	d->diff.edge_ns = head.stamps.time_ns;
+	if (!mends)
+		d->diff.edge_ns = head.stamps.time_ns;
 	d->diff.members = head.members;
 	d->diff.stamps = head.stamps;
 	d->diff.changes = changes ? in : NULL;

@@ -28,9 +28,11 @@ struct delta {
 	int plan_fd;
 	struct sink *plan_sink;
 };
-/* old: a directory, an image file, "-" for an image on standard input, or NULL for nothing. new: a directory. */
-int delta_two(struct delta *d, const char *old, const char *new, struct err *e);
-/* The change stream or image stream in `in` (NULL: scan by ourselves) against the base of the state at path. */
+/* old: a directory, an image file, "-" for an image on standard input, or NULL for nothing. new: a directory. wanted: what
+ * repl-apply --verify --wanted wrote about a replica that holds old; NULL: the whole delta. */
+int delta_two(struct delta *d, const char *old, const char *new, struct input *wanted, struct err *e);
+/* The change stream or image stream in `in` (NULL: scan by ourselves) against the base of the state at path. A change stream
+ * that says what a replica wants makes a delta that mends it; where the trees are, the base itself says. */
 int delta_state(struct delta *d, const char *path, struct input *in, struct err *e);
 
 #endif

@@ -66,6 +66,9 @@ struct job {
 	struct buf gone;   /* rows of u32 depth, u64 dir, u64 no, str name */
 	size_t n_gone;
 	struct map detached, attached;
+	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
+	struct buf wanted, strays;
+	struct buf wanted_whole; /* of the wanted ones, those that more than metadata is wanted of */
 	struct buf moved;  /* numbers of attached objects */
 	/* guesses where inodes say nothing: content of what is gone, and what is taken for what */
 	struct map gone_sizes, gone_content, guessed;
@@ -87,6 +90,12 @@ struct job {
 	uint32_t cur_grain;
 	struct r_copy copy; /* not sent yet; len 0: none */
 };
+
+static void map_clear(struct map *m)
+{
+	free(m->kv);
+	*m = (struct map){0};
+}
 
 /* ---- one record to everybody ---- */
 
@@ -122,7 +131,7 @@ static int put_local(struct job *j, const struct record *r, struct err *e)
 
 enum { SP_ENTER = 1, SP_LEAVE, SP_ENTRY };
 
-static void encode_item(struct buf *b, const struct scan_item *it)
+static void encode_item(struct buf *b, const struct scan_item *it, bool was_same)
 {
 	size_t start = b->len;
 
@@ -130,7 +139,7 @@ static void encode_item(struct buf *b, const struct scan_item *it)
 	wr_u8(b, it->kind == SCAN_ENTER ? SP_ENTER : it->kind == SCAN_LEAVE ? SP_LEAVE : SP_ENTRY);
 	wr_u8(b, (uint8_t)it->how);
 	wr_u8(b, it->attr ? it->attr->type : 0);
-	wr_u8(b, (uint8_t)(it->again | it->unsure << 1));
+	wr_u8(b, (uint8_t)(it->again | it->unsure << 1 | was_same << 2));
 	wr_u64(b, it->base);
 	wr_u64(b, it->link);
 	wr_u64(b, it->prior);
@@ -161,10 +170,14 @@ static int spool(struct job *j, const void *p, size_t n, struct err *e)
 	return 0;
 }
 
-static int on_item(void *ctx, const struct scan_item *it, struct err *e)
+static int on_item(void *ctx, const struct scan_item *seen, struct err *e)
 {
 	struct job *j = ctx;
+	struct scan_item mine = *seen, *it = &mine;
 	AUTO_BUF struct buf b = {0};
+
+	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base))
+		it->how = SCAN_SUSPECT;
 
 	if (it->kind == SCAN_LEAVE) {
 		if (j->n_pending) { /* nothing in it: forget that it was entered */
@@ -173,10 +186,13 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 			j->n_pending--;
 			return 0;
 		}
-		encode_item(&b, it);
+		encode_item(&b, it, false);
 		return spool(j, b.p, b.len, e);
 	}
-	encode_item(&b, it);
+	encode_item(&b, it, seen->how == SCAN_SAME);
+	/* A directory may turn out to be wanted itself while what is in it is read. */
+	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME && j->d->mends)
+		return spool(j, b.p, b.len, e);
 	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME) {
 		buf_add(&j->pending, b.p, b.len);
 		wr_u32(&j->pending, (uint32_t)b.len);
@@ -212,6 +228,47 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 	buf_reset(&j->pending);
 	j->n_pending = 0;
 	return spool(j, b.p, b.len, e);
+}
+
+static int want_below(struct job *j, uint64_t no, struct err *e)
+{
+	AUTO_BUF struct buf stack = {0};
+	struct catalog_iter it = {0};
+	int got = 0;
+
+	wr_u64(&stack, no);
+	while (stack.len && got >= 0) {
+		stack.len -= 8;
+		catalog_iter_start(&it, j->d->base, get_le64(stack.p + stack.len));
+		while ((got = catalog_iter_next(&it, e)) == 1) {
+			bits_put(&j->wanted, it.no);
+			bits_put(&j->wanted_whole, it.no);
+			if (it.type == OBJ_DIR)
+				wr_u64(&stack, it.no);
+		}
+	}
+	catalog_iter_free(&it);
+	return got;
+}
+
+static int on_wanted(void *ctx, uint64_t dir, const struct r_changed *c, struct err *e)
+{
+	struct job *j = ctx;
+	uint64_t no = dir;
+	int got = c->name.len ? catalog_lookup(j->d->base, dir, c->name, &no, NULL, e) : 1;
+
+	if (got < 0)
+		return -1;
+	if (!got && c->flags & CHANGED_STRAY) {
+		wr_u64(&j->strays, dir);
+		wr_str(&j->strays, c->name.p, c->name.len);
+	}
+	if (!got || !(c->flags & CHANGED_WANTED))
+		return 0;
+	bits_put(&j->wanted, no);
+	if (!(c->flags & CHANGED_META))
+		bits_put(&j->wanted_whole, no);
+	return c->flags & CHANGED_SUBTREE ? want_below(j, no, e) : 0;
 }
 
 static int depth_of(struct catalog *c, uint64_t dir, uint32_t *depth, struct err *e)
@@ -307,7 +364,8 @@ static int base_ref(struct job *j, uint64_t no, uint64_t *ref, struct err *e)
 	struct record r = {.type = REC_BASE};
 	*ref = j->next_ref++;
 	*map_at(&j->refs, no) = *ref;
-	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .name = span_of(name.p, name.len)};
+	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = bits_has(&j->wanted, no) ? BASE_WANTED : 0,
+		.name = span_of(name.p, name.len)};
 	return put(j, &r, e);
 }
 
@@ -351,10 +409,30 @@ static int put_gone(struct job *j, struct err *e)
 		if (!*ref)
 			*ref = j->next_ref++;
 		rec.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = BASE_DETACH, .name = name};
+		if (bits_has(&j->wanted, no))
+			rec.u.base.flags |= BASE_WANTED;
 		if (put(j, &rec, e))
 			return -1;
 		if (!*map_at(&j->attached, no))
 			j->d->n_removed++;
+	}
+	return 0;
+}
+
+/* Before anything else the replica hears what is wanted, even what goes now. */
+static int put_wanted(struct job *j, struct err *e)
+{
+	uint64_t ref;
+
+	for (uint64_t no = 0; no < j->wanted.len * 8; no++)
+		if (bits_has(&j->wanted, no) && base_ref(j, no, &ref, e))
+			return -1;
+	for (struct rd r = rd_of(j->strays.p, j->strays.len); r.len;) {
+		struct record rec = {.type = REC_STRAY};
+		uint64_t dir = rd_u64(&r);
+		rec.u.stray.name = rd_str(&r, REC_NAME_MAX);
+		if (base_ref(j, dir, &rec.u.stray.parent, e) || put(j, &rec, e))
+			return -1;
 	}
 	return 0;
 }
@@ -537,7 +615,7 @@ static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, str
 
 struct spooled {
 	uint8_t kind, how, type;
-	bool again, unsure;
+	bool again, unsure, was_same; /* wanted, though nothing changed here */
 	uint64_t base, link, prior;
 	unsigned root;
 	struct span name;
@@ -571,17 +649,18 @@ static int put_content(struct job *j, int fd, struct attr *a, const struct objec
 	*unsettled = *lost = false;
 	j->cur_begun = false;
 	j->copy.len = 0;
-	if (!old && prior && prior->type == OBJ_FILE && prior->size && !d->no_copies && !d->image_only) {
+	if (!old && prior && prior->type == OBJ_FILE && prior->size && j->content.copies) {
 		old = prior;
 		f.is_prior = true;
 	}
 	f.grain = d->grain ? d->grain : old && old->grain ? old->grain : content_grain(a->size);
 	f.old = old && old->size && old->grain == f.grain ? old : NULL;
-	j->cur_patch = f.old != NULL && !f.is_prior;
 	j->cur_grain = f.grain;
 	for (unsigned try = 0; try < 3; try++) {
 		f.size = a->size;
 		f.only_digest = false;
+		/* Of a single block nothing is kept when it changes: the replica need not even look at what it has. */
+		j->cur_patch = f.old && !f.is_prior && (f.old->size > f.grain || f.size > f.grain);
 		if (try) { /* start over: this CONTENT replaces the one before */
 			j->cur_begun = false;
 			j->copy.len = 0;
@@ -738,7 +817,8 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 	struct object old = {0}, prior = {0};
 	char name[256];
 	int dirfd, rc = -1;
-	bool unsettled = false, lost = false, changed = false;
+	bool unsettled = false, lost = false, changed = false, wanted = bits_has(&j->wanted, it->base);
+	bool only_meta = wanted && it->was_same && !bits_has(&j->wanted_whole, it->base);
 	struct span p = cur_path(j, &path, it->name);
 	bool is_group = it->type == OBJ_DIR && it->a.hint.ino == 0 && j->n_levels == 0;
 	int got = 1;
@@ -787,21 +867,28 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		if (it->how == SCAN_ATTACH && (base_ref(j, it->base, ref, e) || put_attach(j, it, *ref, e)))
 			goto out;
 		if (!got) {
-			rc = 0;
+			/* A wanted directory is made all the same: others that are wanted may hang below. */
+			rc = wanted && it->type == OBJ_DIR && (begin_base(j, it->base, e) || put_meta(j, &old.meta, e)) ? -1 : 0;
 			goto out;
 		}
-		if (!attr_same(&a.meta, &old.meta)) {
+		if (wanted || !attr_same(&a.meta, &old.meta)) {
 			if (begin_base(j, it->base, e) || put_meta(j, &a.meta, e))
 				goto out;
 			changed = true;
 		}
 		j->cur_old = &old;
 	}
-	if (it->type == OBJ_FILE) {
+	if (it->type == OBJ_FILE && !only_meta) {
 		struct r_meta first = a.meta;
-		if (put_content(j, fd, &a, it->base ? &old : NULL, it->prior ? &prior : NULL, &unsettled, &lost, e))
+		if (put_content(j, fd, &a, it->base && !wanted ? &old : NULL, it->prior ? &prior : NULL, &unsettled, &lost, e))
 			goto out;
 		changed |= j->cur_begun;
+		if (lost && wanted) {
+			char text[512];
+			err_set(e, ERR_SYSTEM, "'%s' did not hold still while it was read, and the replica has nothing to keep: try again",
+				esc_cut(text, sizeof text, p));
+			goto out;
+		}
 		if (lost) {
 			char text[512];
 			d->n_unsettled++;
@@ -831,7 +918,8 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		if (unsettled)
 			d->n_unsettled++;
 	}
-	if (is_group || !got)
+	/* Content that was not looked at is not vouched for. */
+	if (is_group || !got || only_meta)
 		rc = 0;
 	else if (it->how == SCAN_NEW)
 		rc = put_hint(j, &a, it->dev, !unsettled, e);
@@ -866,6 +954,10 @@ static int replay_item(struct job *j, struct spooled *it, struct err *e)
 		j->names.len = l->name_at;
 		return 0;
 	}
+	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base)) {
+		it->how = SCAN_SUSPECT;
+		it->was_same = true;
+	}
 	if (it->how != SCAN_SAME && one_object(j, it, &ref, e))
 		return -1;
 	if (it->kind == SP_ENTER)
@@ -899,6 +991,7 @@ static int replay(struct job *j, item_fn fn, struct err *e)
 		uint8_t flags = rd_u8(&r);
 		it.again = flags & 1;
 		it.unsure = flags & 2;
+		it.was_same = flags & 4;
 		it.base = rd_u64(&r);
 		it.link = rd_u64(&r);
 		it.prior = rd_u64(&r);
@@ -960,6 +1053,21 @@ static int finish(struct job *j, struct err *e)
 	return stream_finish(d->out, e);
 }
 
+/* Looks at everything, from the start, knowing better than the first time. */
+static int scan_again(struct job *j, struct err *e)
+{
+	map_clear(&j->detached);
+	map_clear(&j->attached);
+	buf_reset(&j->gone);
+	buf_reset(&j->moved);
+	j->n_gone = 0;
+	j->n_items = j->n_bytes = j->n_new = 0;
+	if (fseek(j->spool, 0, SEEK_SET) || ftruncate(fileno(j->spool), 0))
+		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
+	scan_free(&j->scan);
+	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || rescue(j, e) ? -1 : 0;
+}
+
 static int first_pass(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
@@ -967,6 +1075,9 @@ static int first_pass(struct job *j, struct err *e)
 	if (d->changes && !catalog_is_empty(d->base)) {
 		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->roots, e))
 			return -1;
+		/* What is wanted went or moved meanwhile: where to, only all the names tell. */
+		if (d->mends && (j->n_gone || j->moved.len))
+			return scan_again(j, e);
 	} else {
 		/* A change stream against nothing says nothing more than "everything"; it still has to be whole. */
 		int got = 1;
@@ -1125,12 +1236,6 @@ static uint64_t take_guess(void *ctx, const struct attr *a)
 	return *map_at(&j->guessed, inode_key(a));
 }
 
-static void map_clear(struct map *m)
-{
-	free(m->kv);
-	*m = (struct map){0};
-}
-
 static int guess(struct job *j, struct err *e)
 {
 	struct rd r = rd_of(j->gone.p, j->gone.len);
@@ -1150,19 +1255,9 @@ static int guess(struct job *j, struct err *e)
 	map_clear(&j->gone_content);
 	if (!j->guessed.n)
 		return 0;
-	/* Once more from the start, knowing better. */
-	map_clear(&j->detached);
-	map_clear(&j->attached);
-	buf_reset(&j->gone);
-	buf_reset(&j->moved);
-	j->n_gone = 0;
-	j->n_items = j->n_bytes = j->n_new = 0;
-	if (fseek(j->spool, 0, SEEK_SET) || ftruncate(fileno(j->spool), 0))
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
-	scan_free(&j->scan);
 	j->scan.guess = take_guess;
 	/* A change stream has been read; the guesses may concern what it did not name. */
-	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || rescue(j, e) ? -1 : 0;
+	return scan_again(j, e);
 }
 
 int diff_run(struct diff *d, struct err *e)
@@ -1182,7 +1277,8 @@ int diff_run(struct diff *d, struct err *e)
 	}
 	j.scan = (struct scan){.base = d->base, .filter = d->filter, .prune_dev = d->prune_dev, .prune_ino = d->prune_ino,
 		.root_dev = devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
-		.tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .ctx = &j};
+		.tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .wanted = d->mends ? on_wanted : NULL,
+		.ctx = &j};
 	int spool_fd = file_temp(d->tmpdir);
 	j.spool = spool_fd >= 0 ? fdopen(spool_fd, "w+") : NULL;
 	if (!j.spool) {
@@ -1190,7 +1286,7 @@ int diff_run(struct diff *d, struct err *e)
 		close_fd(&spool_fd);
 		goto out;
 	}
-	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only, .data = on_data, .copy = on_copy,
+	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data, .copy = on_copy,
 		.hole = on_hole, .rows = on_rows, .ctx = &j};
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
 		goto out;
@@ -1202,7 +1298,7 @@ int diff_run(struct diff *d, struct err *e)
 	if (j.next == d->base)
 		catalog_see_base(d->base, true);
 	j.content.everywhere = j.n_bytes / 64 >= objects;
-	if (put_head(&j, e) || put_gone(&j, e) || replay(&j, replay_item, e) || finish(&j, e))
+	if (put_head(&j, e) || put_wanted(&j, e) || put_gone(&j, e) || replay(&j, replay_item, e) || finish(&j, e))
 		goto out;
 	rc = 0;
 out:
@@ -1227,6 +1323,9 @@ out:
 	free(j.votes);
 	buf_free(&j.gone);
 	buf_free(&j.moved);
+	buf_free(&j.wanted);
+	buf_free(&j.wanted_whole);
+	buf_free(&j.strays);
 	buf_free(&j.pending);
 	buf_free(&j.names);
 	scan_free(&j.scan);

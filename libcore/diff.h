@@ -22,6 +22,7 @@ struct diff {
 	struct r_image stamps;          /* of the target */
 	const struct r_member *members; /* one for each root */
 	struct input *changes;          /* a change stream after its MEMBER records, or NULL: look at everything */
+	bool mends;                     /* changes says what a replica of the base lacks: that is sent whole */
 	struct stream_out *out;         /* the delta */
 	struct stream_out *plan;
 	/* Called once the extent of the change is known: a catalog that holds the base and may be changed. `items`: names that are

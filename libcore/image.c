@@ -18,6 +18,7 @@ void image_loader_free(struct image_loader *l)
 {
 	free(l->refs);
 	buf_free(&l->store);
+	buf_free(&l->members);
 	buf_free(&l->cur_name);
 	object_free(&l->cur);
 	*l = (struct image_loader){0};
@@ -117,13 +118,19 @@ static int free_name(struct image_loader *l, uint64_t dir, struct span name, str
 	uint64_t no;
 	char text[300];
 
-	if (need_dir(l, dir, e) || need_place(l, dir, e))
+	if (need_dir(l, dir, e))
 		return -1;
-	l->has_placed = true;
 	int got = catalog_lookup(l->cat, dir, name, &no, NULL, e);
 	if (got == 1)
 		return err_set(e, ERR_MISMATCH, "the name '%s' is taken in the base", esc_cut(text, sizeof text, name));
 	return got;
+}
+
+/* A place for an object; from here on names only come. */
+static int free_place(struct image_loader *l, uint64_t dir, struct span name, struct err *e)
+{
+	l->has_placed = true;
+	return free_name(l, dir, name, e) || need_place(l, dir, e) ? -1 : 0;
 }
 
 static int load_base(struct image_loader *l, const struct r_base *b, struct err *e)
@@ -159,7 +166,7 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 			return err_set(e, ERR_STREAM, "a root that is not a directory");
 		if (image_ref(l, REF_ROOT))
 			return err_set(e, ERR_MISMATCH, "the stream starts from nothing, but there is an image already");
-	} else if (known(l, c->parent, &dir, e) || free_name(l, dir, c->name, e) || catalog_alloc(l->cat, &no, e)) {
+	} else if (known(l, c->parent, &dir, e) || free_place(l, dir, c->name, e) || catalog_alloc(l->cat, &no, e)) {
 		return -1;
 	}
 	if (set_ref(l, c->ref, no, e))
@@ -180,7 +187,7 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 {
 	uint64_t dir, no;
 
-	if (need_sealed(l, e) || flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_name(l, dir, a->name, e))
+	if (need_sealed(l, e) || flush(l, e) || known(l, a->parent, &dir, e) || known(l, a->ref, &no, e) || free_place(l, dir, a->name, e))
 		return -1;
 	struct object o = {0};
 	int got = catalog_get(l->cat, no, &o, e);
@@ -191,6 +198,14 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 	if (is_second)
 		return err_set(e, ERR_STREAM, "a second name for a directory");
 	return catalog_add_name(l->cat, dir, a->name, no, e);
+}
+
+/* Nothing that an image knows: only that there really is no such name. */
+static int load_stray(struct image_loader *l, const struct r_stray *s, struct err *e)
+{
+	uint64_t dir;
+
+	return flush(l, e) || known(l, s->parent, &dir, e) ? -1 : free_name(l, dir, s->name, e);
 }
 
 static int load_current(struct image_loader *l, const struct record *r, struct err *e)
@@ -258,6 +273,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	switch ((enum rec_type)r->type) {
 	case REC_IMAGE:
 		buf_reset(&l->store);
+		buf_reset(&l->members);
 		rec_encode(&l->store, r);
 		l->has_image = true;
 		return 0;
@@ -265,6 +281,8 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 		return load_base(l, &r->u.base, e);
 	case REC_CREATE:
 		return load_create(l, &r->u.create, e);
+	case REC_STRAY:
+		return load_stray(l, &r->u.stray, e);
 	case REC_ATTACH:
 		return load_attach(l, &r->u.attach, e);
 	case REC_OBJECT:
@@ -279,6 +297,8 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_SEAL:
 		return load_current(l, r, e);
 	case REC_MEMBER:
+		rec_encode(&l->members, r);
+		return 0;
 	case REC_DELTA:
 	case REC_OWNER:
 	case REC_DATA:
@@ -306,7 +326,8 @@ int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
 {
 	if (need_sealed(l, e) || flush(l, e))
 		return -1;
-	if (l->has_image && catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e))
+	if (l->has_image && (catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e) ||
+			catalog_set_fact(l->cat, "members", l->members.p, l->members.len, e)))
 		return -1;
 	return catalog_seal(l->cat, id, e);
 }
@@ -323,6 +344,13 @@ int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, stru
 		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad stamps");
 	*r = rec.u.image;
 	return 1;
+}
+
+int image_members(struct catalog *cat, struct buf *rows, struct err *e)
+{
+	buf_reset(rows);
+	int got = catalog_fact(cat, "members", rows, e);
+	return got == 1 && !rows->len ? 0 : got;
 }
 
 int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e)

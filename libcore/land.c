@@ -26,7 +26,7 @@ static int look(struct land *l, struct err *e)
 int land_load(struct land *l, const struct digest *want, struct err *e)
 {
 	return plan_open(&l->plan, l->r, "plan", e) || plan_load(&l->plan, &l->id, e) || is_promised(&l->id, want, e) ||
-		check_edits(&l->plan, e) || look(l, e) ? -1 : 0;
+		edits_find(&l->plan, l->edited, &l->has_base, e) || look(l, e) ? -1 : 0;
 }
 
 int land_dry(struct land *l, int fd, struct catalog *cat, const struct digest *want, struct err *e)
@@ -72,7 +72,7 @@ static int forward(struct land *l, struct err *e)
 
 	place_start(&p, &l->plan, l->owners, l->n_owners);
 	if (!replica_has(r, "detached"))
-		rc = place_detach(&p, e) || replica_sync(r, e) || mark(r, e) ? -1 : 0;
+		rc = edits_settle(r, &l->id, l->kept, l->ctx, e) || place_detach(&p, e) || replica_sync(r, e) || mark(r, e) ? -1 : 0;
 	if (!rc)
 		rc = place_all(&p, e) || replica_sync(r, e) || plan_commit(&l->plan, e) || clean(r, e) ? -1 : 0;
 	place_free(&p);
@@ -93,14 +93,15 @@ int land_go(struct land *l, struct err *e)
 /* The commit record stands. */
 static int finish(struct land *l, struct err *e)
 {
-	struct digest want = {0}, have;
+	struct digest base, want, have;
 
 	if (plan_open(&l->plan, l->r, "commit", e) ||
-			plan_promise(&l->plan, &want, e) || catalog_id(l->r->cat, &have, e))
+			plan_promise(&l->plan, &base, &want, e) || catalog_id(l->r->cat, &have, e))
 		return -1;
 	l->id = want;
-	/* Who was killed may not have lived to see the catalog on disk. */
-	if (digest_eq(&want, &have))
+	/* Who was killed may not have lived to see the catalog on disk. Of a delta that mends, and leads to where it came from, the
+	 * ids do not tell how far it got: all of it is repeated. */
+	if (digest_eq(&want, &have) && !digest_eq(&want, &base))
 		return replica_sync(l->r, e) || clean(l->r, e) ? -1 : 0;
 	return plan_load(&l->plan, &l->id, e) || is_promised(&l->id, &want, e) || forward(l, e) ? -1 : 0;
 }

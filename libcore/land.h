@@ -4,7 +4,7 @@
  *   1 load     the plan is loaded into a catalog; its id must be what the delta promised    (nothing has changed)
  *   2 sync     everything staged is made durable
  *   3 decide   plan is renamed to `commit`, the directory synced                            (from here on: forward)
- *   4 detach   every name that goes is renamed into slots/, or unlinked when its object goes
+ *   4 detach   what was edited here is put aside, if that was decided (edits.h); then every name that goes is renamed into slots/, or unlinked when its object goes
  *   5 mark     everything synced, then the marker `detached`
  *   6 place    directories are made and attached, parents first; then files, links, metadata; last the directories' own
  *   7 commit   everything synced, then the catalog: LMDB's commit, or `next` renamed over `catalog`
@@ -14,12 +14,13 @@
  * numbers come out) and goes on: 4 skips names that are gone already, is skipped itself when the marker stands (a name may belong
  * to something new by then), and 6 skips what has left its slot or the stage. After 7 only 8 is left to do.
  *
- * May use: check, place, plan, history, replica, err.
+ * May use: check, edits, place, plan, history, replica, err.
  */
 #ifndef REPL_LAND_H
 #define REPL_LAND_H
 
 #include "check.h"
+#include "edits.h"
 #include "place.h"
 
 struct land {
@@ -31,11 +32,15 @@ struct land {
 	const struct warn *warn;
 	check_item item;     /* a line for each object, for --itemize; NULL: none */
 	void *ctx;
+	enum edits_mode edited;
+	/* An edited file was put aside; to: where it is now. NULL: nobody is told. */
+	void (*kept)(void *ctx, struct span path, const char *to);
 	uint64_t max_delete; /* objects; UINT64_MAX: any */
 	unsigned max_delete_percent; /* of those in the base; 100: any */
 	/* out */
 	struct digest id;
 	struct check_counts n;
+	bool has_base;       /* what is replaced is as the base says: the undo can be made from it */
 	/* private, between land_load and land_end; plan is for reading */
 	struct plan plan;
 };

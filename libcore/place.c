@@ -102,6 +102,44 @@ static int remove_name(int dirfd, const char *name)
 	return unlinkat(dirfd, name, 0);
 }
 
+/* Moves what has no business under a name into a slot of its own, where it is removed in the end. 1: there is nothing. */
+static int displace(struct place *p, int dirfd, const char *name, struct err *e)
+{
+	int slots = p->plan->r->slots;
+	char slot[32];
+
+	do /* some may be from before a crash */
+		snprintf(slot, sizeof slot, "over-%llu", (unsigned long long)++p->n_displaced);
+	while (faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0);
+	if (move(dirfd, name, slots, slot))
+		return errno == ENOENT ? 1 : fail(p, "move", name, e);
+	return 0;
+}
+
+/* The way there is gone, or something else stands in it: nothing of ours is left behind it. */
+static bool is_way_gone(int sys) { return sys == ENOENT || sys == ENOTDIR || sys == ELOOP; }
+
+static int remove_stray(void *ctx, const struct record *rec, struct err *e)
+{
+	struct place *p = ctx;
+	struct err why = {0};
+	char name[REC_NAME_MAX + 1];
+
+	if (rec->type != REC_STRAY)
+		return 0;
+	uint64_t dir = image_ref(&p->plan->loader, rec->u.stray.parent);
+	int fd = plan_base_dir(p->plan, dir, &why);
+	if (fd < 0) {
+		if (!is_way_gone(why.sys))
+			*e = why;
+		return is_way_gone(why.sys) ? 0 : -1;
+	}
+	span_name(name, rec->u.stray.name);
+	open_up(fd);
+	touch(p, dir);
+	return displace(p, fd, name, e) < 0 ? -1 : 0;
+}
+
 static int detach(void *ctx, const struct r_base *b, struct err *e)
 {
 	struct place *p = ctx;
@@ -120,9 +158,9 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	int fd = plan_base_dir(plan, dir, &why);
 	if (fd < 0) {
 		/* Repeating: the directory is in its slot already, and all its names went before it. */
-		if (why.sys != ENOENT)
+		if (!is_way_gone(why.sys))
 			*e = why;
-		return why.sys == ENOENT ? 0 : -1;
+		return is_way_gone(why.sys) ? 0 : -1;
 	}
 	span_name(name, b->name);
 	slot_name(slot, no);
@@ -141,7 +179,7 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 int place_detach(struct place *p, struct err *e)
 {
 	open_up(p->plan->r->root);
-	return plan_walk(p->plan, &(struct plan_visit){.detach = detach, .ctx = p}, e);
+	return plan_walk(p->plan, &(struct plan_visit){.detach = detach, .record = remove_stray, .ctx = p}, e);
 }
 
 /* ---- owners ---- */
@@ -289,6 +327,12 @@ static int put_over(struct place *p, const char *staged, int dirfd, const char *
 		return 0;
 	if (errno == EPERM) { /* what stands there is immutable */
 		unlock_at(dirfd, name);
+		if (renameat(stage, staged, dirfd, name) == 0)
+			return 0;
+	}
+	if (errno == EISDIR) { /* what is wanted has a directory in its place */
+		if (displace(p, dirfd, name, e) < 0)
+			return -1;
 		if (renameat(stage, staged, dirfd, name) == 0)
 			return 0;
 	}
@@ -640,6 +684,46 @@ static int settle_detached(void *ctx, const struct r_base *b, struct err *e)
 
 /* ---- directories ---- */
 
+/* A wanted directory, where it is not or something else is. */
+static int ensure_dir(struct place *p, int dirfd, const char *name, struct err *e)
+{
+	struct stat st;
+
+	if (mkdirat(dirfd, name, 0700) == 0)
+		return 0;
+	if (errno == EEXIST && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+		return 0;
+	if (errno == EEXIST && displace(p, dirfd, name, e) < 0)
+		return -1;
+	return mkdirat(dirfd, name, 0700) ? fail(p, "make", name, e) : 0;
+}
+
+static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
+{
+	struct place *p = ctx;
+	struct object o = {0};
+	AUTO_BUF struct buf name = {0};
+	char cname[REC_NAME_MAX + 1];
+	uint64_t parent;
+
+	if (po->no == CATALOG_ROOT || !bits_has(&p->wanted, po->no))
+		return 0;
+	int got = catalog_get(p->plan->next, po->no, &o, e);
+	bool is_dir = got == 1 && o.type == OBJ_DIR;
+	object_free(&o);
+	if (!is_dir)
+		return got < 0 ? -1 : 0;
+	if (catalog_name(p->plan->next, po->no, &parent, &name, e) != 1)
+		return -1;
+	int fd = plan_dir(p->plan, parent, e);
+	if (fd < 0)
+		return -1;
+	span_name(cname, span_of(name.p, name.len));
+	open_up(fd);
+	touch(p, parent);
+	return ensure_dir(p, fd, cname, e);
+}
+
 static int make_dir(struct place *p, const struct r_create *c, struct err *e)
 {
 	uint64_t parent = image_ref(&p->plan->loader, c->parent);
@@ -679,8 +763,16 @@ static int attach_dir(void *ctx, const struct r_attach *a, struct err *e)
 
 static int dirs_record(void *ctx, const struct record *rec, struct err *e)
 {
+	struct place *p = ctx;
 	const struct r_create *c = &rec->u.create;
 
+	if (rec->type == REC_BASE && rec->u.base.flags & BASE_WANTED)
+		bits_put(&p->wanted, image_ref(&p->plan->loader, rec->u.base.ref));
+	/* After a crash, what detaching touched is not remembered. */
+	if (rec->type == REC_STRAY)
+		touch(p, image_ref(&p->plan->loader, rec->u.stray.parent));
+	else if (rec->type == REC_BASE && rec->u.base.flags & BASE_DETACH)
+		touch(p, image_ref(&p->plan->loader, rec->u.base.parent));
 	return rec->type == REC_CREATE && c->type == OBJ_DIR && c->ref != REF_ROOT ? make_dir(ctx, c, e) : 0;
 }
 
@@ -736,7 +828,7 @@ static int finish_dirs(struct place *p, struct err *e)
 int place_all(struct place *p, struct err *e)
 {
 	const struct plan_visit owners = {.record = take_owner, .ctx = p};
-	const struct plan_visit dirs = {.record = dirs_record, .attach = attach_dir, .ctx = p};
+	const struct plan_visit dirs = {.record = dirs_record, .attach = attach_dir, .object = wanted_dir, .ctx = p};
 	const struct plan_visit files = {.object = place_object, .attach = attach_file, .ctx = p};
 	const struct plan_visit settle = {.detach = settle_detached, .attach = settle_attached, .ctx = p};
 
@@ -799,6 +891,7 @@ int place_again(struct place *p, int dirfd, const char *name, struct object *o, 
 void place_free(struct place *p)
 {
 	buf_free(&p->touched);
+	buf_free(&p->wanted);
 	buf_free(&p->label);
 	buf_free(&p->xattrs);
 	free(p->rules);

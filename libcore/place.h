@@ -21,13 +21,15 @@ struct place {
 	struct plan *plan;
 	struct owner_rule *rules;
 	size_t n_rules;
+	struct buf wanted;       /* bits: directories that may have to be made first */
+	uint64_t n_displaced;
 	struct buf touched;      /* u64 numbers of directories whose entries changed, with repeats */
 	uint64_t last_touched;
 	struct buf label, xattrs;
 };
 /* rules are copied. plan is borrowed and loaded. */
 void place_start(struct place *p, struct plan *plan, const struct owner_rule *rules, size_t n);
-/* Every name that goes is renamed into slots/, or unlinked when its object goes. */
+/* Strays and every name that goes are renamed into slots/, or unlinked when its object goes. */
 int place_detach(struct place *p, struct err *e);
 /* Directories are made and attached, parents first; then files, links, metadata; last the directories' own. */
 int place_all(struct place *p, struct err *e);

@@ -57,17 +57,28 @@ static int each(struct plan *p, int (*fn)(void *ctx, const struct record *rec, s
 	return got < 0 ? -1 : 0;
 }
 
-static int find_end(void *ctx, const struct record *rec, struct err *e)
+static int find_ids(void *ctx, const struct record *rec, struct err *e)
 {
-	struct digest *id = ctx;
+	struct digest *ids = ctx;
 
 	(void)e;
-	if (rec->type == REC_END)
-		*id = rec->u.end.id;
+	if (rec->type == REC_DELTA)
+		ids[0] = rec->u.delta.base;
+	else if (rec->type == REC_END)
+		ids[1] = rec->u.end.id;
 	return 0;
 }
 
-int plan_promise(struct plan *p, struct digest *id, struct err *e) { return each(p, find_end, id, e); }
+int plan_promise(struct plan *p, struct digest *base, struct digest *id, struct err *e)
+{
+	struct digest ids[2] = {0};
+
+	if (each(p, find_ids, ids, e))
+		return -1;
+	*base = ids[0];
+	*id = ids[1];
+	return 0;
+}
 
 static int load_record(void *ctx, const struct record *rec, struct err *e)
 {

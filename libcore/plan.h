@@ -40,8 +40,8 @@ struct plan_visit {
 int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e);
 /* No plan at all: the image that the replica holds is base and target. */
 void plan_hold(struct plan *p, struct replica *r);
-/* The target's id as END gives it. */
-int plan_promise(struct plan *p, struct digest *id, struct err *e);
+/* The ids that it leads from and to, as DELTA and END give them. */
+int plan_promise(struct plan *p, struct digest *base, struct digest *id, struct err *e);
 /* Loads it into the target's catalog; id: what came out. ERR_MISMATCH, ERR_STREAM. */
 int plan_load(struct plan *p, struct digest *id, struct err *e);
 /* The same into a catalog that the caller has. */

@@ -38,6 +38,7 @@ static const struct field f_attach[] = {
 };
 static const struct field f_object[] = {{"ref", F_U64, AT(object.ref)}};
 static const struct field f_drop[] = {{"reserved", F_U8, AT(drop.reserved)}};
+static const struct field f_stray[] = {{"parent", F_U64, AT(stray.parent)}, {"name", F_NAME, AT(stray.name)}};
 static const struct field f_meta[] = {
 	{"mode", F_U16, AT(meta.mode)}, {"uid", F_U32, AT(meta.uid)}, {"gid", F_U32, AT(meta.gid)},
 	{"mtime_s", F_I64, AT(meta.mtime_s)}, {"mtime_ns", F_U32, AT(meta.mtime_ns)},
@@ -115,6 +116,7 @@ static const struct rec_row rows[] = {
 	{REC_ATTACH, "attach", 1, false, OBJECTS, FIELDS(f_attach)},
 	{REC_OBJECT, "object", 1, false, OBJECTS, FIELDS(f_object)},
 	{REC_DROP, "drop", 1, false, OBJECTS, FIELDS(f_drop)},
+	{REC_STRAY, "stray", 1, false, K(DELTA), FIELDS(f_stray)},
 	{REC_META, "meta", 1, false, OBJECTS, FIELDS(f_meta)},
 	{REC_CONTENT, "content", 1, false, OBJECTS, FIELDS(f_content)},
 	{REC_DATA, "data", 1, false, K(DELTA), FIELDS(f_data)},
@@ -358,7 +360,7 @@ static const char *check(const struct record *r)
 	case REC_OWNER:
 		return r->u.owner.is_group > 1 ? "flag out of range" : NULL;
 	case REC_BASE:
-		if (r->u.base.flags > BASE_DETACH || r->u.base.ref <= REF_ROOT || !r->u.base.parent)
+		if (r->u.base.flags > (BASE_DETACH | BASE_WANTED) || r->u.base.ref <= REF_ROOT || !r->u.base.parent)
 			return "bad number or flag";
 		return name_is_sane(r->u.base.name) ? NULL : "unsafe name";
 	case REC_CREATE:
@@ -375,6 +377,8 @@ static const char *check(const struct record *r)
 		return name_is_sane(r->u.attach.name) ? NULL : "unsafe name";
 	case REC_OBJECT:
 		return r->u.object.ref ? NULL : "bad number";
+	case REC_STRAY:
+		return r->u.stray.parent && name_is_sane(r->u.stray.name) ? NULL : "bad number or name";
 	case REC_META:
 		return check_meta(&r->u.meta);
 	case REC_CONTENT:

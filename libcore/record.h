@@ -41,6 +41,7 @@ enum rec_type {
 	REC_ATTACH = 0x12,
 	REC_OBJECT = 0x13,
 	REC_DROP = 0x14,
+	REC_STRAY = 0x15,
 	REC_META = 0x20,
 	REC_CONTENT = 0x21,
 	REC_DATA = 0x22,
@@ -95,10 +96,10 @@ struct r_owner {
 	uint32_t id;
 	struct span name;
 };
-enum { BASE_DETACH = 1 };
+enum { BASE_DETACH = 1, BASE_WANTED = 2 };
 struct r_base { /* an object of the base by one of its names; it gets a number and becomes current */
 	uint64_t ref, parent;
-	uint8_t flags; /* BASE_DETACH: this name goes */
+	uint8_t flags; /* BASE_DETACH: this name goes; BASE_WANTED: what stands there is not to be trusted */
 	struct span name;
 };
 struct r_create { /* a new object under the target's name; becomes current. ref 0: never named again */
@@ -115,6 +116,10 @@ struct r_object { /* makes an object current */
 };
 struct r_drop { /* takes the CREATE of the current object back */
 	uint8_t reserved;
+};
+struct r_stray { /* a name that the base does not have: what stands there goes */
+	uint64_t parent;
+	struct span name;
 };
 struct r_meta {
 	uint16_t mode; /* 07777 */
@@ -171,7 +176,11 @@ struct r_dir { /* change stream: numbers a directory of the target */
 	uint64_t ref, parent;
 	struct span name;
 };
-enum { CHANGED_NEW = 1, CHANGED_GONE = 2, CHANGED_CONTENT = 4, CHANGED_META = 8, CHANGED_SUBTREE = 16, CHANGED_UNSETTLED = 32 };
+enum {
+	CHANGED_NEW = 1, CHANGED_GONE = 2, CHANGED_CONTENT = 4, CHANGED_META = 8, CHANGED_SUBTREE = 16, CHANGED_UNSETTLED = 32,
+	CHANGED_WANTED = 64, /* the replica does not have it as the base says: send it whole, though it equals the base */
+	CHANGED_STRAY = 128, /* the replica has something there that the base does not know */
+};
 struct r_changed { /* name empty: the directory `parent` itself */
 	uint64_t parent;
 	uint8_t flags;
@@ -238,6 +247,7 @@ struct record {
 		struct r_attach attach;
 		struct r_object object;
 		struct r_drop drop;
+		struct r_stray stray;
 		struct r_meta meta;
 		struct r_content content;
 		struct r_data data;

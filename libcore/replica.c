@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "attr.h"
+#include "content.h"
 #include "path.h"
 
 char *replica_file(const struct replica *r, const char *name)
@@ -53,20 +53,34 @@ static int sub_dir(const struct replica *r, const char *name, int *fd, struct er
 	return *fd < 0 ? err_sys(e, "cannot open '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
 }
 
+/* Those who only read leave no number, and whoever changed it wiped theirs. */
+static int lock_failed(const struct replica *r, struct err *e)
+{
+	char who[32] = "";
+
+	if (errno != EWOULDBLOCK)
+		return err_sys(e, "cannot lock '%s'", r->path);
+	ssize_t n = pread(r->lock, who, sizeof who - 1, 0);
+	who[n > 0 ? (size_t)n : 0] = 0;
+	return err_set(e, ERR_BUSY, who[0] ? "the replica '%s' is being changed by process %s: try again later" :
+		"the replica '%s' is being read by another program%s: try again later", r->path, who);
+}
+
+int replica_share(struct replica *r, struct err *e)
+{
+	r->lock = openat(r->ctl, "lock", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (r->lock < 0)
+		return errno == ENOENT ? 0 : err_sys(e, "cannot open the lock of '%s'", r->path);
+	return flock(r->lock, LOCK_SH | LOCK_NB) ? lock_failed(r, e) : 0;
+}
+
 static int take_lock(struct replica *r, struct err *e)
 {
 	r->lock = openat(r->ctl, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (r->lock < 0)
 		return err_sys(e, "cannot open the lock of '%s'", r->path);
-	if (flock(r->lock, LOCK_EX | LOCK_NB)) {
-		char who[32] = "";
-		if (errno != EWOULDBLOCK)
-			return err_sys(e, "cannot lock '%s'", r->path);
-		ssize_t n = pread(r->lock, who, sizeof who - 1, 0);
-		who[n > 0 ? (size_t)n : 0] = 0;
-		return err_set(e, ERR_BUSY, "the replica '%s' is being changed by process %s: try again later", r->path,
-			who[0] ? who : "?");
-	}
+	if (flock(r->lock, LOCK_EX | LOCK_NB))
+		return lock_failed(r, e);
 	char me[32];
 	int n = snprintf(me, sizeof me, "%ld", (long)getpid());
 	if (ftruncate(r->lock, 0) || pwrite(r->lock, me, (size_t)n, 0) != n)
@@ -123,6 +137,8 @@ int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e)
 void replica_close(struct replica *r)
 {
 	catalog_close(&r->cat);
+	if (r->lock >= 0 && !r->read_only && ftruncate(r->lock, 0)) /* only for the eye: the lock goes with the descriptor */
+		errno = 0;
 	close_fd(&r->stage);
 	close_fd(&r->slots);
 	close_fd(&r->lock);
@@ -147,7 +163,7 @@ int replica_drop(const struct replica *r, const char *name, struct err *e)
 int replica_discard(struct replica *r, struct err *e)
 {
 	/* Files first: on a full disk there is no room to make the directories again before something else is gone. */
-	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e))
+	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) || replica_drop(r, "edits", e))
 		return -1;
 	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
 		return -1;
@@ -160,6 +176,33 @@ int replica_sync(const struct replica *r, struct err *e)
 	return syncfs(r->ctl) ? err_sys(e, "cannot make '%s' durable", r->path) : 0;
 }
 
+bool replica_is_touched(const struct object *o, const struct attr *a)
+{
+	const struct r_hint *h = &o->hint, *now = &a->hint;
+
+	if (a->type == OBJ_FILE && h->ino && o->nlink > 1) /* its ctime moved with each of its names */
+		return h->ino != now->ino || a->size != o->size || o->meta.mtime_s != a->meta.mtime_s ||
+			o->meta.mtime_ns != a->meta.mtime_ns;
+	return h->ino != now->ino || h->btime_s != now->btime_s || h->btime_ns != now->btime_ns ||
+		h->ctime_s != now->ctime_s || h->ctime_ns != now->ctime_ns;
+}
+
+int replica_is_intact(const struct object *o, const struct attr *a, int fd, struct err *e)
+{
+	struct content_file f = {.fd = fd, .size = a->size, .grain = content_grain(a->size), .only_digest = true};
+	struct content c = {0};
+
+	if (a->type != OBJ_FILE || a->size != o->size)
+		return 0;
+	if (!replica_is_touched(o, a))
+		return 1;
+	int rc = content_run(&c, &f, e);
+	content_free(&c);
+	if (rc)
+		return f.is_short ? 0 : -1;
+	return digest_eq(&f.digest, &o->content);
+}
+
 int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 {
 	AUTO_BUF struct buf path = {0};
@@ -170,22 +213,17 @@ int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 		return -1;
 	struct span p = span_of(path.p, path.len);
 	struct err why = {0};
-	int fd = path_open(r->root, p, O_RDONLY, 0, &why);
-	if (fd < 0 && (why.sys == ENOENT || why.sys == ELOOP || why.sys == ENOTDIR))
-		return err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is gone, or a link leads elsewhere",
-			esc_cut(text, sizeof text, p));
-	if (fd < 0) {
+	int fd = path_open(r->root, p, O_RDONLY, 0, &why), intact = 0;
+	if (fd < 0 && why.sys != ENOENT && why.sys != ELOOP && why.sys != ENOTDIR) {
 		*e = why;
 		return -1;
 	}
-	if (attr_stat(&a, fd, NULL, e)) {
-		close_fd(&fd);
-	} else if (a.type != OBJ_FILE || a.size != o->size || a.meta.mtime_s != o->meta.mtime_s ||
-			a.meta.mtime_ns != o->meta.mtime_ns) {
-		err_set(e, ERR_REFUSED, "'%s' was edited on the replica: it is not what the image says",
-			esc_cut(text, sizeof text, p));
-		close_fd(&fd);
-	}
+	if (fd >= 0)
+		intact = attr_stat(&a, fd, NULL, e) ? -1 : replica_is_intact(o, &a, fd, e);
 	attr_free(&a);
-	return fd;
+	if (intact == 1)
+		return fd;
+	close_fd(&fd);
+	return intact < 0 ? -1 : err_set(e, ERR_REFUSED, "'%s' was edited on the replica, and the delta needs what was there: mend it "
+		"first, see repl(7)", esc_cut(text, sizeof text, p));
 }

@@ -11,13 +11,15 @@
  *   .repl/undo       the way back from the delta being received
  *   .repl/history/   the ways back from earlier ones (see history.h)
  *   .repl/goal       the image that a rollback of several steps is on its way to
+ *   .repl/edits      what was decided about local edits (edits.h), and .repl/aside, where they are kept
  *   .repl/next       the catalog after the delta, when the change is large
  *
- * May use: catalog, path, err; makes system calls.
+ * May use: content, catalog, attr, path, err; makes system calls.
  */
 #ifndef REPL_REPLICA_H
 #define REPL_REPLICA_H
 
+#include "attr.h"
 #include "catalog.h"
 
 #define REPLICA_CTL ".repl"
@@ -37,6 +39,8 @@ enum replica_open {
 /* ERR_REFUSED for a directory with content that is no replica; ERR_BUSY when somebody holds the lock. */
 int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e);
 void replica_close(struct replica *r);
+/* After REPLICA_READ: nobody may change the replica until it is closed. ERR_BUSY. */
+int replica_share(struct replica *r, struct err *e);
 /* Owned path of a file in the control directory. */
 char *replica_file(const struct replica *r, const char *name);
 /* Opens (again) the catalog. */
@@ -48,6 +52,11 @@ int replica_drop(const struct replica *r, const char *name, struct err *e);
 int replica_discard(struct replica *r, struct err *e);
 /* Makes everything below it durable. */
 int replica_sync(const struct replica *r, struct err *e);
+/* The stat says that it was changed since it was placed; of a replica that was itself copied it says so everywhere. */
+bool replica_is_touched(const struct object *o, const struct attr *a);
+/* A file that may have been touched: what it holds is what the catalog says. 1, 0, -1. Where the stat is as it was nothing is
+ * read. a: its stat; fd: open. */
+int replica_is_intact(const struct object *o, const struct attr *a, int fd, struct err *e);
 /* Opens the content of a base file for reading, checked against the catalog: ERR_REFUSED when it was edited. Owned. */
 int replica_open_base(struct replica *r, const struct object *o, struct err *e);
 

@@ -68,23 +68,6 @@ void scan_free(struct scan *s)
 	buf_free(&s->claimed);
 }
 
-static bool claim(struct scan *s, uint64_t no)
-{
-	size_t at = (size_t)(no / 8);
-
-	if (at >= s->claimed.len) {
-		size_t more = at + 4096 - s->claimed.len;
-		buf_reserve(&s->claimed, more);
-		memset(s->claimed.p + s->claimed.len, 0, more);
-		s->claimed.len += more;
-	}
-	uint8_t bit = (uint8_t)(1u << (no % 8));
-	if (s->claimed.p[at] & bit)
-		return false;
-	s->claimed.p[at] |= bit;
-	return true;
-}
-
 uint64_t scan_dev(uint64_t dev, uint64_t root_dev, unsigned root)
 {
 	return dev == root_dev ? root : dev | UINT64_C(1) << 63;
@@ -122,11 +105,11 @@ static int match(struct scan *s, uint64_t dir, const struct scan_item *it, uint6
 		if ((got = catalog_get(s->base, b, o, e)) < 0)
 			return -1;
 		/* Without hints the name decides; with them the inode does. */
-		if (got && o->type == a->type && (!o->hint.ino || same_inode(&o->hint, &a->hint)))
+		if (got && o->type == a->type && (s->by_name || !o->hint.ino || same_inode(&o->hint, &a->hint)))
 			no = b;
 		same_type = got && o->type == a->type;
 	}
-	if (!no) {
+	if (!no && !s->by_name) {
 		if (catalog_by_inode(s->base, &a->hint, &no, e) < 0)
 			return -1;
 		if (!no && s->guess)
@@ -160,10 +143,12 @@ int scan_classify(struct scan *s, uint64_t dir, unsigned root, struct scan_item 
 		s->links = xalloc(sizeof *s->links);
 	if (several)
 		r = link_by_inode(s->links, a->hint.dev, a->hint.ino);
-	if (r) {
+	if (r && s->by_name && !r->base && self && bits_put(&s->claimed, self)) {
+		r->base = self; /* the name that was met first is none of the base's */
+	} else if (r) {
 		it->again = true;
 		self = r->base;
-	} else if (self && !claim(s, self)) {
+	} else if (self && !bits_put(&s->claimed, self)) {
 		/* No base object is two: renamed while we walked and seen at both places, or guessed and then met. */
 		self = 0;
 	}

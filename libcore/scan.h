@@ -43,10 +43,13 @@ struct scan {
 	unsigned threads;
 	bool one_file_system;
 	bool checksum;        /* every file is suspect */
+	bool by_name;         /* what has the base's name and type is the base's object, whatever the inodes say */
 	const char *tmpdir;
 	const struct warn *warn;
 	int (*item)(void *ctx, const struct scan_item *it, struct err *e);
 	int (*gone)(void *ctx, uint64_t dir, struct span name, uint64_t no, struct err *e);
+	/* A name that a change stream calls wanted or stray, before it is looked at. May be NULL. */
+	int (*wanted)(void *ctx, uint64_t dir, const struct r_changed *c, struct err *e);
 	/* After an ENTER: true leaves the inside out (no gone items for it either). May be NULL. */
 	bool (*skip)(void *ctx, const struct scan_item *it);
 	/* Asked about an object that neither inode nor name tells: a base object of the same type that it may be, or 0. May be

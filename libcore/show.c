@@ -31,11 +31,11 @@ static const char *const w_type[] = {NULL, "file", "dir", "symlink", "fifo", "ch
 static const char *const w_action[] = {NULL, "applied", "already", "adopted", "held"};
 static const char *const w_op[] = {NULL, "data", "hole", "truncate"};
 static const char *const w_where[] = {"here", "older", "newer"};
-static const char *const w_base[] = {"detach"};
+static const char *const w_base[] = {"detach", "wanted"};
 static const char *const w_content[] = {"patch"};
 static const char *const w_seal[] = {"unsettled"};
 static const char *const w_hint[] = {"settled"};
-static const char *const w_changed[] = {"new", "gone", "content", "meta", "subtree", "unsettled"};
+static const char *const w_changed[] = {"new", "gone", "content", "meta", "subtree", "unsettled", "wanted", "stray"};
 /* The letters of chattr(1), bit by bit (FS_*_FL of linux/fs.h), for META_ATTR_MASK. */
 static const char *const w_attr[] = {
 	[2] = "c", [3] = "S", [4] = "i", [5] = "a", [6] = "d", [7] = "A", [10] = "m", [14] = "j", [16] = "D", [17] = "T",
@@ -358,6 +358,8 @@ static void put_where(struct show *w, const struct record *r)
 	} else if (r->type == REC_DIR) {
 		put_path(w, "path", r->u.dir.parent, r->u.dir.name, false);
 		remember(w, r->u.dir.ref, r->u.dir.parent, r->u.dir.name, false);
+	} else if (r->type == REC_STRAY) {
+		put_path(w, "path", r->u.stray.parent, r->u.stray.name, true);
 	} else if (r->type == REC_CHANGED) {
 		put_path(w, "path", r->u.changed.parent, r->u.changed.name, false);
 	} else if (r->type == REC_GAP) {

@@ -348,6 +348,27 @@ bool image_head_take(struct image_head *h, const struct record *r)
 	return true;
 }
 
+int image_head_of(struct image_head *h, struct catalog *c, struct err *e)
+{
+	AUTO_BUF struct buf rows = {0};
+	struct record r = {.type = REC_IMAGE};
+	int got = image_stamps(c, &r.u.image, &rows, e);
+
+	if (got != 1)
+		return got;
+	image_head_take(h, &r);
+	if ((got = image_members(c, &rows, e)) != 1)
+		return got;
+	for (struct rd all = rd_of(rows.p, rows.len); all.len;) {
+		uint16_t type = rd_u16(&all), flags = rd_u16(&all);
+		uint32_t n = rd_u32(&all);
+		struct span p = rd_raw(&all, n);
+		if (all.bad || rec_decode(&r, type, flags, p.p, p.len, e) || !image_head_take(h, &r))
+			return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad members");
+	}
+	return 1;
+}
+
 int image_head_read(struct image_head *h, int fd, const char *reader, struct err *e)
 {
 	struct image_head new = {0};

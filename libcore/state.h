@@ -50,6 +50,8 @@ struct image_head {
 void image_head_free(struct image_head *h);
 /* Takes IMAGE and MEMBER records from a stream as they come: true when the record was one of them. */
 bool image_head_take(struct image_head *h, const struct record *r);
+/* The head of the image that a catalog holds: 1, 0 when it does not know, -1. */
+int image_head_of(struct image_head *h, struct catalog *c, struct err *e);
 /* Reads a whole image stream for its head. Another kind: ERR_STREAM with a sentence about `reader` ("repl-track"). */
 int image_head_read(struct image_head *h, int fd, const char *reader, struct err *e);
 /* Writes header, IMAGE and MEMBER records; the caller goes on. */

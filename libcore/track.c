@@ -2,19 +2,12 @@
 
 #include <stdlib.h>
 
-/* A directory on the way down. */
-struct level {
-	uint64_t ref;       /* 0: not announced yet */
-	uint64_t base;
-	struct buf name;
-};
+#include "changes.h"
 
 struct tracker {
 	struct track *t;
 	struct catalog *base;
-	struct level *levels;
-	size_t n, cap;
-	uint64_t last_ref;
+	struct changes_out out;
 	/* A base name that is gone, held back: when the tree has something else there, one record speaks of both. */
 	bool has_gone;
 	struct buf gone;
@@ -27,30 +20,10 @@ static int put_gap(struct track *t, const char *reason, struct err *e)
 	return stream_put(t->out, &r, e);
 }
 
-/* Numbers the directories on the way that have no number. */
-static int announce(struct tracker *k, struct err *e)
-{
-	for (size_t i = 1; i < k->n; i++) {
-		struct level *l = &k->levels[i];
-		if (l->ref)
-			continue;
-		l->ref = ++k->last_ref;
-		struct record r = {.type = REC_DIR, .u.dir = {l->ref, l[-1].ref, span_of(l->name.p, l->name.len)}};
-		if (stream_put(k->t->out, &r, e))
-			return -1;
-	}
-	return 0;
-}
-
 static int put_changed(struct tracker *k, uint8_t flags, struct span name, struct err *e)
 {
-	struct record r = {.type = REC_CHANGED};
-
-	if (announce(k, e))
-		return -1;
-	r.u.changed = (struct r_changed){k->levels[k->n - 1].ref, flags, name};
 	k->t->changed++;
-	return stream_put(k->t->out, &r, e);
+	return changes_put(&k->out, flags, name, e);
 }
 
 static int flush_gone(struct tracker *k, struct err *e)
@@ -67,7 +40,7 @@ static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struc
 
 	(void)no;
 	/* The old name of what moved here: it is met where it was, or by who reads this. */
-	if (!k->n || k->levels[k->n - 1].base != dir)
+	if (!changes_is_inside(&k->out) || changes_dir(&k->out) != dir)
 		return 0;
 	if (flush_gone(k, e))
 		return -1;
@@ -83,16 +56,6 @@ static bool on_skip(void *ctx, const struct scan_item *it)
 {
 	(void)ctx;
 	return is_inside_skipped(it);
-}
-
-static void enter(struct tracker *k, const struct scan_item *it)
-{
-	if (k->n == k->cap) {
-		k->cap = k->cap ? k->cap * 2 : 16;
-		k->levels = xrealloc(k->levels, k->cap * sizeof *k->levels);
-	}
-	k->levels[k->n] = (struct level){.ref = k->n ? REF_NONE : REF_ROOT, .base = it->base};
-	buf_add(&k->levels[k->n++].name, it->name.p, it->name.len);
 }
 
 /* The scan suspects the image's root always. */
@@ -114,7 +77,7 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 	if (it->kind == SCAN_LEAVE) {
 		if (flush_gone(k, e))
 			return -1;
-		buf_free(&k->levels[--k->n].name);
+		changes_leave(&k->out);
 		return 0;
 	}
 	if (k->t->progress)
@@ -123,7 +86,7 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 		k->has_gone = false;
 	if (flush_gone(k, e))
 		return -1;
-	if (is_inside_skipped(it) && k->n) {
+	if (is_inside_skipped(it) && changes_is_inside(&k->out)) {
 		uint8_t flags = CHANGED_NEW;
 		if (it->kind == SCAN_ENTER)
 			flags |= CHANGED_SUBTREE;
@@ -138,9 +101,9 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 	}
 	if (it->kind == SCAN_ENTRY)
 		return 0;
-	if (!k->n && is_root_same(k, it, &is_same, e))
+	if (!changes_is_inside(&k->out) && is_root_same(k, it, &is_same, e))
 		return -1;
-	enter(k, it);
+	changes_enter(&k->out, it->name, it->base);
 	/* A directory of the base speaks for itself once it has a number: its inside may follow. */
 	if (!is_same && !is_inside_skipped(it))
 		return put_changed(k, CHANGED_META, (struct span){0}, e);
@@ -149,7 +112,7 @@ static int on_item(void *ctx, const struct scan_item *it, struct err *e)
 
 static int scan(struct track *t, struct catalog *base, const struct walk_root *roots, size_t n, struct err *e)
 {
-	struct tracker k = {.t = t, .base = base, .last_ref = REF_ROOT};
+	struct tracker k = {.t = t, .base = base, .out = {.o = t->out}};
 	uint64_t *devs = xalloc(n * sizeof *devs);
 	struct scan s = {.base = base, .prune_dev = t->state->dev, .prune_ino = t->state->ino, .root_dev = devs,
 		.threads = t->threads, .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
@@ -165,9 +128,7 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 	if (!rc)
 		rc = scan_tree(&s, roots, n, e);
 	t->entries = s.entries;
-	while (k.n)
-		buf_free(&k.levels[--k.n].name);
-	free(k.levels);
+	changes_free(&k.out);
 	buf_free(&k.gone);
 	scan_free(&s);
 	free(devs);

@@ -17,15 +17,15 @@ floors="
 err bytes json
 digest numbers codec record stamp stream filter
 attr file path confine walk input sink catalog image state
-content replica scan changes redo history stage plan check undo place restore land diff source
-engines: delta pack apply past snap track show
+content replica scan changes redo history stage plan check undo edits place restore land diff source
+engines: delta pack apply past snap track show verify
 cli forced
 "
 
 # foo.c exports foo_*; these few modules export a handful of other names as well.
 declare -gA also_exports=(
 	[err]="warn_"
-	[bytes]="buf_ wr_ rd_ span_ put_ get_ add_ mul_ esc_ x is_zero hex unhex free_ptr close_fd"
+	[bytes]="buf_ bits_ wr_ rd_ span_ put_ get_ add_ mul_ esc_ x is_zero hex unhex free_ptr close_fd"
 	[digest]="roll_"
 	[record]="rec_ obj_ name_is_sane xattr_next"
 	[stream]="kind_"

@@ -35,13 +35,21 @@ scene() {
 	echo d >db/d
 	echo o >old/a
 	echo n >new/a
+	[[ -z $1 ]] || repl-diff srv | repl-apply replica >first.rpl
 	if [[ $1 == with-replica ]]; then
-		repl-diff srv | repl-apply replica >first.rpl
 		repl-snap --digest replica >theirs.img
 		rm "srv/file 7"
 		mv "srv/file 8" "srv/moved"
 		echo new >srv/new
 	fi
+	if [[ $1 == damaged ]]; then
+		rm -rf replica
+		run_pipe "repl-snap -s $S srv | repl-diff -s $S | repl-apply replica | repl-snap -s $S --commit"
+		echo edited >"replica/file 3"
+		rm "replica/file 4"
+		echo stray >replica/stray
+	fi
+	[[ $1 != verified && $1 != damaged ]] || return 0
 	repl-diff ${1:+theirs.img} srv | repl-pack -o delta.rpl
 	repl-diff srv | repl-pack -o full.rpl
 }
@@ -55,6 +63,8 @@ run_block() {
 	case $text in
 	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
 	*'-o delta.rpl'*) scene '' ;;
+	*--wanted*) scene damaged ;;
+	*--verify*) scene verified ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;
 	esac
@@ -86,7 +96,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 13
+	run_page repl.7 15
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -106,9 +116,9 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 5
+	run_page repl-apply.1 6
 	blocks repl-apply.1
-	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.5)
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.6)
 	[[ $command == repl-apply* ]]
 	scene ''
 	run -0 bash -c "$command <full.rpl >answer"

@@ -183,3 +183,10 @@ rich_tree() {
 	touch -d '2013-01-02 03:04:05.060708091' "$1/times"
 	touch -d '2014-01-02 03:04:05.060708091' "$1"
 }
+
+# Where the first bytes of FILE are in the image of a filesystem.
+where() {
+	python3 -c 'import mmap, sys
+f = open(sys.argv[1], "rb")
+print(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ).find(open(sys.argv[2], "rb").read(64)))' "$1" "$2"
+}

@@ -114,7 +114,7 @@ static void test_table(void)
 	size_t n;
 	const struct rec_row *rows = rec_rows(&n);
 
-	CHECK(n == 29);
+	CHECK(n == 30);
 	for (size_t i = 0; i < n; i++) {
 		CHECK(rec_row(rows[i].type) == &rows[i]);
 		CHECK(!i || rows[i - 1].type < rows[i].type);
@@ -250,6 +250,7 @@ static void test_check_names(void)
 	struct record create = {.type = REC_CREATE, .u.create = {2, 1, OBJ_FILE, name}};
 	struct record attach = {.type = REC_ATTACH, .u.attach = {2, 1, name}};
 	struct record dir = {.type = REC_DIR, .u.dir = {2, 1, name}};
+	struct record stray = {.type = REC_STRAY, .u.stray = {1, name}};
 	struct record changed = {.type = REC_CHANGED, .u.changed = {1, 0, name}};
 	struct record member = {.type = REC_MEMBER, .u.member = {1, name, {0}}};
 	struct record root = {.type = REC_CREATE, .u.create = {REF_ROOT, 0, OBJ_DIR, {0}}};
@@ -260,6 +261,7 @@ static void test_check_names(void)
 	GOOD(create);
 	GOOD(attach);
 	GOOD(dir);
+	GOOD(stray);
 	GOOD(changed);
 	GOOD(member);
 	GOOD(root);
@@ -271,6 +273,7 @@ static void test_check_names(void)
 		BAD(create, x->u.create.name = s);
 		BAD(attach, x->u.attach.name = s);
 		BAD(dir, x->u.dir.name = s);
+		BAD(stray, x->u.stray.name = s);
 		if (!s.len) /* the directory itself; the image's root itself */
 			continue;
 		BAD(changed, x->u.changed.name = s);
@@ -279,7 +282,7 @@ static void test_check_names(void)
 	BAD(base, x->u.base.ref = REF_ROOT);
 	BAD(base, x->u.base.ref = 0);
 	BAD(base, x->u.base.parent = 0);
-	BAD(base, x->u.base.flags = 2);
+	BAD(base, x->u.base.flags = 4);
 	BAD(create, x->u.create.type = 0);
 	BAD(create, x->u.create.type = OBJ_SOCKET);
 	BAD(create, x->u.create.parent = 0);
@@ -290,6 +293,7 @@ static void test_check_names(void)
 	BAD(attach, x->u.attach.parent = 0);
 	BAD(dir, x->u.dir.ref = REF_ROOT);
 	BAD(dir, x->u.dir.parent = 0);
+	BAD(stray, x->u.stray.parent = 0);
 	BAD(changed, x->u.changed.parent = 0);
 	BAD(member, x->u.member.kind = 0);
 	BAD(member, x->u.member.kind = 3);

@@ -1,0 +1,526 @@
+#include "edits.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "attr.h"
+#include "file.h"
+#include "path.h"
+
+#define NAMED 4u /* edits that the message names */
+
+struct finder {
+	struct plan *p;
+	enum edits_mode mode;
+	struct buf whole;  /* bits: objects that the delta has whole, so that what stands there need not be right */
+	struct buf changed; /* bits: these, and others that change in place */
+	struct buf wanted; /* bits: objects that are replaced whatever stands there */
+	struct buf strays; /* rows of u64 directory, str name: what stands there goes */
+	uint64_t n, n_needed;
+	struct buf named, needed; /* for the message */
+	struct buf rows;
+	int fd;            /* .repl/edits, once there is one */
+};
+
+/* ---- one edit ---- */
+
+static int flush_rows(struct finder *x, struct err *e)
+{
+	struct replica *r = x->p->r;
+
+	if (x->fd < 0)
+		x->fd = openat(r->ctl, "edits", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (x->fd < 0 || file_write(x->fd, x->rows.p, x->rows.len))
+		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/edits'", r->path);
+	buf_reset(&x->rows);
+	return 0;
+}
+
+enum cause {
+	NEEDED,   /* the delta needs what was there, or has only changes to it */
+	GOES,     /* it is replaced whole, or removed */
+	OBSTRUCTS /* it stands where the delta makes something */
+};
+
+static void name_it(struct buf *b, uint64_t n, struct span path)
+{
+	char text[160];
+
+	if (n <= NAMED)
+		buf_fmt(b, "%s'%s'", n > 1 ? ", " : "", esc_cut(text, sizeof text, path));
+}
+
+static int found(struct finder *x, struct span path, enum cause why, struct err *e)
+{
+	name_it(&x->named, ++x->n, path);
+	if (why == NEEDED)
+		name_it(&x->needed, ++x->n_needed, path);
+	/* Overruled, what is replaced or removed needs no help. */
+	if (x->mode == EDITS_REFUSE || why == NEEDED || (x->mode == EDITS_OVERRULE && why != OBSTRUCTS))
+		return 0;
+	wr_u8(&x->rows, (uint8_t)x->mode);
+	wr_str(&x->rows, path.p, path.len);
+	return x->rows.len > 65536 ? flush_rows(x, e) : 0;
+}
+
+static int refuse(struct finder *x, struct buf *names, uint64_t n, const char *what_to_do, struct err *e)
+{
+	if (n > NAMED)
+		buf_fmt(names, " and %llu more", (unsigned long long)(n - NAMED));
+	return err_set(e, ERR_REFUSED, "edited on the replica '%s': %s; %s", x->p->r->path, buf_cstr(names), what_to_do);
+}
+
+static int verdict(struct finder *x, struct err *e)
+{
+	if (x->n_needed)
+		return refuse(x, &x->needed, x->n_needed, "the delta has only changes to that: mend the replica first, see repl(7)", e);
+	if (x->n && x->mode == EDITS_REFUSE)
+		return refuse(x, &x->named, x->n, "--edited=keep puts that aside, --edited=overrule does without it", e);
+	return x->rows.len ? flush_rows(x, e) : 0;
+}
+
+/* ---- names that the delta takes or changes ---- */
+
+#define MANY_NAMES 32u /* some filesystems stop at 65000 hard links, some at a few dozens in one directory */
+
+/* Nodes, long targets and very many names may have been impossible to make here. */
+static bool may_be_missing(const struct object *o)
+{
+	return o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->meta.target.len > 1023 || o->nlink > MANY_NAMES;
+}
+
+static int same_target(const struct object *o, struct attr *a, int dirfd, const char *name, struct err *e)
+{
+	const struct warn nobody = {0};
+
+	return attr_rest(a, dirfd, name, &nobody, e) ? -1 : span_eq(a->meta.target, o->meta.target);
+}
+
+/* The object under this name is the catalog's: 1, 0, -1. may_be_gone: nothing is lost when there is none. */
+static int is_as_known(const struct object *o, bool may_be_gone, int dirfd, const char *name, struct err *e)
+{
+	struct attr a = {0};
+	struct err why = {0};
+	int rc = 0;
+
+	if (attr_stat(&a, dirfd, name, &why)) {
+		rc = why.sys == ENOENT ? may_be_gone || may_be_missing(o) : -1;
+		if (rc < 0)
+			*e = why;
+	} else if (a.type == o->type && o->type == OBJ_LINK && replica_is_touched(o, &a)) {
+		rc = same_target(o, &a, dirfd, name, e);
+	} else if (a.type == o->type && o->type == OBJ_FILE && a.size == o->size && replica_is_touched(o, &a)) {
+		AUTO_CLOSE int fd = path_open_at(dirfd, name, O_RDONLY, 0);
+		rc = fd < 0 ? 0 : replica_is_intact(o, &a, fd, e);
+	} else {
+		rc = a.type == o->type && (o->type != OBJ_FILE || a.size == o->size);
+	}
+	attr_free(&a);
+	return rc;
+}
+
+static int base_object(struct plan *p, uint64_t no, struct object *o, struct err *e)
+{
+	plan_see_base(p, true);
+	int got = catalog_get(p->r->cat, no, o, e);
+	plan_see_base(p, false);
+	return got;
+}
+
+static int base_lookup(struct plan *p, uint64_t dir, struct span name, uint64_t *no, struct err *e)
+{
+	plan_see_base(p, true);
+	int got = catalog_lookup(p->r->cat, dir, name, no, NULL, e);
+	plan_see_base(p, false);
+	return got;
+}
+
+/* Lives on in the target. 1, 0, -1. */
+static int is_alive(struct plan *p, uint64_t no, struct err *e)
+{
+	struct object o = {0};
+	int got = catalog_get(p->next, no, &o, e);
+
+	object_free(&o);
+	return got;
+}
+
+static bool is_stray(const struct finder *x, uint64_t parent, struct span name)
+{
+	for (struct rd r = rd_of(x->strays.p, x->strays.len); r.len;) {
+		uint64_t dir = rd_u64(&r);
+		if (span_eq(rd_str(&r, REC_NAME_MAX), name) && dir == parent)
+			return true;
+	}
+	return false;
+}
+
+/* ---- what is in a directory that goes ---- */
+
+static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct span path, const char *name, int fd, struct err *e)
+{
+	AUTO_BUF struct buf whole = {0};
+	struct object o = {0};
+	uint64_t no;
+	int got = base_lookup(x->p, dir, span_cstr(name), &no, e), rc = -1;
+
+	buf_add(&whole, path.p, path.len);
+	path_push(&whole, span_cstr(name));
+	if (got == 0)
+		return is_stray(x, dir, span_cstr(name)) ? 0 : found(x, span_of(whole.p, whole.len), GOES, e);
+	if (got < 0 || base_object(x->p, no, &o, e) < 0)
+		return -1;
+	int alive = is_alive(x->p, no, e); /* then it has a record of its own */
+	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(&o, true, fd, name, e);
+	if (alive >= 0 && known == 0)
+		rc = found(x, span_of(whole.p, whole.len), GOES, e);
+	else if (alive >= 0 && known > 0)
+		rc = 0;
+	struct stat st;
+	if (!rc && !alive && known && o.type == OBJ_DIR && !fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISDIR(st.st_mode)) {
+		wr_u64(todo, no);
+		wr_str(todo, whole.p, whole.len);
+		wr_u32(todo, (uint32_t)whole.len);
+	}
+	object_free(&o);
+	return rc;
+}
+
+static int look_at_dir(struct finder *x, struct buf *todo, uint64_t no, struct span path, struct err *e)
+{
+	char text[300];
+	int fd = path_cached(x->p->base_dirs, path, e);
+	int copy = fd < 0 ? -1 : openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	int rc = 0;
+
+	if (!d) {
+		close_fd(&copy);
+		return err_sys(e, "cannot list '%s' in the replica", esc_cut(text, sizeof text, path));
+	}
+	for (struct dirent *de; !rc && (de = readdir(d));)
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, ".."))
+			rc = look_inside(x, todo, no, path, de->d_name, dirfd(d), e);
+	closedir(d);
+	return rc;
+}
+
+static int look_below(struct finder *x, uint64_t no, struct span path, struct err *e)
+{
+	AUTO_BUF struct buf todo = {0}, now = {0};
+	int rc = 0;
+
+	wr_u64(&todo, no);
+	wr_str(&todo, path.p, path.len);
+	wr_u32(&todo, (uint32_t)path.len);
+	while (!rc && todo.len) {
+		struct rd end = rd_of(todo.p + todo.len - 4, 4);
+		size_t n = 8 + 4 + (size_t)rd_u32(&end) + 4;
+		buf_reset(&now);
+		buf_add(&now, todo.p + todo.len - n, n);
+		todo.len -= n;
+		struct rd r = rd_of(now.p, now.len);
+		no = rd_u64(&r);
+		rc = look_at_dir(x, &todo, no, rd_str(&r, UINT32_MAX), e);
+	}
+	return rc;
+}
+
+/* ---- records ---- */
+
+/* Nothing can be moved to or from what is mounted in the replica: once decided, the delta could never be finished. fd: of a
+ * directory; name: in it, or NULL for itself. */
+static int find_mounted(struct finder *x, int fd, const char *name, struct err *e)
+{
+	struct replica *r = x->p->r;
+	struct stat here, there;
+	char text[512];
+
+	if (fstat(r->root, &here))
+		return err_sys(e, "cannot read the replica '%s'", r->path);
+	if (fstatat(fd, name ? name : "", &there, name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH) || here.st_dev == there.st_dev)
+		return 0;
+	return err_set(e, ERR_REFUSED, "'%s' is on another filesystem than the replica: unmount it",
+		esc_cut(text, sizeof text, name ? span_cstr(name) : span_of(x->p->path.p, x->p->path.len)));
+}
+
+/* What is to be replaced or removed can be: not so a mount, and never our own directory. */
+static int find_movable(struct finder *x, uint64_t parent, struct span name, struct err *e)
+{
+	struct err why = {0};
+	char cname[REC_NAME_MAX + 1];
+
+	if (parent == CATALOG_ROOT && span_eq(name, span_cstr(REPLICA_CTL)))
+		return err_set(e, ERR_STREAM, "the stream names the replica's own directory '" REPLICA_CTL "'");
+	int fd = plan_base_dir(x->p, parent, &why);
+	span_name(cname, name);
+	return fd < 0 ? 0 : find_mounted(x, fd, cname, e);
+}
+
+static int on_base(struct finder *x, const struct r_base *b, struct err *e)
+{
+	struct plan *p = x->p;
+	struct object o = {0};
+	struct err why = {0};
+	AUTO_BUF struct buf path = {0};
+	char name[REC_NAME_MAX + 1];
+	uint64_t dir = image_ref(&p->loader, b->parent), no = image_ref(&p->loader, b->ref);
+	int rc = -1;
+
+	if (b->flags & BASE_WANTED) {
+		bits_put(&x->wanted, no);
+		return find_movable(x, dir, b->name, e);
+	}
+	int alive = is_alive(p, no, e);
+	if (alive < 0 || base_object(p, no, &o, e) != 1 || plan_base_path(p, dir, b->name, e))
+		goto out;
+	bool detaches = b->flags & BASE_DETACH;
+	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then */
+		rc = 0;
+		goto out;
+	}
+	buf_add(&path, p->path.p, p->path.len);
+	span_name(name, b->name);
+	int fd = plan_base_dir(p, dir, &why);
+	if (fd >= 0 && (find_mounted(x, fd, NULL, e) || find_mounted(x, fd, name, e)))
+		goto out;
+	bool goes = !alive || bits_has(&x->whole, no);
+	int known = fd < 0 ? !alive : is_as_known(&o, !alive, fd, name, e);
+	if (known < 0)
+		goto out;
+	rc = 0;
+	if (!known)
+		rc = found(x, span_of(path.p, path.len), fd >= 0 && goes ? GOES : NEEDED, e);
+	else if (fd >= 0 && detaches && !alive && o.type == OBJ_DIR && faccessat(fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		rc = look_below(x, no, span_of(path.p, path.len), e);
+out:
+	object_free(&o);
+	return rc;
+}
+
+static int on_stray(struct finder *x, uint64_t parent, struct span name, struct err *e)
+{
+	wr_u64(&x->strays, parent);
+	wr_str(&x->strays, name.p, name.len);
+	return find_movable(x, parent, name, e);
+}
+
+/* Where something new is to stand there must be nothing that the catalog does not know. */
+static int on_new(struct finder *x, uint64_t parent, struct span name, struct err *e)
+{
+	struct plan *p = x->p;
+	struct object o = {0};
+	struct err why = {0};
+	char cname[REC_NAME_MAX + 1];
+	uint64_t known;
+	int fd = p->r->root;
+
+	int has_parent = base_object(p, parent, &o, e);
+	object_free(&o);
+	int taken = has_parent == 1 ? base_lookup(p, parent, name, &known, e) : 0;
+	if (has_parent < 0 || taken)
+		return has_parent < 0 || taken < 0 ? -1 : 0;
+	/* The root of a first image is there before the catalog knows it. */
+	if (!has_parent && parent != CATALOG_ROOT)
+		return 0;
+	if (parent == CATALOG_ROOT && span_eq(name, span_cstr(REPLICA_CTL)))
+		return err_set(e, ERR_STREAM, "the stream names the replica's own directory '" REPLICA_CTL "'");
+	if (has_parent && (fd = plan_base_dir(p, parent, &why)) < 0)
+		return bits_has(&x->wanted, parent) ? 0 : found(x, span_of(p->path.p, p->path.len), NEEDED, e);
+	if (has_parent && find_mounted(x, fd, NULL, e))
+		return -1;
+	span_name(cname, name);
+	if (faccessat(fd, cname, F_OK, AT_SYMLINK_NOFOLLOW) || !strcmp(cname, "lost+found") || is_stray(x, parent, name))
+		return 0;
+	if (!has_parent)
+		return found(x, name, OBSTRUCTS, e);
+	return plan_base_path(p, parent, name, e) || found(x, span_of(p->path.p, p->path.len), OBSTRUCTS, e) ? -1 : 0;
+}
+
+static int on_record(void *ctx, const struct record *rec, struct err *e)
+{
+	struct finder *x = ctx;
+	const struct image_loader *l = &x->p->loader;
+
+	switch ((enum rec_type)rec->type) {
+	case REC_BASE:
+		return on_base(x, &rec->u.base, e);
+	case REC_STRAY:
+		return on_stray(x, image_ref(l, rec->u.stray.parent), rec->u.stray.name, e);
+	case REC_CREATE:
+		return rec->u.create.ref == REF_ROOT ? 0 :
+			on_new(x, image_ref(l, rec->u.create.parent), rec->u.create.name, e);
+	case REC_ATTACH:
+		return on_new(x, image_ref(l, rec->u.attach.parent), rec->u.attach.name, e);
+	default:
+		return 0;
+	}
+}
+
+static int note_whole(void *ctx, const struct plan_object *po, struct err *e)
+{
+	struct finder *x = ctx;
+	struct object o = {0};
+	int got = catalog_get(x->p->next, po->no, &o, e);
+
+	/* Content is staged by now: what it took from the base was right. Links and nodes are made anew. */
+	bits_put(&x->changed, po->no);
+	if (got == 1 && (po->staged || (o.type != OBJ_FILE && o.type != OBJ_DIR)))
+		bits_put(&x->whole, po->no);
+	object_free(&o);
+	return got < 0 ? -1 : 0;
+}
+
+int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct err *e)
+{
+	struct finder x = {.p = p, .mode = mode, .fd = -1};
+
+	int rc = replica_drop(p->r, "edits", e) || plan_walk(p, &(struct plan_visit){.object = note_whole, .ctx = &x}, e) ||
+		plan_walk(p, &(struct plan_visit){.record = on_record, .ctx = &x}, e) || verdict(&x, e) ? -1 : 0;
+	*has_base = !x.n && !x.wanted.len;
+	close_fd(&x.fd);
+	buf_free(&x.whole);
+	buf_free(&x.changed);
+	buf_free(&x.wanted);
+	buf_free(&x.strays);
+	buf_free(&x.named);
+	buf_free(&x.needed);
+	buf_free(&x.rows);
+	return rc;
+}
+
+/* ---- after the decision ---- */
+
+/* The directory for PATH's last name below top, made as far as it is missing. Owned. */
+static int make_way(int top, struct span dir, struct err *e)
+{
+	char name[REC_NAME_MAX + 1];
+	int fd = fcntl(top, F_DUPFD_CLOEXEC, 3);
+
+	for (size_t at = 0; fd >= 0 && at < dir.len;) {
+		const uint8_t *slash = memchr(dir.p + at, '/', dir.len - at);
+		size_t n = slash ? (size_t)(slash - dir.p) - at : dir.len - at;
+		span_name(name, span_of(dir.p + at, n));
+		int next = mkdirat(fd, name, 0700) && errno != EEXIST ? -1 : path_open_at(fd, name, O_RDONLY | O_DIRECTORY, 0);
+		int sys = errno;
+		close_fd(&fd);
+		errno = sys;
+		fd = next;
+		at += n + 1;
+	}
+	return fd < 0 ? err_sys(e, "cannot make a directory in '" REPLICA_CTL "/aside'") : fd;
+}
+
+static int move_away(int from_dir, const char *from, int to_dir, const char *to)
+{
+	AUTO_CLOSE int fd = -1;
+
+	if (renameat(from_dir, from, to_dir, to) == 0)
+		return 0;
+	if (errno != EPERM || (fd = path_open_at(from_dir, from, O_RDONLY, 0)) < 0)
+		return -1;
+	attr_unlock(fd);
+	return renameat(from_dir, from, to_dir, to);
+}
+
+struct settler {
+	struct replica *r;
+	char id[65];
+	int aside; /* .repl/aside/ID */
+	void (*kept)(void *ctx, struct span path, const char *to);
+	void *ctx;
+	uint64_t n;
+};
+
+static int keep(struct settler *s, int from_dir, const char *name, struct span path, struct err *e)
+{
+	struct span dir, last;
+	AUTO_BUF struct buf to = {0}, where = {0};
+
+	path_split(path, &dir, &last);
+	AUTO_CLOSE int to_dir = make_way(s->aside, dir, e);
+	if (to_dir < 0)
+		return -1;
+	buf_add(&to, last.p, last.len);
+	/* Two of one name: one of them stood where a directory of the other's way is. */
+	for (unsigned n = 1; faccessat(to_dir, buf_cstr(&to), F_OK, AT_SYMLINK_NOFOLLOW) == 0; n++) {
+		buf_reset(&to);
+		buf_fmt(&to, "%.240s~%u", name, n);
+	}
+	if (move_away(from_dir, name, to_dir, buf_cstr(&to)))
+		return err_sys(e, "cannot put an edited file aside in '%s'", s->r->path);
+	buf_fmt(&where, "%s/" REPLICA_CTL "/aside/%s/", s->r->path, s->id);
+	buf_add(&where, dir.p, dir.len);
+	buf_str(&where, dir.len ? "/" : "");
+	buf_add(&where, to.p, to.len);
+	if (s->kept)
+		s->kept(s->ctx, path, buf_cstr(&where));
+	return 0;
+}
+
+static int settle_one(struct settler *s, enum edits_mode mode, struct span path, struct err *e)
+{
+	struct err why = {0};
+	char name[REC_NAME_MAX + 1], slot[40];
+	AUTO_CLOSE int dirfd = path_parent(s->r->root, path, name, &why);
+
+	s->n++;
+	/* Gone from the start, or repeating. */
+	if (dirfd < 0 || faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW))
+		return 0;
+	attr_unlock(dirfd);
+	if (mode == EDITS_KEEP)
+		return keep(s, dirfd, name, path, e);
+	snprintf(slot, sizeof slot, "edit-%llu", (unsigned long long)s->n);
+	return move_away(dirfd, name, s->r->slots, slot) ? err_sys(e, "cannot move an edited file in '%s'", s->r->path) : 0;
+}
+
+static int open_aside(struct settler *s, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+
+	buf_fmt(&path, "aside/%s", s->id);
+	s->aside = make_way(s->r->ctl, span_of(path.p, path.len), e);
+	return s->aside < 0 ? -1 : 0;
+}
+
+int edits_settle(struct replica *r, const struct digest *id, void (*kept)(void *ctx, struct span path, const char *to), void *ctx,
+	struct err *e)
+{
+	struct settler s = {.r = r, .aside = -1, .kept = kept, .ctx = ctx};
+	AUTO_CLOSE int fd = openat(r->ctl, "edits", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	AUTO_BUF struct buf row = {0};
+	uint8_t head[5];
+	int rc = 0;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (!f)
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/edits'", r->path);
+	fd = -1;
+	hex(s.id, id->b, 8);
+	while (!rc && fread(head, 1, sizeof head, f) == sizeof head) {
+		struct rd h = rd_of(head, sizeof head);
+		enum edits_mode mode = (enum edits_mode)rd_u8(&h);
+		size_t n = rd_u32(&h);
+		buf_reset(&row);
+		buf_reserve(&row, n);
+		row.len = fread(row.p, 1, n, f);
+		if (row.len != n)
+			rc = err_set(e, ERR_SYSTEM, "'%s/" REPLICA_CTL "/edits' is damaged", r->path);
+		else if (mode == EDITS_KEEP && s.aside < 0)
+			rc = open_aside(&s, e);
+		if (!rc)
+			rc = settle_one(&s, mode, span_of(row.p, row.len), e);
+	}
+	if (!rc && ferror(f))
+		rc = err_sys(e, "cannot read '%s/" REPLICA_CTL "/edits'", r->path);
+	fclose(f);
+	close_fd(&s.aside);
+	return rc;
+}
