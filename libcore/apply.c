@@ -154,8 +154,9 @@ static int confine(struct job *j, const char *into, struct err *e)
 /* ---- receiving one delta ---- */
 
 /* Memory that is, or will be once the delta is loaded and placed, set aside for each thing of some sort: the numbers of objects in
- * two tables, directories that have to be finished. Nothing else in memory grows with the stream. */
-enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_OWNER = 4096 /* in time: all rules are looked through for each object */ };
+ * two tables, directories that have to be finished and that the undo names, names that the undo takes away. Nothing else in memory
+ * grows with the stream. */
+enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_UNDO_DIRECTORY = 40, COST_UNDO_NAME = 12, COST_OWNER = 4096 /* in time: all rules are looked through for each object */ };
 
 static int charge(struct job *j, uint64_t bytes, struct err *e)
 {
@@ -166,13 +167,24 @@ static int charge(struct job *j, uint64_t bytes, struct err *e)
 		"allow it", (unsigned long long)(j->a->max_memory >> 20));
 }
 
+static bool will_undo(const struct job *j)
+{
+	return (j->a->keep.count || j->a->keep.age_s) && !digest_is_zero(&j->current);
+}
+
 /* Names come sorted by directory: a directory costs once, unless a stream goes back and forth on purpose. */
 static int charge_parent(struct job *j, uint64_t parent, struct err *e)
 {
 	if (parent == j->last_parent)
 		return 0;
 	j->last_parent = parent;
-	return charge(j, COST_DIRECTORY, e);
+	return charge(j, COST_DIRECTORY + (will_undo(j) ? COST_UNDO_DIRECTORY : 0), e);
+}
+
+/* A name that the delta makes. */
+static int charge_name(struct job *j, uint64_t parent, struct span name, struct err *e)
+{
+	return charge_parent(j, parent, e) || (will_undo(j) && charge(j, name.len + COST_UNDO_NAME, e)) ? -1 : 0;
 }
 
 static int charge_content(struct job *j, uint64_t bytes, struct err *e)
@@ -457,12 +469,13 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 			if (j->has_root || !digest_is_zero(&j->base))
 				return err_set(e, ERR_STREAM, "a second root");
 			j->has_root = true;
-		} else if (!j->skip && (charge_parent(j, rec->u.create.parent, e) || base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
+		} else if (!j->skip && (charge_name(j, rec->u.create.parent, rec->u.create.name, e) ||
+				base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
 			return -1;
 		}
 		break;
 	case REC_ATTACH:
-		if (!j->skip && charge_parent(j, rec->u.attach.parent, e))
+		if (!j->skip && charge_name(j, rec->u.attach.parent, rec->u.attach.name, e))
 			return -1;
 		break;
 	case REC_OWNER:
@@ -569,10 +582,9 @@ static int land_dry_run(struct job *j, struct land *l, struct err *e)
 
 static int land_delta(struct job *j, struct land *l, struct err *e)
 {
-	bool has_past = !digest_is_zero(&j->current) && !digest_eq(&j->current, &j->want);
+	bool wants_undo = will_undo(j) && !digest_eq(&j->current, &j->want);
 	int rc = land_load(l, &j->want, e);
 
-	bool wants_undo = has_past && (j->a->keep.count || j->a->keep.age_s);
 	if (!rc && wants_undo && !l->has_base)
 		say(j, "there is no way back to the image before: it was not whole any more");
 	if (!rc && wants_undo && l->has_base)
