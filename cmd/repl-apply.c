@@ -12,10 +12,11 @@
 #include "sink.h"
 #include "stamp.h"
 
+#define CHECKPOINT (256u * 1024 * 1024)
 #define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
 
 struct settings {
-	bool adopt, list, restore, dry, itemize, no_owner, no_setuid, no_devices, restricted;
+	bool adopt, list, answer, token, restore, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
@@ -105,17 +106,32 @@ static int parse_keep(struct settings *s, struct err *e)
 	return 0;
 }
 
+static int print_text(struct span text, struct err *e)
+{
+	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
+	int rc = sink_write(&out, &text, 1, e) || sink_flush(&out, e) ? -1 : 0;
+
+	sink_free(&out);
+	return rc;
+}
+
 static int print_list(struct cli *c, struct settings *s, struct err *e)
 {
 	AUTO_BUF struct buf text = {0};
-	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
 
-	if (past_list(s->a.path, c->json, &text, e))
+	return past_list(s->a.path, c->json, &text, e) || print_text(span_of(text.p, text.len), e) ? -1 : 0;
+}
+
+static int print_token(struct settings *s, struct err *e)
+{
+	struct token t;
+	char text[TOKEN_TEXT + 1];
+
+	if (apply_token(&s->a, &t, e))
 		return -1;
-	struct span v = span_of(text.p, text.len);
-	int rc = sink_write(&out, &v, 1, e) || sink_flush(&out, e) ? -1 : 0;
-	sink_free(&out);
-	return rc;
+	token_print(&t, text);
+	strcat(text, "\n");
+	return print_text(span_cstr(text), e);
 }
 
 /* The modes that read no delta; 1: it is none of them. */
@@ -124,8 +140,9 @@ static int other_mode(struct cli *c, struct settings *s, struct err *e)
 	const char *which = s->rollback ? s->rollback : s->at;
 	int64_t when = 0;
 
-	if (s->adopt + s->restore + s->list + !!s->rollback + !!s->at + s->dry > 1)
-		return err_set(e, ERR_USAGE, "one of --adopt, --restore-meta, --list, --rollback, --at and --dry-run at a time");
+	if (s->adopt + s->answer + s->token + s->restore + s->list + !!s->rollback + !!s->at + s->dry > 1)
+		return err_set(e, ERR_USAGE, "one of --adopt, --ack, --resume-token, --restore-meta, --list, --rollback, --at and "
+			"--dry-run at a time");
 	if (!s->at != !s->into)
 		return err_set(e, ERR_USAGE, "--at=WHICH and --into=DIR go together");
 	if (which && !stamp_parse(which, &when))
@@ -134,6 +151,10 @@ static int other_mode(struct cli *c, struct settings *s, struct err *e)
 		return apply_adopt(&s->a, e);
 	if (s->restore)
 		return apply_restore(&s->a, e);
+	if (s->answer)
+		return apply_answer(&s->a, e);
+	if (s->token)
+		return print_token(s, e);
 	if (s->list)
 		return print_list(c, s, e);
 	if (s->rollback)
@@ -198,6 +219,9 @@ int main(int argc, char **argv)
 		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},
 		{"keep", 0, OPT_STRING, &s.keep, "N|AGES", "undos to keep: a number, or 24h,7d,4w,12m; 0: make none", 0},
 		{"restore-meta", 0, OPT_FLAG, &s.restore, NULL, "set all metadata again, as the image has it; reads no delta", 0},
+		{"ack", 0, OPT_FLAG, &s.answer, NULL, "acknowledge again what the replica holds; reads no delta", 0},
+		{"resume-token", 0, OPT_FLAG, &s.token, NULL, "print where a delta that broke off goes on; reads none", 0},
+		{"checkpoint", 0, OPT_SIZE, &s.a.checkpoint, "SIZE", "make what comes durable each so many bytes; 256M", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
 		{"max-memory", 0, OPT_SIZE, &s.a.max_memory, "SIZE", "for the names of one delta; 512M, 0: no limit", 0},
 		{"max-content", 0, OPT_SIZE, &s.a.max_content, "SIZE", "refuse a delta that brings more content", 0},
@@ -215,6 +239,7 @@ int main(int argc, char **argv)
 		cli_env("SSH_ORIGINAL_COMMAND") : NULL, client_may, &argc, &ignored);
 
 	cli_start(&c, "repl-apply");
+	s.a.checkpoint = CHECKPOINT;
 	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "REPLICA <DELTA >ACK\n--adopt REPLICA >ACK\n--restore-meta REPLICA",
 		"Applies deltas to a replica: whole, verified, or not at all.");
 	if (status)

@@ -41,6 +41,7 @@ for p in repl-snap repl-show
 end
 
 complete -c repl-snap -f -a '(__fish_complete_directories)'
+complete -c repl-snap -l again -d 'Open the image under way once more'
 complete -c repl-snap -l digest -d 'Write the whole image'
 complete -c repl-snap -l commit -d 'Read the answer of the replica'
 complete -c repl-snap -l adopt -d 'Read an image: what the replica holds is the base'
@@ -65,6 +66,7 @@ complete -c repl-pack -l long -d 'Look for repetition far away'
 complete -c repl-pack -l adapt -d 'Move the level with the line'
 complete -c repl-pack -l rate -x -d 'Bytes a second'
 complete -c repl-pack -l chunk -x -d 'Plain bytes in a chunk'
+complete -c repl-pack -l resume -x -d 'Send what the replica has not'
 complete -c repl-pack -l flush -d 'Send what there is when a stream ends'
 
 complete -c repl-apply -f -a '(__fish_complete_directories)'
@@ -77,6 +79,9 @@ complete -c repl-apply -l rollback -x -d 'Back to an image: id, time, bookmark o
 complete -c repl-apply -l at -x -d 'An image beside the replica: id, time, bookmark or -N'
 complete -c repl-apply -l into -r -d 'Where --at makes it'
 complete -c repl-apply -l keep -x -d 'Undos to keep: a number, or 24h,7d,4w,12m'
+complete -c repl-apply -l ack -d 'Acknowledge again what the replica holds'
+complete -c repl-apply -l resume-token -d 'Print where a delta goes on'
+complete -c repl-apply -l checkpoint -x -d 'Bytes after which what came is made durable'
 complete -c repl-apply -l max-delete -x -d 'Refuse a delta that removes more'
 complete -c repl-apply -l map-owner -x -a names -d 'FROM:TO, +FROM:TO or names'
 complete -c repl-apply -l no-owner -d 'Leave owner and group as they come'

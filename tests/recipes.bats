@@ -46,6 +46,19 @@ scene() {
 	repl-diff srv | repl-pack -o full.rpl
 }
 
+# A first run of which only a part arrived.
+scene_broken() {
+	scene ''
+	repl-snap -s "$S" srv | repl-track -s "$S" | repl-diff -s "$S" >delta.rpl
+	head -c 200000 delta.rpl | repl-apply replica || [[ $? == 4 ]]
+}
+
+# One that arrived, without its answer.
+scene_unanswered() {
+	scene ''
+	repl-snap -s "$S" srv | repl-track -s "$S" | repl-diff -s "$S" | repl-apply replica >answer.rpl
+}
+
 run_block() {
 	local b=$1 text want=0
 	text=$(cat "$b")
@@ -54,6 +67,8 @@ run_block() {
 	esac
 	case $text in
 	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
+	*--resume=*) scene_broken ;;
+	*--ack*) scene_unanswered ;;
 	*'-o delta.rpl'*) scene '' ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;
@@ -86,7 +101,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 13
+	run_page repl.7 16
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -106,7 +121,7 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 5
+	run_page repl-apply.1 6
 	blocks repl-apply.1
 	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.5)
 	[[ $command == repl-apply* ]]

@@ -114,7 +114,7 @@ static void test_table(void)
 	size_t n;
 	const struct rec_row *rows = rec_rows(&n);
 
-	CHECK(n == 29);
+	CHECK(n == 30);
 	for (size_t i = 0; i < n; i++) {
 		CHECK(rec_row(rows[i].type) == &rows[i]);
 		CHECK(!i || rows[i - 1].type < rows[i].type);
@@ -413,10 +413,14 @@ static void test_check_others(void)
 {
 	struct record image = {.type = REC_IMAGE, .u.image = {.consistency = CONS_APP, .host = span_cstr("srv")}};
 	struct record owner = {.type = REC_OWNER, .u.owner = {.is_group = 1}};
+	struct record resume = {.type = REC_RESUME, .u.resume = {.off = REC_SIZE_MAX, .records = 1}};
 	struct record ack = {.type = REC_ACK, .u.ack = {.action = ACK_HELD}};
 
 	GOOD(image);
 	GOOD(owner);
+	GOOD(resume);
+	BAD(resume, x->u.resume.records = 0);
+	BAD(resume, x->u.resume.off++);
 	GOOD(ack);
 	BAD(image, x->u.image.consistency++);
 	BAD(image, x->u.image.host = span_cstr("a\nb"));
