@@ -13,10 +13,11 @@
 #include "stamp.h"
 #include "verify.h"
 
+#define CHECKPOINT (256u * 1024 * 1024)
 #define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
 
 struct settings {
-	bool adopt, list, restore, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices, restricted;
+	bool adopt, answer, token, list, restore, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete, *edited, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
@@ -138,17 +139,32 @@ static int parse_keep(struct settings *s, struct err *e)
 	return 0;
 }
 
+static int print_text(struct span text, struct err *e)
+{
+	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
+	int rc = sink_write(&out, &text, 1, e) || sink_flush(&out, e) ? -1 : 0;
+
+	sink_free(&out);
+	return rc;
+}
+
 static int print_list(struct cli *c, struct settings *s, struct err *e)
 {
 	AUTO_BUF struct buf text = {0};
-	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
 
-	if (past_list(s->a.path, c->json, &text, e))
+	return past_list(s->a.path, c->json, &text, e) || print_text(span_of(text.p, text.len), e) ? -1 : 0;
+}
+
+static int print_token(struct settings *s, struct err *e)
+{
+	struct token t;
+	char text[TOKEN_TEXT + 1];
+
+	if (apply_token(&s->a, &t, e))
 		return -1;
-	struct span v = span_of(text.p, text.len);
-	int rc = sink_write(&out, &v, 1, e) || sink_flush(&out, e) ? -1 : 0;
-	sink_free(&out);
-	return rc;
+	token_print(&t, text);
+	strcat(text, "\n");
+	return print_text(span_cstr(text), e);
 }
 
 static int verify(struct cli *c, struct settings *s, struct stream_out *wanted, struct err *e)
@@ -176,8 +192,9 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 	const char *which = s->rollback ? s->rollback : s->at;
 	int64_t when = 0;
 
-	if (s->adopt + s->restore + s->list + s->verify + !!s->rollback + !!s->at + s->dry > 1)
-		return err_set(e, ERR_USAGE, "one of --adopt, --restore-meta, --list, --rollback, --at, --verify and --dry-run at a time");
+	if (s->adopt + s->answer + s->token + s->restore + s->list + s->verify + !!s->rollback + !!s->at + s->dry > 1)
+		return err_set(e, ERR_USAGE, "one of --adopt, --ack, --resume-token, --restore-meta, --list, --rollback, --at, --verify "
+			"and --dry-run at a time");
 	if (s->wanted && !s->verify)
 		return err_set(e, ERR_USAGE, "--wanted goes with --verify");
 	if (!s->at != !s->into)
@@ -190,6 +207,10 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 		return apply_adopt(&s->a, e);
 	if (s->restore)
 		return apply_restore(&s->a, e);
+	if (s->answer)
+		return apply_answer(&s->a, e);
+	if (s->token)
+		return print_token(s, e);
 	if (s->list)
 		return print_list(c, s, e);
 	if (s->rollback)
@@ -277,6 +298,9 @@ int main(int argc, char **argv)
 		{"wanted", 0, OPT_FLAG, &s.wanted, NULL, "with --verify: write it as changes for repl-diff", 0},
 		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that read for --verify; 0: all cores", 0},
 		{"edited", 0, OPT_STRING, &s.edited, "WORD", "files edited here: refuse (default), keep, overrule", 0},
+		{"ack", 0, OPT_FLAG, &s.answer, NULL, "acknowledge again what the replica holds; reads no delta", 0},
+		{"resume-token", 0, OPT_FLAG, &s.token, NULL, "print where a delta that broke off goes on; reads none", 0},
+		{"checkpoint", 0, OPT_SIZE, &s.a.checkpoint, "SIZE", "make what comes durable each so many bytes; 256M", 0},
 		{"max-delete", 0, OPT_STRING, &s.max_delete, "N[%]", "refuse a delta that removes more names", 0},
 		{"max-memory", 0, OPT_SIZE, &s.a.max_memory, "SIZE", "for the names of one delta; 512M, 0: no limit", 0},
 		{"max-content", 0, OPT_SIZE, &s.a.max_content, "SIZE", "refuse a delta that brings more content", 0},
@@ -294,6 +318,7 @@ int main(int argc, char **argv)
 		cli_env("SSH_ORIGINAL_COMMAND") : NULL, client_may, &argc, &ignored);
 
 	cli_start(&c, "repl-apply");
+	s.a.checkpoint = CHECKPOINT;
 	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0],
 		"REPLICA <DELTA >ACK\n--adopt REPLICA >ACK\n--restore-meta REPLICA\n--verify [--wanted] REPLICA >CHANGES",
 		"Applies deltas to a replica: whole, verified, or not at all.");

@@ -15,7 +15,7 @@ struct settings {
 	bool is_undo, is_adaptive, is_flushing;
 	int64_t level, threads, long_log;
 	uint64_t chunk, rate;
-	const char *key_file;
+	const char *key_file, *resume;
 	struct buf key;
 };
 
@@ -64,6 +64,8 @@ static int check(const struct cli *c, const struct settings *s, struct err *e)
 
 	if (c->n_args)
 		return err_set(e, ERR_USAGE, "no operands are taken: the stream comes on standard input");
+	if (s->resume && s->is_undo)
+		return err_set(e, ERR_USAGE, "--resume packs: it does not go with -d");
 	if (check_range("level", s->level, codec_level_min(), codec_level_max(), e) ||
 		check_range("threads", s->threads, 0, CODEC_THREADS_MAX, e) ||
 		(s->long_log && check_range("long", s->long_log, CODEC_LONG_MIN, CODEC_LONG_MAX, e)) ||
@@ -91,10 +93,11 @@ static void count(struct cli *c, const struct settings *s, const struct pack_sta
 static int run(struct cli *c, struct settings *s, struct err *e)
 {
 	struct pack_stats n;
+	struct token token;
 	int out;
 
 	if (check(c, s, e) || cli_not_tty(c, STDIN_FILENO, "read a stream from", e) ||
-		(s->key_file && cli_key(&s->key, s->key_file, e)))
+		(s->key_file && cli_key(&s->key, s->key_file, e)) || (s->resume && token_read(&token, s->resume, e)))
 		return -1;
 	out = cli_output(c, e);
 	if (out < 0 || cli_not_tty(c, out, s->is_undo ? "write a stream to" : "write a packed stream to", e))
@@ -107,6 +110,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 		.is_adaptive = s->is_adaptive,
 		.is_flushing = s->is_flushing,
 		.rate = s->rate,
+		.resume = s->resume ? &token : NULL,
 		.key = &s->key,
 		.tick = show_progress,
 		.ctx = c,
@@ -131,6 +135,8 @@ int main(int argc, char **argv)
 		{"rate", 0, OPT_SIZE, &s.rate, "SIZE", "write no more than so many bytes a second", 0},
 		{"chunk", 0, OPT_SIZE, &s.chunk, "SIZE", "plain bytes in a chunk, 4K to 8M; 1M", 0},
 		{"flush", 0, OPT_FLAG, &s.is_flushing, NULL, "send what there is when a stream ends, as others follow", 0},
+		{"resume", 0, OPT_STRING, &s.resume, "TOKEN",
+			"of the delta that comes, plain or packed, send what the replica has not", 0},
 		{"key-file", 0, OPT_STRING, &s.key_file, "FILE",
 			"sign each stream with this key; with -d: accept no other", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},

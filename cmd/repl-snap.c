@@ -19,7 +19,7 @@ struct settings {
 	const char *state, *bookmark, *time;
 	uint64_t lock_wait, grain;
 	struct list rules;
-	bool is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
+	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
 	struct filter filter;
 	struct state s;
 	struct snap snap;
@@ -114,6 +114,20 @@ static int whole_image(struct cli *c, struct settings *o, struct err *e)
 	return got < 0 ? -1 : sink_flush(&o->sink, e);
 }
 
+/* The image under way once more, with the same stamps: what is made of it can be the same stream. */
+static int open_again(struct cli *c, struct settings *o, struct err *e)
+{
+	if (c->n_args)
+		return err_set(e, ERR_USAGE, "--again takes no ROOT: the image under way says what it is of");
+	if (o->time || o->snap.bookmark)
+		return err_set(e, ERR_USAGE, "--again keeps the image's time and bookmark");
+	if (open_output(c, o, e) || state_load_image(&o->s, &o->snap.head, e) ||
+			image_head_put(&o->snap.head, &o->out, KIND_IMAGE, e) || stream_finish(&o->out, e) || sink_flush(&o->sink, e))
+		return -1;
+	cli_say(c, 1, "opened image %" PRIu64 " again", o->snap.head.stamps.seq);
+	return 0;
+}
+
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
 	if (open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
@@ -177,10 +191,10 @@ static int adopt(struct cli *c, struct settings *o, struct err *e)
 
 static int run(struct cli *c, struct settings *o, struct err *e)
 {
-	int n_modes = o->is_digest + o->is_commit + o->is_adopt + o->is_abort + o->is_list;
+	int n_modes = o->is_again + o->is_digest + o->is_commit + o->is_adopt + o->is_abort + o->is_list;
 
 	if (n_modes > 1)
-		return err_set(e, ERR_USAGE, "one of --digest, --commit, --adopt, --abort and --list at a time");
+		return err_set(e, ERR_USAGE, "one of --again, --digest, --commit, --adopt, --abort and --list at a time");
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
 		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
 			"for an image that is sent, give them to repl-diff");
@@ -191,7 +205,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	o->state = o->state ? o->state : cli_env("REPL_STATE");
 	if (!n_modes)
 		return open_image(c, o, e);
-	if (c->n_args)
+	if (c->n_args && !o->is_again)
 		return err_set(e, ERR_USAGE, "--commit, --adopt, --abort and --list take no ROOT");
 	if (!o->state)
 		return err_set(e, ERR_USAGE, "which state directory? give -s STATE");
@@ -201,6 +215,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 		return adopt(c, o, e);
 	if (state_open(&o->s, o->state, false, e))
 		return -1;
+	if (o->is_again)
+		return open_again(c, o, e);
 	if (o->is_list)
 		return list(c, o, e);
 	return state_lock(&o->s, seconds(o->lock_wait), e) ? -1 : state_abort(&o->s, e);
@@ -213,6 +229,7 @@ int main(int argc, char **argv)
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
+		{"again", 0, OPT_FLAG, &o.is_again, NULL, "open the image under way once more, to resume its delta", 0},
 		{"digest", 0, OPT_FLAG, &o.is_digest, NULL, "write the whole image of a directory or a replica", 0},
 		{"commit", 0, OPT_FLAG, &o.is_commit, NULL, "read the replica's answer: what it has is the new base", 0},
 		{"adopt", 0, OPT_FLAG, &o.is_adopt, NULL, "read an image: what the replica holds is the base", 0},
@@ -233,7 +250,7 @@ int main(int argc, char **argv)
 
 	cli_start(&c, "repl-snap");
 	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0],
-		"[-s DIR] [NAME=]ROOT... >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --adopt <IMAGE\n-s DIR --abort|--list",
+		"[-s DIR] [NAME=]ROOT... >IMAGE\n-s DIR --again >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --adopt <IMAGE\n-s DIR --abort|--list",
 		"Opens an image of directories as they are now.");
 	if (status)
 		return status;

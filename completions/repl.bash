@@ -35,16 +35,16 @@ _repl() {
 		COMPREPLY=($(compgen -W 'names' -- "$cur"))
 		return
 		;;
-	-T | --threads | -l | --level | --rate | --chunk | --max-delete | --max-memory | --max-content | --include | --exclude | --bookmark | --time | \
-		--lock-wait)
+	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
+		--max-content | --include | --exclude | --bookmark | --time | --lock-wait)
 		return
 		;;
 	esac
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait --one-file-system
-			--include --exclude --exclude-from --block-size -o --output --force'
+		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait
+			--one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track) opts='-s --state -T --threads -o --output --force' ;;
 	repl-diff)
@@ -53,12 +53,12 @@ _repl() {
 			-o --output -f --force'
 		;;
 	repl-pack)
-		opts='-d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --key-file
+		opts='-d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --resume --key-file
 			-o --output --force'
 		;;
 	repl-apply)
 		opts='-n --dry-run -i --itemize --adopt --list --json --rollback --at --into --keep --restore-meta --restrict
-			--edited --verify --wanted -T --threads
+			--ack --resume-token --checkpoint --edited --verify --wanted -T --threads
 			--max-delete --max-memory --max-content --map-owner --no-owner --no-setuid --no-devices --key-file
 			-f --force'
 		;;

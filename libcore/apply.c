@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/statvfs.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "confine.h"
@@ -17,12 +18,14 @@
 #include "file.h"
 #include "image.h"
 #include "path.h"
+#include "partial.h"
 #include "restore.h"
 #include "sink.h"
 #include "stage.h"
 #include "undo.h"
 
 #define MAX_LOSSES 32
+#define CHECKPOINT_S 30
 
 struct loss {
 	char kind[32];
@@ -39,6 +42,13 @@ struct job {
 	bool is_ours;            /* what comes is of the history, and may lead back */
 	/* the delta under way */
 	bool skip;               /* not for this base: read to its end to learn whether it was applied before */
+	bool is_first;           /* the next record is the first one */
+	bool is_staged;          /* stage and plan are this delta's */
+	bool is_again;           /* the records come from the plan that is there already */
+	uint64_t saved_off;      /* of the last checkpoint */
+	time_t saved_at;
+	uint64_t checkpoint;     /* see struct apply; 0 when the deltas come from here */
+	bool is_cut;             /* the input broke off */
 	bool has_delta, has_end, has_root;
 	struct digest base, current, want;
 	struct r_image stamps;
@@ -102,6 +112,14 @@ static int acknowledge(struct job *j, uint8_t action, const struct digest *id, u
 	}
 	j->n_losses = 0;
 	return stream_finish(o, e);
+}
+
+static time_t now_s(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec;
 }
 
 static void say(struct job *j, const char *text)
@@ -254,19 +272,26 @@ static int keep_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, s
 }
 
 /* Answers with the image that is here: when an earlier answer got lost, this one makes up for it. */
-static void tell_current(struct job *j)
+static int tell_current(struct job *j, struct err *e)
 {
 	AUTO_BUF struct buf store = {0};
-	struct r_image now;
-	struct err ignored = {0};
+	struct r_image now = {0};
 
-	if (digest_is_zero(&j->current) || image_stamps(j->r.cat, &now, &store, &ignored) != 1)
-		return;
+	if (image_stamps(j->r.cat, &now, &store, e) < 0)
+		return -1;
 	j->seq = now.seq;
 	j->time_ns = now.time_ns;
 	memcpy(j->instance, now.instance, 16);
 	j->base = j->current;
-	acknowledge(j, ACK_ALREADY, &j->current, 0, 0, 0, 0, &ignored);
+	return acknowledge(j, ACK_ALREADY, &j->current, 0, 0, 0, 0, e);
+}
+
+static void tell_if_any(struct job *j)
+{
+	struct err ignored = {0};
+
+	if (!digest_is_zero(&j->current))
+		tell_current(j, &ignored);
 }
 
 /* Is there a way to the delta's base? */
@@ -290,7 +315,7 @@ static int mismatch(struct job *j, struct err *e)
 	hex(want, j->base.b, 8);
 	hex(have, j->current.b, 8);
 	bool went_back = !is_full && was_here(j);
-	tell_current(j);
+	tell_if_any(j);
 	if (digest_is_zero(&j->current))
 		return err_set(e, ERR_MISMATCH, "the delta starts from image %s, the replica '%s' is empty: send everything", want,
 			j->a->path);
@@ -321,6 +346,21 @@ static bool is_replayed(const struct job *j, struct err *e)
 	return true;
 }
 
+/* The delta fits: what is left of another one makes room. */
+static int start_staging(struct job *j, struct err *e)
+{
+	if (replica_has(&j->r, "partial"))
+		say(j, "gave up what was kept of a delta that had broken off: another one begins");
+	if (replica_discard(&j->r, e))
+		return -1;
+	if (renameat(j->r.ctl, "plan.new", j->r.ctl, "plan"))
+		return err_sys(e, "cannot write a plan in '%s'", j->a->path);
+	j->is_staged = true;
+	j->saved_off = 0;
+	j->saved_at = now_s();
+	return 0;
+}
+
 static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 {
 	if (j->has_delta)
@@ -341,7 +381,9 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 	}
 	if (j->skip)
 		return 0;
-	return is_replayed(j, e) ? -1 : check_space(j, d->bytes, e);
+	if (is_replayed(j, e) || (!j->is_again && check_space(j, d->bytes, e)))
+		return -1;
+	return j->is_again || j->a->dry ? 0 : start_staging(j, e);
 }
 
 static int take_content(struct job *j, const struct record *rec, struct err *e)
@@ -355,7 +397,7 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		if (!j->cur_is_file)
 			return err_set(e, ERR_STREAM, "content for what is not a file");
 		j->n_content++;
-		if (j->a->dry)
+		if (j->a->dry || j->is_again)
 			return 0;
 		if (j->cur && catalog_get(j->r.cat, j->cur, &old, e) != 1)
 			return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
@@ -385,7 +427,7 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 	case REC_HOLE:
 		return j->a->dry ? 0 : stage_hole(&j->stage, &rec->u.hole, e);
 	default:
-		return j->a->dry ? 0 : stage_seal(&j->stage, &rec->u.seal, e);
+		return j->a->dry || j->is_again ? 0 : stage_seal(&j->stage, &rec->u.seal, e);
 	}
 }
 
@@ -426,11 +468,38 @@ static int find_object(struct job *j, uint64_t ref, struct err *e)
 	return 0;
 }
 
+/* Under another name than `plan` until it is known to fit: part of another delta may be waiting for its rest. */
+static int open_plan(struct job *j, struct err *e)
+{
+	const struct apply *a = j->a;
+
+	if (a->dry)
+		j->plan_fd = file_temp(a->tmpdir);
+	else
+		j->plan_fd = openat(j->r.ctl, "plan.new", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (j->plan_fd < 0)
+		return err_sys(e, "cannot write a plan in '%s'", a->dry ? a->tmpdir : a->path);
+	j->sink = (struct sink){.fd = j->plan_fd, .name = "the plan"};
+	j->plan = (struct stream_out){.sink = sink_write, .ctx = &j->sink};
+	return stream_begin(&j->plan, KIND_DELTA, e);
+}
+
+static int go_on(struct job *j, const struct r_resume *want, struct err *e);
+
 /* One record, checked against the base as far as it can be before the whole is there. */
 static int take(struct job *j, const struct record *rec, struct err *e)
 {
 	uint64_t unused;
 
+	if (j->is_first && rec->type == REC_RESUME) {
+		j->is_first = false;
+		return go_on(j, &rec->u.resume, e);
+	}
+	if (j->is_first && !j->is_again && open_plan(j, e))
+		return -1;
+	j->is_first = false;
+	if (rec->type == REC_RESUME)
+		return err_set(e, ERR_STREAM, "a 'resume' record that is not the first one");
 	if (rec->type == REC_META)
 		j->cur_attr = rec->u.meta.attr;
 	if (rec->type == REC_META || rec->type == REC_BASE || rec->type == REC_CREATE || rec->type == REC_OBJECT)
@@ -502,9 +571,108 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	default:
 		break;
 	}
-	if (j->skip || rec->type == REC_DATA || rec->type == REC_COPY || rec->type == REC_HOLE)
+	if (j->skip || j->is_again || rec->type == REC_DATA || rec->type == REC_COPY || rec->type == REC_HOLE)
 		return 0;
 	return stream_put(&j->plan, rec, e);
+}
+
+/* ---- going on with a delta that broke off ---- */
+
+/* Takes the records of the plan once more, for what we know from them. Its first len bytes are whole records. */
+static int take_again(struct job *j, uint64_t len, struct err *e)
+{
+	struct stream_in s = {0};
+	int got = 0;
+
+	j->is_again = true;
+	for (uint64_t at = 0; got >= 0;) {
+		got = stream_next(&s, e);
+		if (got == STREAM_RECORD && take(j, &s.rec, e))
+			got = -1;
+		if (got != STREAM_MORE)
+			continue;
+		size_t room, n;
+		uint8_t *p = stream_space(&s, 65536, &room);
+		n = (size_t)min_u64(room, len - at);
+		if (!n)
+			break;
+		if (file_read_at(j->plan_fd, p, n, at))
+			got = err_sys(e, "cannot read the plan in '%s'", j->a->path);
+		stream_fed(&s, n);
+		at += n;
+	}
+	if (!got && stream_place(&s)->off != len)
+		got = err_set(e, ERR_SYSTEM, "the plan in '%s' is damaged: send the delta from its start", j->a->path);
+	j->is_again = false;
+	j->plan = (struct stream_out){.sink = sink_write, .ctx = &j->sink, .at = *stream_place(&s), .open = true};
+	stream_in_free(&s);
+	return got;
+}
+
+static int take_up(struct job *j, const struct partial *p, struct err *e)
+{
+	struct rd stage = rd_of(p->stage.p, p->stage.len);
+
+	j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (j->plan_fd < 0 || ftruncate(j->plan_fd, (off_t)p->plan_len) || lseek(j->plan_fd, 0, SEEK_END) < 0)
+		return err_sys(e, "cannot open the plan in '%s'", j->a->path);
+	j->sink = (struct sink){.fd = j->plan_fd, .name = "the plan", .written = p->plan_len};
+	if (take_again(j, p->plan_len, e) || stage_load(&j->stage, &stage, e))
+		return -1;
+	if (!rd_done(&stage))
+		return err_set(e, ERR_SYSTEM, "what '%s' kept of a delta is damaged: send the delta from its start", j->a->path);
+	j->content = p->place.bytes;
+	stream_resumed(&j->a->in->s, &p->place);
+	j->saved_off = p->place.off;
+	j->saved_at = now_s();
+	return 0;
+}
+
+static int go_on(struct job *j, const struct r_resume *want, struct err *e)
+{
+	struct partial p = {0};
+	int rc;
+
+	if (j->a->dry)
+		return err_set(e, ERR_REFUSED, "--dry-run wants a whole delta: this is the rest of one that broke off");
+	int got = partial_load(&j->r, &p, e);
+	if (got <= 0) {
+		tell_if_any(j);
+		rc = got ? -1 : err_set(e, ERR_MISMATCH, "this is the rest of a delta that broke off, but '%s' keeps no part of one: "
+			"send the delta from its start", j->a->path);
+	} else if (want->off != p.place.off || want->records != p.place.records || want->bytes != p.place.bytes ||
+			!digest_eq(&want->digest, &p.head) || !digest_eq(&p.base, &j->current)) {
+		rc = err_set(e, ERR_MISMATCH, "this is the rest of another delta, or goes on elsewhere, at byte %llu: what '%s' keeps "
+			"goes on at byte %llu, repl-apply --resume-token has the token", (unsigned long long)want->off, j->a->path,
+			(unsigned long long)p.place.off);
+	} else {
+		rc = take_up(j, &p, e);
+		j->is_staged = !rc;
+	}
+	partial_free(&p);
+	return rc;
+}
+
+/* What came so far is worth keeping from here on. */
+static int checkpoint(struct job *j, struct err *e)
+{
+	struct partial p = {.base = j->base, .place = *stream_place(&j->a->in->s)};
+	int rc = stage_save(&j->stage, &p.stage, e) || sink_flush(&j->sink, e) ? -1 : 0;
+
+	p.plan_len = j->sink.written;
+	if (!rc)
+		rc = partial_save(&j->r, &p, e);
+	partial_free(&p);
+	j->saved_off = p.place.off;
+	j->saved_at = now_s();
+	return rc;
+}
+
+static bool is_checkpoint_due(const struct job *j)
+{
+	uint64_t more = stream_place(&j->a->in->s)->off - j->saved_off;
+
+	return j->is_staged && j->checkpoint && more && (more >= j->checkpoint || now_s() - j->saved_at >= CHECKPOINT_S);
 }
 
 static int begin_stream(struct job *j, struct err *e)
@@ -516,6 +684,8 @@ static int begin_stream(struct job *j, struct err *e)
 			kind_name(a->in->s.kind), a->in->s.kind == KIND_ACK ? "an acknowledgement goes to repl-snap --commit" :
 			"repl-diff is missing before this stage");
 	j->has_delta = j->has_end = j->skip = j->has_root = false;
+	j->is_first = true;
+	j->is_staged = j->is_again = false;
 	j->n_content = j->announced = j->memory = j->content = j->last_parent = 0;
 	j->time_ns = 0;
 	j->seq = 0;
@@ -531,16 +701,7 @@ static int begin_stream(struct job *j, struct err *e)
 	memset(&j->current, 0, sizeof j->current);
 	if (j->r.cat && catalog_id(j->r.cat, &j->current, e))
 		return -1;
-	if (a->dry) {
-		j->plan_fd = file_temp(a->tmpdir);
-	} else {
-		j->plan_fd = openat(j->r.ctl, "plan", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	}
-	if (j->plan_fd < 0)
-		return err_sys(e, "cannot write a plan in '%s'", a->dry ? a->tmpdir : a->path);
-	j->sink = (struct sink){.fd = j->plan_fd, .name = "the plan"};
-	j->plan = (struct stream_out){.sink = sink_write, .ctx = &j->sink};
-	return stream_begin(&j->plan, KIND_DELTA, e);
+	return 0;
 }
 
 static struct land landing(struct job *j)
@@ -609,7 +770,7 @@ static int finish_delta(struct job *j, struct err *e)
 		snprintf(text, sizeof text, "image %s is here already", id);
 		say(j, text);
 		/* The plan that was begun is of no use. */
-		if (!a->dry && replica_discard(&j->r, e))
+		if (!a->dry && replica_drop(&j->r, "plan.new", e))
 			return -1;
 		return acknowledge(j, ACK_ALREADY, &j->want, 0, 0, 0, 0, e);
 	}
@@ -627,13 +788,21 @@ static int finish_delta(struct job *j, struct err *e)
 	return acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, a->bytes, e);
 }
 
-/* What was not decided goes at once, so that a full disk is freed. */
+static void job_start(struct job *j, struct apply *a)
+{
+	*j = (struct job){.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}, .warn = {count_loss, j},
+		.r = {.root = -1, .ctl = -1, .lock = -1, .stage = -1, .slots = -1}};
+}
+
+/* What was not decided goes at once, so that a full disk is freed; but part of a delta may wait for its rest. */
 static int job_end(struct job *j, int rc)
 {
 	if (rc && !j->a->dry && j->r.stage >= 0 && j->r.cat && !replica_has(&j->r, "commit")) {
 		struct err ignored = {0};
 		stage_free(&j->stage);
-		replica_discard(&j->r, &ignored);
+		replica_drop(&j->r, "plan.new", &ignored);
+		if (j->is_staged || !replica_has(&j->r, "partial"))
+			replica_discard(&j->r, &ignored);
 	}
 	stage_free(&j->stage);
 	sink_free(&j->sink);
@@ -643,7 +812,6 @@ static int job_end(struct job *j, int rc)
 	replica_close(&j->r);
 	return rc;
 }
-
 
 /* All deltas of the input, of which the first event came already. */
 static int receive(struct job *j, int got, struct err *e)
@@ -656,7 +824,7 @@ static int receive(struct job *j, int got, struct err *e)
 	for (; got > 0; got = input_next(in, e)) {
 		if (got == STREAM_BEGIN && begin_stream(j, e))
 			return -1;
-		if (got == STREAM_RECORD && take(j, &in->s.rec, e))
+		if (got == STREAM_RECORD && (take(j, &in->s.rec, e) || (is_checkpoint_due(j) && checkpoint(j, e))))
 			return -1;
 		if (got == STREAM_END) {
 			if (finish_delta(j, e))
@@ -664,8 +832,10 @@ static int receive(struct job *j, int got, struct err *e)
 			sink_free(&j->sink);
 			stream_out_free(&j->plan);
 			close_fd(&j->plan_fd);
+			j->is_staged = false;
 		}
 	}
+	j->is_cut = got < 0 && e->is_cut;
 	return got;
 }
 
@@ -795,12 +965,25 @@ static int prune(struct job *j, struct err *e)
 	return history_prune(&j->r, &j->a->keep, now.time_ns / 1000000000, e);
 }
 
+/* The input broke off: what came whole waits for its rest. */
+static void keep_part(struct job *j, struct err *e)
+{
+	struct err ignored = {0};
+	size_t n = strlen(e->text);
+
+	if (!j->is_cut || !j->is_staged || checkpoint(j, &ignored))
+		return;
+	j->is_staged = false;
+	snprintf(e->text + n, sizeof e->text - n, "; what came is kept for repl-apply --resume-token");
+}
+
 int apply_run(struct apply *a, struct err *e)
 {
-	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct job j;
 	int got, rc = -1;
 
-	j.warn = (struct warn){count_loss, &j};
+	job_start(&j, a);
+	j.checkpoint = a->dry ? 0 : a->checkpoint;
 	a->in->s.ignore_data_digest = true; /* the stage checks it while it hashes the file's blocks: once */
 	bool is_there = access(a->path, F_OK) == 0;
 	if (confine(&j, NULL, e))
@@ -812,7 +995,9 @@ int apply_run(struct apply *a, struct err *e)
 	if (a->in->s.kind == KIND_DELTA && (open_replica(&j, REPLICA_APPLY, e) || (!is_there && confine(&j, NULL, e))))
 		goto out;
 	rc = receive(&j, got, e);
-	if (!rc)
+	if (rc)
+		keep_part(&j, e);
+	else
 		rc = prune(&j, e);
 out:
 	return job_end(&j, rc);
@@ -820,14 +1005,14 @@ out:
 
 int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e)
 {
-	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct job j;
 	AUTO_BUF struct buf store = {0};
 	struct history h = {0};
 	struct digest now, to;
 	struct r_image stamps;
 	int rc = -1;
 
-	j.warn = (struct warn){count_loss, &j};
+	job_start(&j, a);
 	if (confine(&j, NULL, e) || open_replica(&j, REPLICA_CHANGE, e) || current_image(&j, &now, &stamps, &store, e) ||
 			history_load(&h, &j.r, e) ||
 			history_find(&h, &now, &stamps, which, time_ns, &to, e) || set_goal(&j.r, &to, e))
@@ -840,7 +1025,7 @@ int apply_rollback(struct apply *a, const char *which, int64_t time_ns, struct e
 		goto out;
 	}
 	j.current = to;
-	tell_current(&j);
+	rc = tell_current(&j, e);
 out:
 	history_free(&h);
 	return job_end(&j, rc);
@@ -927,8 +1112,7 @@ static int make_twin(struct job *from, struct job *to, struct err *e)
 int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e)
 {
 	struct apply b = *a;
-	struct job from = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
-	struct job to = {.a = &b, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct job from, to;
 	AUTO_BUF struct buf store = {0};
 	struct history h = {0};
 	struct digest now, id;
@@ -939,8 +1123,8 @@ int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *in
 	b.keep = (struct history_keep){0};
 	b.max_delete = UINT64_MAX;
 	b.max_delete_percent = 100;
-	from.warn = (struct warn){count_loss, &from};
-	to.warn = (struct warn){count_loss, &to};
+	job_start(&from, a);
+	job_start(&to, &b);
 	if (confine(&from, into, e) || open_replica(&from, REPLICA_CHANGE, e) || current_image(&from, &now, &stamps, &store, e) ||
 			history_load(&h, &from.r, e) ||
 			history_find(&h, &now, &stamps, which, time_ns, &id, e) || open_replica(&to, REPLICA_APPLY, e))
@@ -954,6 +1138,39 @@ out:
 	history_free(&h);
 	job_end(&to, rc);
 	return job_end(&from, rc);
+}
+
+/* ---- what it has ---- */
+
+int apply_answer(struct apply *a, struct err *e)
+{
+	struct job j;
+
+	job_start(&j, a);
+	int rc = confine(&j, NULL, e) || open_replica(&j, REPLICA_CHANGE, e) || catalog_id(j.r.cat, &j.current, e) ? -1 : 0;
+	if (!rc && digest_is_zero(&j.current))
+		rc = err_set(e, ERR_MISMATCH, "the replica '%s' is empty: there is nothing to acknowledge, send everything", a->path);
+	else if (!rc)
+		rc = tell_current(&j, e);
+	return job_end(&j, rc);
+}
+
+int apply_token(struct apply *a, struct token *t, struct err *e)
+{
+	struct job j;
+	struct partial p = {0};
+	int got = -1;
+
+	job_start(&j, a);
+	if (!confine(&j, NULL, e) && !open_replica(&j, REPLICA_CHANGE, e) && !catalog_id(j.r.cat, &j.current, e))
+		got = partial_load(&j.r, &p, e);
+	if (!got || (got > 0 && !digest_eq(&p.base, &j.current)))
+		got = err_set(e, ERR_MISMATCH, "the replica '%s' keeps no part of a delta: there is nothing to resume, send the delta "
+			"from its start", a->path);
+	if (got > 0)
+		*t = token_of(p.place.off, &p.base, &p.head);
+	partial_free(&p);
+	return job_end(&j, got > 0 ? 0 : -1);
 }
 
 /* ---- adopting ---- */
@@ -982,13 +1199,13 @@ static int adopt_next(void *ctx, uint64_t items, uint64_t bytes, struct catalog 
 
 int apply_adopt(struct apply *a, struct err *e)
 {
-	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct job j;
 	struct stream_out null_a = {.sink = drop_bytes}, null_b = {.sink = drop_bytes};
 	struct catalog *empty = NULL;
 	AUTO_FREE char *base_path = NULL, *next_path = NULL;
 	int rc = -1;
 
-	j.warn = (struct warn){count_loss, &j};
+	job_start(&j, a);
 	if (confine(&j, NULL, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e))
 		goto out;
 	base_path = replica_file(&j.r, "empty");
@@ -1028,12 +1245,12 @@ out:
 
 int apply_restore(struct apply *a, struct err *e)
 {
-	struct job j = {.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}};
+	struct job j;
 	struct restore s = {.r = &j.r, .policy = a->policy, .owners = a->owners, .n_owners = a->n_owners, .warn = &j.warn};
 	char text[64];
 	int rc = -1;
 
-	j.warn = (struct warn){count_loss, &j};
+	job_start(&j, a);
 	s.policy.warn = &j.warn;
 	if (!confine(&j, NULL, e) && !open_replica(&j, REPLICA_CHANGE, e))
 		rc = restore_run(&s, e);

@@ -1,7 +1,10 @@
 /*
  * apply: deltas from a stream onto a replica, each staged, verified, landed and acknowledged on its own.
  *
- * May use: input, stage, land, replica, confine, image, stream, err. Nothing outside .repl changes before a delta is whole and verified.
+ * What came of a delta whose input breaks off is kept, so that only the rest need come again.
+ *
+ * May use: input, stage, partial, land, replica, confine, image, stream, token, err. Nothing outside .repl changes before a delta is
+ * whole and verified.
  */
 #ifndef REPL_APPLY_H
 #define REPL_APPLY_H
@@ -9,6 +12,7 @@
 #include "history.h"
 #include "input.h"
 #include "land.h"
+#include "token.h"
 
 struct apply {
 	const char *path;        /* the replica */
@@ -33,6 +37,7 @@ struct apply {
 	void *ctx;
 	const char *tmpdir;
 	bool confine;            /* give up everything else before the first byte is read (confine.h) */
+	uint64_t checkpoint;     /* bytes of the stream after which what came is made durable, for partial.h; 0: never */
 	/* out */
 	uint64_t n_deltas, n_created, n_changed, n_removed, bytes;
 };
@@ -46,5 +51,9 @@ int apply_at(struct apply *a, const char *which, int64_t time_ns, const char *in
 int apply_adopt(struct apply *a, struct err *e);
 /* Sets all metadata again as the catalog has it, for who may do more than those who applied the deltas; reads no input. */
 int apply_restore(struct apply *a, struct err *e);
+/* Acknowledges what the replica holds, when an earlier answer was lost. ERR_REFUSED: no replica, ERR_MISMATCH: it is empty. */
+int apply_answer(struct apply *a, struct err *e);
+/* Where the delta goes on that broke off. ERR_MISMATCH: none did. */
+int apply_token(struct apply *a, struct token *t, struct err *e);
 
 #endif

@@ -478,7 +478,9 @@ static int damaged(uint64_t off, struct err *e, const char *why)
 
 static int cut(const struct codec_reader *r, struct err *e)
 {
-	return err_set(e, ERR_STREAM, "the packed stream ends early, at byte %llu", (unsigned long long)r->n_filled);
+	err_set(e, ERR_STREAM, "the packed stream ends early, at byte %llu", (unsigned long long)r->n_filled);
+	e->is_cut = true;
+	return -1;
 }
 
 static int fill_some(struct codec_reader *r, void *p, size_t n, size_t *got, struct err *e)

@@ -49,6 +49,13 @@ void digest_run_end(struct digest_run *r, struct digest *out)
 	blake2b_final((void *)r->opaque, out->b, DIGEST_LEN);
 }
 
+void digest_run_peek(const struct digest_run *r, struct digest *out)
+{
+	struct digest_run copy = *r;
+
+	digest_run_end(&copy, out);
+}
+
 static void digest_leaf(struct digest *out, const void *p, size_t n)
 {
 	struct digest_run r;

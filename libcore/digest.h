@@ -56,6 +56,9 @@ struct digest_run {
 void digest_run_init(struct digest_run *r, const char *person, const void *key, size_t key_len);
 void digest_run_add(struct digest_run *r, const void *p, size_t n);
 void digest_run_end(struct digest_run *r, struct digest *out);
+/* What digest_run_end would give now. r goes on; it holds no pointers: its bytes may be kept and used by another process on this
+ * machine, if this then gives the digest that it gave before (another libb2 could keep other bytes). */
+void digest_run_peek(const struct digest_run *r, struct digest *out);
 
 /* Rolling sum of a window of DIGEST_LEAF bytes: sum(b[i] * P^(n-1-i)) mod 2^64. Never 0 for a real
  * window (0 is replaced by 1), so that 0 can mean "none". */

@@ -27,6 +27,7 @@ enum err_kind {
 struct err {
 	enum err_kind kind;
 	int sys; /* errno, or 0 */
+	bool is_cut; /* the input broke off: what came before is sound, and the rest may come later */
 	char text[1024];
 };
 

@@ -317,6 +317,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_LOSS:
 	case REC_WRITE:
 	case REC_MARK:
+	case REC_RESUME:
 		break;
 	}
 	return err_set(e, ERR_STREAM, "record type 0x%02x has no place in an image", r->type);

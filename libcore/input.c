@@ -44,8 +44,11 @@ static int read_fd(struct input_bytes *b, void *p, size_t n, size_t *got, struct
 			atomic_fetch_add_explicit(&b->count, *got, memory_order_relaxed);
 			return 0;
 		}
-		if (errno != EINTR && errno != EAGAIN)
-			return err_sys(e, "cannot read the stream at byte %llu", (unsigned long long)input_bytes_count(b));
+		if (errno != EINTR && errno != EAGAIN) {
+			err_sys(e, "cannot read the stream at byte %llu", (unsigned long long)input_bytes_count(b));
+			e->is_cut = true;
+			return -1;
+		}
 	}
 }
 

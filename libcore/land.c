@@ -109,8 +109,10 @@ static int finish(struct land *l, struct err *e)
 int land_recover(struct land *l, bool *finished, struct err *e)
 {
 	*finished = replica_has(l->r, "commit");
+	/* Part of a delta may wait for its rest. */
 	if (!*finished)
-		return replica_drop(l->r, "detached", e) || replica_discard(l->r, e) ? -1 : 0;
+		return replica_drop(l->r, "detached", e) || replica_drop(l->r, "plan.new", e) ||
+			(!replica_has(l->r, "partial") && replica_discard(l->r, e)) ? -1 : 0;
 	int rc = finish(l, e);
 	land_end(l);
 	return rc;

@@ -95,8 +95,11 @@ static int sink_write(struct sink *s, const uint8_t *p, size_t n, struct err *e)
 
 /* ---- the relay: bytes pass when they were understood ---- */
 
+enum rest { REST_NONE, REST_SEEK, REST_PASS };
+
 struct relay {
 	struct input_bytes *in;
+	const struct token *resume; /* see pack_settings */
 	const struct buf *new_key; /* each trailer gets a MAC made with it */
 	bool is_cutting;           /* tell `out` where streams and keepalives end */
 	/* Takes n bytes; is_end: something that somebody waits for ends here. */
@@ -108,7 +111,24 @@ struct relay {
 	struct buf pend; /* bytes that came and were not passed on: from pend.p[at], which is byte `off` of the input */
 	size_t at;
 	uint64_t off;
+	/* with resume: of the stream under way */
+	enum rest rest;
+	bool is_meant;          /* its base is the token's */
+	struct stream_out cont; /* what goes out in its place: RESUME, and the records behind the place that the token names */
 };
+
+/* The bytes as far as `until` are done with. */
+static void relay_drop(struct relay *r, uint64_t until)
+{
+	r->at += (size_t)(until - r->off);
+	r->off = until;
+	/* Moves the rest to the front only when it is the smaller part. */
+	if (r->at >= r->pend.len - r->at) {
+		memmove(r->pend.p, r->pend.p + r->at, r->pend.len - r->at);
+		r->pend.len -= r->at;
+		r->at = 0;
+	}
+}
 
 static int relay_pass(struct relay *r, uint64_t until, bool is_end, struct err *e)
 {
@@ -120,14 +140,7 @@ static int relay_pass(struct relay *r, uint64_t until, bool is_end, struct err *
 		return err_set(e, ERR_SYSTEM, "a broken invariant: more was understood than came");
 	if (r->out(r->ctx, r->pend.p + r->at, (size_t)n, is_end, e))
 		return -1;
-	r->at += (size_t)n;
-	r->off += n;
-	/* Moves the rest to the front only when it is the smaller part. */
-	if (r->at >= r->pend.len - r->at) {
-		memmove(r->pend.p, r->pend.p + r->at, r->pend.len - r->at);
-		r->pend.len -= r->at;
-		r->at = 0;
-	}
+	relay_drop(r, until);
 	return 0;
 }
 
@@ -146,6 +159,72 @@ static int relay_authenticate(struct relay *r, struct err *e)
 	return 0;
 }
 
+/* ---- the rest of a delta ---- */
+
+static int cont_sink(void *ctx, const struct span *v, int n, struct err *e)
+{
+	struct relay *r = ctx;
+
+	for (int i = 0; i < n; i++)
+		if (r->out(r->ctx, v[i].p, v[i].len, false, e))
+			return -1;
+	return 0;
+}
+
+static int other_delta(struct err *e)
+{
+	return err_set(e, ERR_MISMATCH, "this is not the delta that broke off, or not as it was then: send it from its start, without "
+		"--resume");
+}
+
+static int begin_rest(struct relay *r, const struct stream_place *at, const struct digest *head, struct err *e)
+{
+	struct record rec = {.type = REC_RESUME, .u.resume = {at->off, at->records, at->bytes, *head}};
+
+	r->rest = REST_PASS;
+	r->cont = (struct stream_out){.sink = cont_sink, .ctx = r, .key = r->new_key};
+	return stream_begin(&r->cont, KIND_DELTA, e) || stream_put(&r->cont, &rec, e) ? -1 : 0;
+}
+
+/* Passes over what the replica has, up to the place where the digest of all before it proves that this is the delta. Streams
+ * before that one were applied already. */
+static int seek_event(struct relay *r, int event, struct err *e)
+{
+	const struct stream_place *at = stream_place(&r->s);
+	struct digest head;
+
+	if (event == STREAM_BEGIN)
+		r->is_meant = false;
+	if (event == STREAM_RECORD && r->s.rec.type == REC_DELTA)
+		r->is_meant = token_has_base(r->resume, &r->s.rec.u.delta.base);
+	if (event == STREAM_END || at->off > r->resume->off)
+		return r->is_meant ? other_delta(e) : 0;
+	if (!r->is_meant || at->off < r->resume->off)
+		return 0;
+	digest_run_peek(&at->run, &head);
+	return token_has_head(r->resume, &head) ? begin_rest(r, at, &head, e) : other_delta(e);
+}
+
+/* An ordinary stream with a trailer of its own: RESUME's digest ties it to what went before. */
+static int rest_event(struct relay *r, int event, uint64_t until, struct err *e)
+{
+	if (r->rest == REST_PASS && event == STREAM_END) {
+		size_t n = (size_t)(r->s.off - r->off); /* unknown records before the trailer */
+		r->rest = REST_NONE;
+		if (!digest_is_zero(&r->s.rec.u.trailer.mac) && !r->new_key)
+			return err_set(e, ERR_USAGE, "the delta is signed, and its rest has to be: --key-file is needed");
+		if (stream_pass(&r->cont, span_of(r->pend.p + r->at, n), e) || stream_finish(&r->cont, e))
+			return -1;
+	} else if (r->rest == REST_PASS) {
+		if (stream_pass(&r->cont, span_of(r->pend.p + r->at, (size_t)(until - r->off)), e))
+			return -1;
+	} else if (seek_event(r, event, e)) {
+		return -1;
+	}
+	relay_drop(r, until);
+	return 0;
+}
+
 static int relay_events(struct relay *r, struct err *e)
 {
 	uint64_t until = r->off;
@@ -154,6 +233,11 @@ static int relay_events(struct relay *r, struct err *e)
 	while ((event = stream_next(&r->s, e)) > 0) {
 		bool is_end = event == STREAM_END || (event == STREAM_RECORD && r->s.rec.type == REC_BEAT);
 		until = r->s.off + r->s.raw.len;
+		if (r->rest != REST_NONE) {
+			if (rest_event(r, event, until, e))
+				return -1;
+			continue;
+		}
 		if (event == STREAM_END && r->new_key && relay_authenticate(r, e))
 			return -1;
 		if (is_end && r->is_cutting && relay_pass(r, until, true, e))
@@ -171,7 +255,7 @@ static int relay_run(struct relay *r, struct err *e)
 		if (input_bytes_read(r->in, p, room < READ_LEN ? room : READ_LEN, &got, e))
 			return -1;
 		if (!got)
-			return stream_eof(&r->s, e);
+			return stream_eof(&r->s, e) ? -1 : r->rest == REST_SEEK ? other_delta(e) : 0;
 		buf_add(&r->pend, p, got);
 		stream_fed(&r->s, got);
 		if (relay_events(r, e))
@@ -184,6 +268,7 @@ static int relay_run(struct relay *r, struct err *e)
 static void relay_free(struct relay *r)
 {
 	stream_in_free(&r->s);
+	stream_out_free(&r->cont);
 	buf_free(&r->pend);
 }
 
@@ -399,9 +484,9 @@ int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *
 	struct input_bytes *b = NULL;
 
 	memset(stats, 0, sizeof *stats);
-	if (input_bytes_open(&b, in, 1, e))
+	if (input_bytes_open(&b, in, o->resume ? o->threads : 1, e))
 		return -1;
-	if (input_bytes_kind(b) == INPUT_PACKED) {
+	if (input_bytes_kind(b) == INPUT_PACKED && !o->resume) {
 		input_bytes_close(&b);
 		return err_set(e, ERR_STREAM, "the stream is already packed");
 	}
@@ -415,6 +500,8 @@ int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *
 		k->level = PACK_ADAPT_MAX;
 	k->relay = (struct relay){
 		.in = b,
+		.resume = o->resume,
+		.rest = o->resume ? REST_SEEK : REST_NONE,
 		.new_key = o->key && o->key->len ? o->key : NULL,
 		.is_cutting = o->is_flushing,
 		.out = pack_out,

@@ -5,13 +5,14 @@
  * goes out was checked as a stream first, up to the record: a damaged or cut input fails and leaves an output that
  * every reader knows to be cut. Content bytes are passed on unread; the far end compares them with their digests.
  *
- * May use: input, codec, stream, bytes, err; reads, writes and waits.
+ * May use: input, codec, stream, token, bytes, err; reads, writes and waits.
  */
 #ifndef REPL_PACK_H
 #define REPL_PACK_H
 
 #include "bytes.h"
 #include "err.h"
+#include "token.h"
 
 #define PACK_LEVEL 3
 #define PACK_ADAPT_MIN 1 /* --adapt stays between these levels */
@@ -30,11 +31,13 @@ struct pack_settings {
 	bool is_adaptive;      /* the level follows the bottleneck */
 	bool is_flushing;      /* a chunk ends, and goes out at once, where a stream or a keepalive ends */
 	uint64_t rate;         /* bytes a second to `out`; 0: unlimited */
+	const struct token *resume; /* borrowed; pack: leave out what the replica has of the delta that this is about; may be NULL */
 	const struct buf *key; /* borrowed; pack: authenticates each stream; unpack: each must be authenticated with it */
 	void (*tick)(void *ctx, const struct pack_stats *now); /* may be NULL; often, on the calling thread */
 	void *ctx;
 };
-/* Descriptors are borrowed. ERR_STREAM: the input is damaged, cut, of the wrong kind or empty; ERR_SYSTEM: reading or
+/* Descriptors are borrowed. The input of pack_run is plain, or packed with resume. ERR_MISMATCH: resume is about another delta;
+ * nothing was written. ERR_STREAM: the input is damaged, cut, of the wrong kind or empty; ERR_SYSTEM: reading or
  * writing failed (sys EPIPE: nobody reads). *stats is set in any case. */
 int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
 int pack_undo(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);

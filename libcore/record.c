@@ -25,6 +25,10 @@ static const struct field f_delta[] = {
 static const struct field f_owner[] = {
 	{"is_group", F_U8, AT(owner.is_group)}, {"id", F_U32, AT(owner.id)}, {"name", F_TEXT, AT(owner.name)},
 };
+static const struct field f_resume[] = {
+	{"off", F_U64, AT(resume.off)}, {"records", F_U64, AT(resume.records)}, {"bytes", F_U64, AT(resume.bytes)},
+	{"digest", F_DIGEST, AT(resume.digest)},
+};
 static const struct field f_base[] = {
 	{"ref", F_U64, AT(base.ref)}, {"parent", F_U64, AT(base.parent)}, {"flags", F_U8, AT(base.flags)},
 	{"name", F_NAME, AT(base.name)},
@@ -111,6 +115,7 @@ static const struct rec_row rows[] = {
 	{REC_MEMBER, "member", 1, false, ANY, FIELDS(f_member)},
 	{REC_DELTA, "delta", 1, false, K(DELTA) | K(JOURNAL), FIELDS(f_delta)},
 	{REC_OWNER, "owner", 1, false, OBJECTS, FIELDS(f_owner)},
+	{REC_RESUME, "resume", 1, false, K(DELTA), FIELDS(f_resume)},
 	{REC_BASE, "base", 1, false, OBJECTS, FIELDS(f_base)},
 	{REC_CREATE, "create", 1, false, OBJECTS, FIELDS(f_create)},
 	{REC_ATTACH, "attach", 1, false, OBJECTS, FIELDS(f_attach)},
@@ -359,6 +364,8 @@ static const char *check(const struct record *r)
 		return r->u.member.name.len && !name_is_sane(r->u.member.name) ? "unsafe name" : NULL;
 	case REC_OWNER:
 		return r->u.owner.is_group > 1 ? "flag out of range" : NULL;
+	case REC_RESUME:
+		return !r->u.resume.records || r->u.resume.off > REC_SIZE_MAX ? "bad place" : NULL;
 	case REC_BASE:
 		if (r->u.base.flags > (BASE_DETACH | BASE_WANTED) || r->u.base.ref <= REF_ROOT || !r->u.base.parent)
 			return "bad number or flag";

@@ -36,6 +36,7 @@ enum rec_type {
 	REC_MEMBER = 0x02,
 	REC_DELTA = 0x03,
 	REC_OWNER = 0x04,
+	REC_RESUME = 0x05,
 	REC_BASE = 0x10,
 	REC_CREATE = 0x11,
 	REC_ATTACH = 0x12,
@@ -95,6 +96,10 @@ struct r_owner {
 	uint8_t is_group;
 	uint32_t id;
 	struct span name;
+};
+struct r_resume { /* the rest of a delta that was cut follows: what is in that before it, as its trailer would say it there */
+	uint64_t off, records, bytes;
+	struct digest digest;
 };
 enum { BASE_DETACH = 1, BASE_WANTED = 2 };
 struct r_base { /* an object of the base by one of its names; it gets a number and becomes current */
@@ -242,6 +247,7 @@ struct record {
 		struct r_member member;
 		struct r_delta delta;
 		struct r_owner owner;
+		struct r_resume resume;
 		struct r_base base;
 		struct r_create create;
 		struct r_attach attach;

@@ -158,6 +158,61 @@ int redo_read(struct redo *d, void *out, size_t n, uint64_t off, struct err *e)
 	return 0;
 }
 
+/* The newest piece may still grow: it is kept beside the rows. */
+int redo_save(struct redo *d, struct buf *out, struct err *e)
+{
+	struct stat st;
+
+	if (flush_rows(d, e))
+		return -1;
+	if (fstat(d->rows, &st))
+		return fail("look at", e);
+	wr_u64(out, (uint64_t)st.st_size);
+	wr_u64(out, d->bytes);
+	wr_u32(out, d->n);
+	for (unsigned i = d->n > REDO_RECENT ? d->n - REDO_RECENT : 0; i < d->n; i++) {
+		const struct redo_piece *x = &d->recent[i % REDO_RECENT];
+		wr_u64(out, x->off);
+		wr_u64(out, x->len);
+		wr_u8(out, x->hole);
+	}
+	return 0;
+}
+
+/* A later run may have filled the rest of the page that pos lies in: it holds what the base has there again. */
+static int forget_after(struct redo *d, uint64_t pos, struct err *e)
+{
+	const struct redo_piece *last = d->n ? &d->recent[(d->n - 1) % REDO_RECENT] : NULL;
+	uint8_t rest[REDO_PAGE];
+	uint64_t end = last && !last->hole ? last->off + last->len : 0;
+
+	if (end <= pos || end - pos > sizeof rest)
+		return 0;
+	if (file_read_at(d->base, rest, (size_t)(end - pos), pos))
+		return fail("read for", e);
+	return file_write_at(d->fd, rest, (size_t)(end - pos), pos) ? fail("write", e) : 0;
+}
+
+int redo_load(struct redo *d, const struct replica *r, const char *name, struct rd *in, uint64_t pos, struct err *e)
+{
+	char rows[40];
+	uint64_t size = rd_u64(in);
+
+	d->bytes = rd_u64(in);
+	d->n = rd_u32(in);
+	for (unsigned i = d->n > REDO_RECENT ? d->n - REDO_RECENT : 0; i < d->n && !in->bad; i++) {
+		struct redo_piece *x = &d->recent[i % REDO_RECENT];
+		x->off = rd_u64(in);
+		x->len = rd_u64(in);
+		x->hole = rd_u8(in);
+	}
+	rows_name(rows, name);
+	d->rows = openat(r->stage, rows, O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
+	if (d->rows < 0 || ftruncate(d->rows, (off_t)size))
+		return fail("open", e);
+	return forget_after(d, pos, e);
+}
+
 int redo_end(struct redo *d, struct err *e)
 {
 	if (d->n)

@@ -37,6 +37,10 @@ int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e);
 /* The file as it will be; off not more than 1 MiB before the end of the last piece. Zeros beyond its end. */
 int redo_read(struct redo *d, void *p, size_t n, uint64_t off, struct err *e);
 int redo_end(struct redo *d, struct err *e);
+/* What is written so far, for redo_load in a later process, and what is not: rows go out first. */
+int redo_save(struct redo *d, struct buf *out, struct err *e);
+/* As redo_begin, but goes on after redo_save; pos: where the pieces end. What was written after it is forgotten. */
+int redo_load(struct redo *d, const struct replica *r, const char *name, struct rd *in, uint64_t pos, struct err *e);
 void redo_free(struct redo *d);
 
 /* Of a staged file: is it a list of pieces? */

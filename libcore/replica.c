@@ -160,8 +160,11 @@ int replica_drop(const struct replica *r, const char *name, struct err *e)
 		err_sys(e, "cannot remove '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
 }
 
+/* partial goes first, for good: it speaks of what goes after it. */
 int replica_discard(struct replica *r, struct err *e)
 {
+	if (replica_has(r, "partial") && (replica_drop(r, "partial", e) || fsync(r->ctl)))
+		return err_sys(e, "cannot make '%s/" REPLICA_CTL "' durable", r->path);
 	/* Files first: on a full disk there is no room to make the directories again before something else is gone. */
 	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) || replica_drop(r, "edits", e))
 		return -1;

@@ -4,7 +4,8 @@
  *   .repl/lock       flock(2)ed while anything is changed
  *   .repl/catalog    the current image
  *   .repl/stage/N    the content of the N-th CONTENT record of the delta being received
- *   .repl/plan       the delta being received, without content
+ *   .repl/plan       the delta being received, without content; plan.new while it is not known whether it fits
+ *   .repl/partial    how much of it came, when the input broke off (see partial.h)
  *   .repl/commit     the commit record: plan, renamed. While it stands the delta is decided and will be finished
  *   .repl/detached   marker: every name that goes is gone (see land.h)
  *   .repl/slots/N    objects between their old name and their new one, by catalog number
@@ -48,7 +49,7 @@ int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e);
 bool replica_has(const struct replica *r, const char *name);
 /* Removes a file of the control directory, if it is there. */
 int replica_drop(const struct replica *r, const char *name, struct err *e);
-/* Removes stage, plan and slots of an apply that was not decided. */
+/* Removes partial, stage, plan and slots of an apply that was not decided. */
 int replica_discard(struct replica *r, struct err *e);
 /* Makes everything below it durable. */
 int replica_sync(const struct replica *r, struct err *e);

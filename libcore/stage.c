@@ -89,12 +89,20 @@ static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uin
 	return 0;
 }
 
+static int open_old(struct stage *s, uint64_t no, struct err *e)
+{
+	if (catalog_get(s->r->cat, no, &s->old, e) != 1)
+		return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+	/* Remembered in blocks of another size, the rows say nothing about ours: what is kept is read. */
+	s->is_foreign = s->old.grain != s->grain;
+	s->old_blocks = s->is_foreign ? 0 : object_blocks(s->old.size, s->grain);
+	s->base_fd = replica_open_base(s->r, &s->old, e);
+	return s->base_fd < 0 ? -1 : 0;
+}
+
 /* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */
 static int start_patch(struct stage *s, struct err *e)
 {
-	s->base_fd = replica_open_base(s->r, &s->old, e);
-	if (s->base_fd < 0)
-		return -1;
 	if (ioctl(s->fd, FICLONE, s->base_fd) == 0)
 		return 0;
 	if (s->old.size >= REDO_MIN) {
@@ -141,15 +149,8 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	s->tail_len = 0;
 	s->row_n = 0;
 	digest_tree_init(&s->tree);
-	if (s->is_patch) {
-		if (catalog_get(s->r->cat, old->no, &s->old, e) != 1)
-			return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
-		/* Remembered in blocks of another size, the rows say nothing about ours: what is kept is read. */
-		s->is_foreign = s->old.grain != s->grain;
-		s->old_blocks = s->is_foreign ? 0 : object_blocks(s->old.size, s->grain);
-		if (start_patch(s, e))
-			return -1;
-	}
+	if (s->is_patch && (open_old(s, old->no, e) || start_patch(s, e)))
+		return -1;
 	s->is_open = true;
 	return 0;
 }
@@ -427,4 +428,103 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 	int fd = s->fd;
 	s->fd = -1;
 	return close(fd) ? fail(s, "close", e) : 0;
+}
+
+/* ---- going on in another process ---- */
+
+static void save_tree(const struct digest_tree *t, struct buf *out)
+{
+	wr_u64(out, t->count);
+	for (size_t i = 0; i < sizeof t->n; i++) {
+		wr_u8(out, t->n[i]);
+		wr_raw(out, t->level[i], t->n[i] * sizeof t->level[i][0]);
+	}
+}
+
+static void load_tree(struct digest_tree *t, struct rd *in)
+{
+	t->count = rd_u64(in);
+	for (size_t i = 0; i < sizeof t->n; i++) {
+		t->n[i] = rd_u8(in);
+		if (t->n[i] > 3)
+			in->bad = true;
+		if (!in->bad)
+			rd_copy(in, t->level[i], t->n[i] * sizeof t->level[i][0]);
+	}
+}
+
+int stage_save(struct stage *s, struct buf *out, struct err *e)
+{
+	wr_u8(out, s->is_open);
+	if (!s->is_open)
+		return 0;
+	/* Rows of a file shorter than a leaf are not wanted in the plan, but such a file has none before its seal. */
+	if (flush_rows(s, e))
+		return -1;
+	wr_str(out, s->name, strlen(s->name));
+	wr_u32(out, s->attr);
+	wr_u32(out, s->grain);
+	wr_u8(out, s->is_patch);
+	wr_u8(out, s->is_redo);
+	wr_u8(out, s->touched);
+	wr_u64(out, s->old.no);
+	wr_u64(out, s->pos);
+	wr_u64(out, s->block);
+	wr_u64(out, s->tail_len);
+	wr_raw(out, &s->tail, sizeof s->tail);
+	save_tree(&s->tree, out);
+	return s->is_redo ? redo_save(&s->redo, out, e) : 0;
+}
+
+/* The base's file as stage_begin started with it, from pos on. */
+static int restore_rest(struct stage *s, struct err *e)
+{
+	uint64_t from = s->pos + (REDO_PAGE - s->pos % REDO_PAGE) % REDO_PAGE;
+	struct file_clone_range cr = {.src_fd = s->base_fd, .src_offset = from, .dest_offset = from};
+
+	if (ftruncate(s->fd, (off_t)s->pos))
+		return fail(s, "size", e);
+	if (!s->is_patch || s->pos >= s->old.size)
+		return 0;
+	if (from < s->old.size && ioctl(s->fd, FICLONERANGE, &cr) == 0)
+		return file_copy(s->base_fd, s->fd, s->pos, from) ? fail(s, "copy the base of", e) : 0;
+	return file_copy(s->base_fd, s->fd, s->pos, s->old.size) || ftruncate(s->fd, (off_t)s->old.size) ?
+		fail(s, "copy the base of", e) : 0;
+}
+
+static int open_again(struct stage *s, struct rd *in, struct err *e)
+{
+	s->fd = openat(s->r->stage, s->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (s->fd < 0)
+		return fail(s, "open", e);
+	if (s->is_patch && open_old(s, s->old.no, e))
+		return -1;
+	if (!s->is_redo)
+		return restore_rest(s, e);
+	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .base_size = s->old.size};
+	return redo_load(&s->redo, s->r, s->name, in, s->pos, e);
+}
+
+int stage_load(struct stage *s, struct rd *in, struct err *e)
+{
+	if (!rd_u8(in))
+		return 0;
+	struct span name = rd_str(in, sizeof s->name - 1);
+	snprintf(s->name, sizeof s->name, "%.*s", (int)name.len, (const char *)name.p);
+	s->attr = rd_u32(in);
+	s->grain = rd_u32(in);
+	s->is_patch = rd_u8(in);
+	s->is_redo = rd_u8(in);
+	s->touched = rd_u8(in);
+	s->old.no = rd_u64(in);
+	s->pos = rd_u64(in);
+	s->block = rd_u64(in);
+	s->tail_len = rd_u64(in);
+	rd_copy(in, &s->tail, sizeof s->tail);
+	load_tree(&s->tree, in);
+	if (in->bad)
+		return 0; /* the caller asks */
+	s->buf = s->buf ? s->buf : xalloc(PIECE);
+	s->is_open = true;
+	return open_again(s, in, e);
 }

@@ -50,5 +50,9 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e);
 /* Checks size and digest; closes. ERR_STREAM or, where base content took part, ERR_REFUSED. */
 int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
 void stage_free(struct stage *s);
+/* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
+int stage_save(struct stage *s, struct buf *out, struct err *e);
+/* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */
+int stage_load(struct stage *s, struct rd *in, struct err *e);
 
 #endif

@@ -24,44 +24,69 @@ const char *kind_name(unsigned kind)
 
 bool stream_is_plain(const void *p, size_t n) { return n >= 8 && !memcmp(p, STREAM_MAGIC, 8); }
 
-/* ---- writing ---- */
-
-static int out_scratch(struct stream_out *o, struct span bulk, struct err *e)
+static void place_start(struct stream_place *at, const void *head)
 {
-	struct span v[2] = {{o->scratch.p, o->scratch.len}, bulk};
-
-	digest_run_add(&o->run, o->scratch.p, o->scratch.len);
-	return o->sink(o->ctx, v, bulk.len ? 2 : 1, e);
+	*at = (struct stream_place){.off = STREAM_HEAD_LEN};
+	digest_run_init(&at->run, person, NULL, 0);
+	digest_run_add(&at->run, head, STREAM_HEAD_LEN);
 }
+
+/* One record: the trailer covers all of it but content bytes. */
+static void place_add(struct stream_place *at, uint16_t type, const uint8_t *record, size_t len)
+{
+	size_t covered = rec_covered(type, len);
+
+	digest_run_add(&at->run, record, 8 + covered);
+	at->records++;
+	at->bytes += len - covered;
+	at->off += 8 + len;
+}
+
+/* ---- writing ---- */
 
 int stream_begin(struct stream_out *o, enum stream_kind kind, struct err *e)
 {
 	assert(!o->open);
 	o->open = true;
-	o->records = o->bytes = 0;
-	digest_run_init(&o->run, person, NULL, 0);
 	buf_reset(&o->scratch);
 	wr_raw(&o->scratch, STREAM_MAGIC, 8);
 	wr_u16(&o->scratch, STREAM_VERSION);
 	wr_u16(&o->scratch, (uint16_t)kind);
 	wr_u32(&o->scratch, 0);
-	return out_scratch(o, (struct span){0}, e);
+	place_start(&o->at, o->scratch.p);
+	struct span v = {o->scratch.p, o->scratch.len};
+	return o->sink(o->ctx, &v, 1, e);
 }
 
 int stream_put(struct stream_out *o, const struct record *r, struct err *e)
 {
-	struct span bulk = {0};
+	struct span v[2] = {0};
 
 	assert(o->open);
 	buf_reset(&o->scratch);
 	rec_encode(&o->scratch, r);
+	v[0] = span_of(o->scratch.p, o->scratch.len);
 	if (r->type == REC_DATA)
-		bulk = r->u.data.bytes;
+		v[1] = r->u.data.bytes;
 	else if (r->type == REC_WRITE)
-		bulk = r->u.write.bytes;
-	o->records++;
-	o->bytes += bulk.len;
-	return out_scratch(o, bulk, e);
+		v[1] = r->u.write.bytes;
+	place_add(&o->at, r->type, v[0].p, v[0].len - 8 + v[1].len);
+	return o->sink(o->ctx, v, v[1].len ? 2 : 1, e);
+}
+
+int stream_pass(struct stream_out *o, struct span records, struct err *e)
+{
+	assert(o->open);
+	for (size_t at = 0; at < records.len;) {
+		struct rd r = rd_of(records.p + at, records.len - at);
+		uint16_t type = rd_u16(&r);
+		rd_u16(&r);
+		size_t len = rd_u32(&r);
+		assert(!r.bad && r.len >= len);
+		place_add(&o->at, type, records.p + at, len);
+		at += 8 + len;
+	}
+	return records.len ? o->sink(o->ctx, &records, 1, e) : 0;
 }
 
 int stream_finish(struct stream_out *o, struct err *e)
@@ -70,9 +95,9 @@ int stream_finish(struct stream_out *o, struct err *e)
 
 	assert(o->open);
 	o->open = false;
-	r.u.trailer.records = o->records;
-	r.u.trailer.bytes = o->bytes;
-	digest_run_end(&o->run, &r.u.trailer.digest);
+	r.u.trailer.records = o->at.records;
+	r.u.trailer.bytes = o->at.bytes;
+	digest_run_end(&o->at.run, &r.u.trailer.digest);
 	if (o->key && o->key->len)
 		stream_mac(&r.u.trailer.mac, o->key, &r.u.trailer.digest);
 	buf_reset(&o->scratch);
@@ -150,12 +175,12 @@ static int next_head(struct stream_in *s, struct err *e)
 		return err_set(e, ERR_STREAM, "the stream needs feature 0x%x or kind %u that this program does not know: "
 			"a newer one is needed here", s->features, s->kind);
 	}
-	digest_run_init(&s->run, person, NULL, 0);
-	digest_run_add(&s->run, p, STREAM_HEAD_LEN);
+	place_start(&s->own, p);
+	s->is_resumed = false;
 	s->raw = span_of(p, STREAM_HEAD_LEN);
 	s->at += STREAM_HEAD_LEN;
 	s->state = ST_BODY;
-	s->records = s->bytes = s->n_record = 0;
+	s->n_record = 0;
 	return STREAM_BEGIN;
 }
 
@@ -163,7 +188,6 @@ static int check_bulk(struct stream_in *s, struct span bytes, const struct diges
 {
 	struct digest d;
 
-	s->bytes += bytes.len;
 	if (s->ignore_data_digest || !bytes.len)
 		return 0;
 	digest_bytes(&d, bytes.p, bytes.len);
@@ -175,8 +199,8 @@ static int next_trailer(struct stream_in *s, struct err *e)
 	const struct r_trailer *t = &s->rec.u.trailer;
 	struct digest d, mac;
 
-	digest_run_end(&s->run, &d);
-	if (t->records != s->records || t->bytes != s->bytes || !digest_eq(&t->digest, &d))
+	digest_run_end(&s->own.run, &d);
+	if (t->records != s->own.records || t->bytes != s->own.bytes || !digest_eq(&t->digest, &d))
 		return bad_text(s, e, "the trailer does not match what came before it");
 	if (s->key && s->key->len) {
 		if (digest_is_zero(&t->mac))
@@ -209,7 +233,7 @@ int stream_next(struct stream_in *s, struct err *e)
 		uint16_t type = rd_u16(&r), flags = rd_u16(&r);
 		size_t len = rd_u32(&r);
 
-		s->n_record = s->records;
+		s->n_record = s->own.records;
 		const struct rec_row *row = rec_row(type);
 		if (!row && !(flags & REC_OPTIONAL)) {
 			err_set(&why, ERR_STREAM, "unknown record type 0x%02x: a newer program is needed here", type);
@@ -230,8 +254,9 @@ int stream_next(struct stream_in *s, struct err *e)
 		s->raw = span_of(p, 8 + len);
 		s->at += 8 + len;
 		if (type != REC_TRAILER) {
-			digest_run_add(&s->run, p, 8 + rec_covered(type, len));
-			s->records++;
+			place_add(&s->own, type, p, len);
+			if (s->is_resumed)
+				place_add(&s->whole, type, p, len);
 		}
 		if (!row) {
 			s->n_skipped++;
@@ -260,8 +285,18 @@ int stream_eof(const struct stream_in *s, struct err *e)
 	}
 	if (s->state == ST_HEAD)
 		return err_set(e, ERR_STREAM, "this is not a repl stream, or it ends inside its header");
-	return err_set(e, ERR_STREAM, "the stream ends early: %llu records came and no trailer",
-		(unsigned long long)s->records);
+	err_set(e, ERR_STREAM, "the stream ends early: %llu records came and no trailer",
+		(unsigned long long)s->own.records);
+	e->is_cut = true;
+	return -1;
+}
+
+const struct stream_place *stream_place(const struct stream_in *s) { return s->is_resumed ? &s->whole : &s->own; }
+
+void stream_resumed(struct stream_in *s, const struct stream_place *head)
+{
+	s->is_resumed = true;
+	s->whole = *head;
 }
 
 void stream_in_free(struct stream_in *s) { buf_free(&s->in); }

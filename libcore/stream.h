@@ -24,12 +24,17 @@
 /* Takes n spans in order; -1 with *e set stops the writer. */
 typedef int (*stream_sink)(void *ctx, const struct span *v, int n, struct err *e);
 
+/* A border between two records: so far into the stream, and the trailer's counts and digest as far as that. */
+struct stream_place {
+	uint64_t off, records, bytes;
+	struct digest_run run;
+};
+
 struct stream_out {
 	stream_sink sink;
 	void *ctx;
 	const struct buf *key; /* borrowed; NULL or empty: no MAC */
-	struct digest_run run;
-	uint64_t records, bytes;
+	struct stream_place at;
 	struct buf scratch;
 	bool open;
 };
@@ -37,6 +42,8 @@ struct stream_out {
 int stream_begin(struct stream_out *o, enum stream_kind kind, struct err *e);
 /* Writes one record; for DATA and WRITE u.….bytes goes to the sink from where it lies. */
 int stream_put(struct stream_out *o, const struct record *r, struct err *e);
+/* Writes records that are encoded already: whole ones, as they stand in another stream. */
+int stream_pass(struct stream_out *o, struct span records, struct err *e);
 /* Writes the trailer; the writer can begin another stream after it. */
 int stream_finish(struct stream_out *o, struct err *e);
 void stream_out_free(struct stream_out *o);
@@ -61,8 +68,8 @@ struct stream_in {
 	struct buf in;
 	size_t at;
 	int state;
-	struct digest_run run;
-	uint64_t records, bytes;
+	struct stream_place own, whole;
+	bool is_resumed;
 };
 /* Room for at least `want` input bytes; fill some of it, then say how many. */
 uint8_t *stream_space(struct stream_in *s, size_t want, size_t *have);
@@ -72,6 +79,10 @@ int stream_next(struct stream_in *s, struct err *e);
 /* Called at end of input: an error when it stops inside a stream or no stream came at all. */
 int stream_eof(const struct stream_in *s, struct err *e);
 void stream_in_free(struct stream_in *s);
+/* Behind the last event: in the stream or, when it goes on with another one, in that. Borrowed until the next call. */
+const struct stream_place *stream_place(const struct stream_in *s);
+/* After a RESUME record: this stream goes on where another one ended, at head. */
+void stream_resumed(struct stream_in *s, const struct stream_place *head);
 
 /* BLAKE2b-256 keyed with the key, over the trailer digest. */
 void stream_mac(struct digest *out, const struct buf *key, const struct digest *trailer_digest);

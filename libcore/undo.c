@@ -465,7 +465,7 @@ static int put_end(struct undo *u, struct err *e)
 	plan_see_base(u->p, true);
 	int rc = catalog_id(u->p->r->cat, &r.u.end.id, e) || catalog_count(u->p->r->cat, &r.u.end.entries, e) ? -1 : 0;
 	plan_see_base(u->p, false);
-	r.u.end.bytes = u->o.bytes;
+	r.u.end.bytes = u->o.at.bytes;
 	return rc || put(u, &r, e) ? -1 : 0;
 }
 

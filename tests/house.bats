@@ -15,9 +15,9 @@ setup() {
 # never one another. A new module gets its place here first.
 floors="
 err bytes json
-digest numbers codec record stamp stream filter
+digest numbers codec record stamp stream token filter
 attr file path confine walk input sink catalog image state
-content replica scan changes redo history stage plan check undo edits place restore land diff source
+content replica scan changes redo history stage partial plan check undo edits place restore land diff source
 engines: delta pack apply past snap track show verify
 cli forced
 "

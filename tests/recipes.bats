@@ -54,6 +54,19 @@ scene() {
 	repl-diff srv | repl-pack -o full.rpl
 }
 
+# A first run of which only a part arrived.
+scene_broken() {
+	scene ''
+	repl-snap -s "$S" srv | repl-track -s "$S" | repl-diff -s "$S" >delta.rpl
+	head -c 200000 delta.rpl | repl-apply replica || [[ $? == 4 ]]
+}
+
+# One that arrived, without its answer.
+scene_unanswered() {
+	scene ''
+	repl-snap -s "$S" srv | repl-track -s "$S" | repl-diff -s "$S" | repl-apply replica >answer.rpl
+}
+
 run_block() {
 	local b=$1 text want=0
 	text=$(cat "$b")
@@ -62,6 +75,8 @@ run_block() {
 	esac
 	case $text in
 	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
+	*--resume=*) scene_broken ;;
+	*--ack*) scene_unanswered ;;
 	*'-o delta.rpl'*) scene '' ;;
 	*--wanted*) scene damaged ;;
 	*--verify*) scene verified ;;
@@ -96,7 +111,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 15
+	run_page repl.7 18
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -116,9 +131,9 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 6
+	run_page repl-apply.1 7
 	blocks repl-apply.1
-	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.6)
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.7)
 	[[ $command == repl-apply* ]]
 	scene ''
 	run -0 bash -c "$command <full.rpl >answer"

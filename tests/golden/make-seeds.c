@@ -322,7 +322,7 @@ static void make_full(void)
 	end(id_old, 6, BIG + 6);
 }
 
-static void make_delta(void)
+static void make_delta_head(void)
 {
 	begin(KIND_DELTA);
 	opening(stamps(id_old, 1000001400, 2));
@@ -351,6 +351,26 @@ static void make_delta(void)
 	seal(fresh, 6);
 	put((struct record){.type = REC_ATTACH, .u.attach = {2, 1, span_cstr("papers")}});
 	put((struct record){.type = REC_BEAT, .u.beat = {1}});
+}
+
+static void make_delta(void)
+{
+	make_delta_head();
+	end(id_new, 6, BLOCK + 12);
+}
+
+/* What is left of it when all but the last record came. */
+static void make_rest(void)
+{
+	size_t before = made.len;
+
+	make_delta_head();
+	struct r_resume r = {.off = out.at.off, .records = out.at.records, .bytes = out.at.bytes};
+	digest_run_peek(&out.at.run, &r.digest);
+	out.open = false;
+	made.len = before;
+	begin(KIND_DELTA);
+	put((struct record){.type = REC_RESUME, .u.resume = r});
 	end(id_new, 6, BLOCK + 12);
 }
 
@@ -457,6 +477,8 @@ static void golden(void)
 	finish();
 	make_delta();
 	finish_as("two.repl");
+	make_rest();
+	finish_as("rest.repl");
 	make_change();
 	finish_as("change.repl");
 	make_ack();
@@ -475,9 +497,9 @@ static void make_unknown(uint16_t flags)
 	begin(KIND_IMAGE);
 	wr_raw(&made, head, sizeof head);
 	wr_raw(&made, body, sizeof body);
-	digest_run_add(&out.run, head, sizeof head);
-	digest_run_add(&out.run, body, sizeof body);
-	out.records++;
+	digest_run_add(&out.at.run, head, sizeof head);
+	digest_run_add(&out.at.run, body, sizeof body);
+	out.at.records++;
 }
 
 static void seeds(void)
@@ -489,6 +511,8 @@ static void seeds(void)
 	finish_as("full");
 	make_delta();
 	finish_as("delta");
+	make_rest();
+	finish_as("rest");
 	make_change();
 	finish_as("change");
 	make_ack();
@@ -542,6 +566,8 @@ static void record_seeds(void)
 	make_image();
 	finish();
 	make_delta();
+	finish();
+	make_rest();
 	finish();
 	make_change();
 	finish();

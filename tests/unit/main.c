@@ -10,6 +10,7 @@
 #pragma weak unit_digest
 #pragma weak unit_record
 #pragma weak unit_stream
+#pragma weak unit_token
 #pragma weak unit_attr
 #pragma weak unit_path
 #pragma weak unit_filter
@@ -25,7 +26,7 @@ static const struct test {
 	const char *name;
 	int (*run)(void);
 } tests[] = {
-	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream},
+	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream}, {"token", unit_token},
 	{"attr", unit_attr}, {"path", unit_path}, {"filter", unit_filter}, {"walk", unit_walk},
 	{"catalog", unit_catalog}, {"confine", unit_confine},
 };

@@ -417,10 +417,14 @@ static void test_check_others(void)
 {
 	struct record image = {.type = REC_IMAGE, .u.image = {.consistency = CONS_APP, .host = span_cstr("srv")}};
 	struct record owner = {.type = REC_OWNER, .u.owner = {.is_group = 1}};
+	struct record resume = {.type = REC_RESUME, .u.resume = {.off = REC_SIZE_MAX, .records = 1}};
 	struct record ack = {.type = REC_ACK, .u.ack = {.action = ACK_HELD}};
 
 	GOOD(image);
 	GOOD(owner);
+	GOOD(resume);
+	BAD(resume, x->u.resume.records = 0);
+	BAD(resume, x->u.resume.off++);
 	GOOD(ack);
 	BAD(image, x->u.image.consistency++);
 	BAD(image, x->u.image.host = span_cstr("a\nb"));

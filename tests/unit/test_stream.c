@@ -41,8 +41,8 @@ static void make(struct buf *b, const struct buf *key)
 	put(&o, (struct record){.type = REC_HINT, .u.hint = {.ino = 77}});
 	put(&o, (struct record){.type = REC_BEAT, .u.beat = {1}});
 	put(&o, (struct record){.type = REC_END, .u.end = {.entries = 1}});
-	CHECK_EQ_U64(o.records, 10);
-	CHECK_EQ_U64(o.bytes, sizeof bytes);
+	CHECK_EQ_U64(o.at.records, 10);
+	CHECK_EQ_U64(o.at.bytes, sizeof bytes);
 	CHECK_OK(stream_finish(&o, &e), e);
 	stream_out_free(&o);
 }

@@ -18,6 +18,7 @@ int unit_bytes(void);
 int unit_digest(void);
 int unit_record(void);
 int unit_stream(void);
+int unit_token(void);
 int unit_attr(void);
 int unit_path(void);
 int unit_filter(void);
