@@ -133,7 +133,7 @@ run_page() {
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
 	run_page repl-apply.1 7
 	blocks repl-apply.1
-	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.7)
+	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.*)
 	[[ $command == repl-apply* ]]
 	scene ''
 	run -0 bash -c "$command <full.rpl >answer"
