@@ -621,7 +621,7 @@ static int take_up(struct job *j, const struct partial *p, struct err *e)
 		return -1;
 	if (!rd_done(&stage))
 		return err_set(e, ERR_SYSTEM, "what '%s' kept of a delta is damaged: send the delta from its start", j->a->path);
-	j->content = p->place.bytes;
+	j->content = p->content;
 	stream_resumed(&j->a->in->s, &p->place);
 	j->saved_off = p->place.off;
 	j->saved_at = now_s();
@@ -656,7 +656,7 @@ static int go_on(struct job *j, const struct r_resume *want, struct err *e)
 /* What came so far is worth keeping from here on. */
 static int checkpoint(struct job *j, struct err *e)
 {
-	struct partial p = {.base = j->base, .place = *stream_place(&j->a->in->s)};
+	struct partial p = {.base = j->base, .place = *stream_place(&j->a->in->s), .content = j->content};
 	int rc = stage_save(&j->stage, &p.stage, e) || sink_flush(&j->sink, e) ? -1 : 0;
 
 	p.plan_len = j->sink.written;

@@ -38,6 +38,7 @@ int partial_save(const struct replica *r, struct partial *p, struct err *e)
 	wr_u64(&b, p->place.bytes);
 	wr_str(&b, &p->place.run, sizeof p->place.run);
 	wr_u64(&b, p->plan_len);
+	wr_u64(&b, p->content);
 	wr_str(&b, p->stage.p, p->stage.len);
 	sum(&d, b.p, b.len);
 	wr_raw(&b, &d, sizeof d);
@@ -61,6 +62,7 @@ static bool decode(struct partial *p, const uint8_t *at, size_t n)
 	p->place.bytes = rd_u64(&in);
 	struct span run = rd_str(&in, sizeof p->place.run);
 	p->plan_len = rd_u64(&in);
+	p->content = rd_u64(&in);
 	struct span stage = rd_str(&in, LEN_MAX);
 	if (!rd_done(&in) || run.len != sizeof p->place.run)
 		return false;

@@ -17,6 +17,7 @@ struct partial {
 	struct digest head;        /* of the stream as far as place */
 	struct stream_place place;
 	uint64_t plan_len;
+	uint64_t content;          /* what it brought so far, copies too, for the limit */
 	struct buf stage;          /* what stage_save said */
 };
 /* Makes everything in the replica durable, then this. head is set. */

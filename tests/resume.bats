@@ -308,6 +308,14 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	[[ -z $(ls R/.repl/stage) && ! -e R/.repl/plan ]]
 }
 
+@test "a limit counts what came before the cut, too" {
+	make_trees .
+	cp -a base R
+	head -c 500000 delta.rpl | repl-apply --max-content=600000 R || (($? == 4))
+	run -6 repl-apply --max-content=600000 R < <(repl-pack --resume="$(repl-apply --resume-token R)" <delta.rpl)
+	has "$output" "--max-content"
+}
+
 @test "what is damaged, not cut, is not kept" {
 	make_trees .
 	cp -a base R
