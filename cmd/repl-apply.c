@@ -214,8 +214,8 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 	if (s->list)
 		return print_list(c, s, e);
 	if (s->rollback)
-		return apply_rollback(&s->a, which, when, e);
-	return s->at ? apply_at(&s->a, which, when, s->into, e) : 1;
+		return past_rollback(&s->a, which, when, e);
+	return s->at ? past_at(&s->a, which, when, s->into, e) : 1;
 }
 
 static int run(struct cli *c, struct settings *s, struct err *e)

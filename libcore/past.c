@@ -1,10 +1,13 @@
 #include "past.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-#include "history.h"
+#include "file.h"
 #include "image.h"
+#include "rewind.h"
 #include "stamp.h"
 
 static void put_entry(struct buf *out, size_t back, const struct digest *id, const struct r_image *stamps, uint64_t bytes, bool json)
@@ -46,4 +49,143 @@ out:
 	history_free(&h);
 	replica_close(&r);
 	return rc;
+}
+
+/* ---- going back ---- */
+
+int past_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e)
+{
+	struct job j;
+	AUTO_BUF struct buf store = {0};
+	struct history h = {0};
+	struct digest now, to;
+	struct r_image stamps;
+	int rc = -1;
+
+	job_start(&j, a);
+	if (job_confine(&j, NULL, e) || rewind_open(&j, REPLICA_CHANGE, e) || rewind_image(&j, &now, &stamps, &store, e) ||
+			history_load(&h, &j.r, e) ||
+			history_find(&h, &now, &stamps, which, time_ns, &to, e) || rewind_set_goal(&j.r, &to, e))
+		goto out;
+	rc = rewind_to(&j, &j.r, &to, e);
+	if (replica_drop(&j.r, "goal", rc ? &(struct err){0} : e))
+		rc = -1;
+	if (rc || rewind_prune(&j, e)) {
+		rc = -1;
+		goto out;
+	}
+	j.current = to;
+	rc = receive_tell(&j, e);
+out:
+	history_free(&h);
+	return job_end(&j, rc);
+}
+
+/* ---- beside the replica ---- */
+
+struct twin {
+	struct job *from, *to;
+	struct land *land;
+};
+
+/* A full delta's plan: the image of the catalog, with block digests in the place of content. */
+static int plan_image(struct twin *t, struct digest *id, struct err *e)
+{
+	AUTO_CLOSE int fd = openat(t->to->r.ctl, "plan", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct sink sink = {.fd = fd, .name = "the plan"};
+	struct stream_out o = {.sink = sink_write, .ctx = &sink};
+	AUTO_BUF struct buf store = {0};
+	struct record image = {.type = REC_IMAGE}, delta = {.type = REC_DELTA};
+	int rc = -1;
+
+	if (fd < 0)
+		err_sys(e, "cannot write a plan in '%s'", t->to->r.path);
+	else if (!rewind_image(t->from, id, &image.u.image, &store, e) && !stream_begin(&o, KIND_DELTA, e) &&
+			!stream_put(&o, &image, e) && !stream_put(&o, &delta, e) &&
+			!image_write(t->from->r.cat, &o, false, e) && !stream_finish(&o, e) && !sink_flush(&sink, e))
+		rc = 0;
+	stream_out_free(&o);
+	sink_free(&sink);
+	return rc;
+}
+
+static int twin_content(void *ctx, const struct plan_object *po, struct err *e)
+{
+	struct twin *t = ctx;
+	struct replica *r = &t->from->r;
+	AUTO_BUF struct buf path = {0};
+	struct object o = {0};
+	char name[32], text[512];
+	uint64_t dir = CATALOG_ROOT, no = CATALOG_ROOT;
+	int rc = -1;
+
+	if (!po->staged)
+		return 0;
+	/* By its path, as its number is another one there. */
+	if (catalog_object_path(t->land->plan.next, po->no, &path, e))
+		return -1;
+	for (size_t at = 0, n; at < path.len; at += n + 1, dir = no) {
+		const uint8_t *slash = memchr(path.p + at, '/', path.len - at);
+		n = slash ? (size_t)(slash - path.p) - at : path.len - at;
+		if (catalog_lookup(r->cat, dir, span_of(path.p + at, n), &no, NULL, e) != 1)
+			return e->kind ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: '%s' is missing",
+				esc_cut(text, sizeof text, span_of(path.p, path.len)));
+	}
+	if (catalog_get(r->cat, no, &o, e) != 1)
+		return -1;
+	AUTO_CLOSE int in = replica_open_base(r, &o, e);
+	snprintf(name, sizeof name, "%llu", (unsigned long long)po->staged);
+	AUTO_CLOSE int out = in < 0 ? -1 : openat(t->to->r.stage, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (in >= 0)
+		rc = out < 0 || file_clone(in, out, o.size) ? err_sys(e, "cannot copy '%s' to '%s'",
+			esc_cut(text, sizeof text, span_of(path.p, path.len)), t->to->r.path) : 0;
+	object_free(&o);
+	return rc;
+}
+
+/* A second replica with the same image. */
+static int make_twin(struct job *from, struct job *to, struct err *e)
+{
+	struct land l = receive_landing(to);
+	struct twin t = {from, to, &l};
+	struct digest id;
+	int rc = -1;
+
+	l.max_delete = UINT64_MAX;
+	if (!plan_image(&t, &id, e) && !land_load(&l, &id, e) &&
+			!plan_walk(&l.plan, &(struct plan_visit){.object = twin_content, .ctx = &t}, e))
+		rc = land_go(&l, e);
+	land_end(&l);
+	return rc;
+}
+
+int past_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e)
+{
+	struct apply b = *a;
+	struct job from, to;
+	AUTO_BUF struct buf store = {0};
+	struct history h = {0};
+	struct digest now, id;
+	struct r_image stamps;
+	int rc = -1;
+
+	b.path = into;
+	b.keep = (struct history_keep){0};
+	b.max_delete = UINT64_MAX;
+	b.max_delete_percent = 100;
+	job_start(&from, a);
+	job_start(&to, &b);
+	if (job_confine(&from, into, e) || rewind_open(&from, REPLICA_CHANGE, e) || rewind_image(&from, &now, &stamps, &store, e) ||
+			history_load(&h, &from.r, e) ||
+			history_find(&h, &now, &stamps, which, time_ns, &id, e) || rewind_open(&to, REPLICA_APPLY, e))
+		goto out;
+	if (!catalog_is_empty(to.r.cat)) {
+		err_set(e, ERR_REFUSED, "'%s' holds an image already: --into wants a directory that is missing or empty", into);
+		goto out;
+	}
+	rc = make_twin(&from, &to, e) || rewind_to(&to, &from.r, &id, e) ? -1 : 0;
+out:
+	history_free(&h);
+	job_end(&to, rc);
+	return job_end(&from, rc);
 }

@@ -1,14 +1,20 @@
 /*
- * past: what a replica holds and where it can go back to, for people and scripts.
+ * past: the images before the current one: which they are, back to one of them, or one of them beside the replica.
  *
- * May use: replica, history, image, stamp, err. Changes nothing.
+ * May use: rewind, job, replica, history, image, land, plan, stamp, err.
  */
 #ifndef REPL_PAST_H
 #define REPL_PAST_H
 
-#include "replica.h"
+#include "job.h"
 
 /* The image in place, then those before it, the newest first, each with what its undo takes on disk. */
 int past_list(const char *path, bool json, struct buf *out, struct err *e);
+
+/* The image that `which` names (see history_find) takes the place of the current one; the way there is kept as a way back.
+ * time_ns: what `which` says when it is a time, else 0. */
+int past_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e);
+/* The same image as a replica of its own in `into`, missing or empty; nothing of the replica changes. */
+int past_at(struct apply *a, const char *which, int64_t time_ns, const char *into, struct err *e);
 
 #endif

@@ -18,6 +18,7 @@ err bytes json
 digest numbers codec record stamp stream token filter
 attr file path confine walk input sink catalog image state
 content replica scan changes redo history stage partial plan check undo edits place restore land diff source
+job receive rewind
 engines: delta pack apply past snap track show verify
 cli forced
 "

@@ -1,0 +1,133 @@
+#include "rewind.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "image.h"
+#include "path.h"
+
+int rewind_image(struct job *j, struct digest *id, struct r_image *stamps, struct buf *store, struct err *e)
+{
+	*stamps = (struct r_image){0};
+	return catalog_id(j->r.cat, id, e) || image_stamps(j->r.cat, stamps, store, e) < 0 ? -1 : 0;
+}
+
+/* One entry of the replica `home` onto j's, which may be the same. */
+static int step(struct job *j, const struct replica *home, const struct history_entry *h, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+	struct input in = {0}, *was = j->a->in;
+
+	buf_fmt(&name, "history/%s", h->name);
+	AUTO_CLOSE int fd = path_open(home->ctl, span_of(name.p, name.len), O_RDONLY, 0, e);
+	if (fd < 0)
+		return -1;
+	if (input_open(&in, fd, 1, e))
+		return -1;
+	in.s.ignore_data_digest = true;
+	j->a->in = &in;
+	j->is_ours = true;
+	int got = input_next(&in, e), rc = got > 0 ? receive_run(j, got, e) : -1;
+	j->is_ours = false;
+	j->a->in = was;
+	input_close(&in);
+	return rc;
+}
+
+/* Along home's history to the image `to`, whole images all the way. */
+int rewind_to(struct job *j, const struct replica *home, const struct digest *to, struct err *e)
+{
+	struct history h;
+	struct digest from;
+	struct stream_out *ack = j->a->ack;
+	char a[65];
+	size_t n = 0;
+	int rc = -1;
+
+	if (history_load(&h, home, e) || catalog_id(j->r.cat, &from, e)) {
+		history_free(&h);
+		return -1;
+	}
+	AUTO_FREE size_t *way = history_way(&h, &from, to, &n);
+	hex(a, to->b, 8);
+	if (!way)
+		err_set(e, ERR_REFUSED, "there is no way to image %s any more: its undo was removed", a);
+	else
+		rc = 0;
+	j->a->ack = NULL;
+	for (size_t i = 0; !rc && i < n; i++)
+		rc = step(j, home, &h.v[way[i]], e);
+	j->a->ack = ack;
+	history_free(&h);
+	return rc;
+}
+
+int rewind_set_goal(struct replica *r, const struct digest *to, struct err *e)
+{
+	AUTO_CLOSE int fd = openat(r->ctl, "goal", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0 || file_write(fd, to->b, DIGEST_LEN) || fsync(fd) || fsync(r->ctl))
+		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/goal'", r->path);
+	return 0;
+}
+
+/* A rollback that was interrupted between two images goes on. */
+static int finish_rollback(struct job *j, struct err *e)
+{
+	struct digest to;
+
+	if (!replica_has(&j->r, "goal"))
+		return 0;
+	AUTO_CLOSE int fd = path_open_at(j->r.ctl, "goal", O_RDONLY, 0);
+	if (fd < 0 || file_read_at(fd, to.b, DIGEST_LEN, 0))
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/goal'", j->r.path);
+	/* Zero: the crash came before the goal was on disk. What cannot be reached is no goal: the image in place is whole. */
+	int rc = digest_is_zero(&to) ? 0 : rewind_to(j, &j->r, &to, e);
+	if (!rc)
+		job_say(j, "finished a rollback that had been interrupted");
+	return replica_drop(&j->r, "goal", rc ? &(struct err){0} : e) || rc ? -1 : 0;
+}
+
+int rewind_open(struct job *j, enum replica_open how, struct err *e)
+{
+	struct apply *a = j->a;
+	struct land l = receive_landing(j);
+	bool finished;
+
+	if (a->dry) {
+		struct err why = {0};
+		if (replica_open(&j->r, a->path, REPLICA_READ, &why)) {
+			if (why.sys && why.sys != ENOENT) {
+				*e = why;
+				return -1;
+			}
+			return 0; /* it would be made */
+		}
+		if (replica_has(&j->r, "commit"))
+			return err_set(e, ERR_BUSY, "a delta was interrupted on '%s': run repl-apply there without --dry-run first", a->path);
+		return replica_catalog(&j->r, CATALOG_READ, e);
+	}
+	if (replica_open(&j->r, a->path, how, e))
+		return -1;
+	if (how == REPLICA_ADOPT && !replica_has(&j->r, "catalog"))
+		return 0;
+	if (replica_catalog(&j->r, CATALOG_LIVE, e) || land_recover(&l, &finished, e))
+		return -1;
+	if (finished)
+		job_say(j, "finished a delta that had been interrupted");
+	return finish_rollback(j, e);
+}
+
+/* What history has too much of. */
+int rewind_prune(struct job *j, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct r_image now;
+	struct digest id;
+
+	if (j->a->dry || !j->r.cat || rewind_image(j, &id, &now, &store, e))
+		return j->a->dry || !j->r.cat ? 0 : -1;
+	return history_prune(&j->r, &j->a->keep, now.time_ns / 1000000000, e);
+}
