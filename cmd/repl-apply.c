@@ -17,12 +17,12 @@
 #define MAX_MEMORY (UINT64_C(512) << 20) /* some twenty million directories or objects with a number */
 
 struct settings {
-	bool adopt, answer, token, list, restore, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices, restricted;
+	bool adopt, answer, token, status, list, restore, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete, *edited, *keep, *rollback, *at, *into;
 	struct list maps;
 	struct buf key, lines;
 	struct owner_rule *rules;
-	int64_t threads;
+	int64_t threads, max_age;
 	struct apply a;
 	struct verify v;
 };
@@ -155,6 +155,18 @@ static int print_list(struct cli *c, struct settings *s, struct err *e)
 	return past_list(s->a.path, c->json, &text, e) || print_text(span_of(text.p, text.len), e) ? -1 : 0;
 }
 
+static int print_status(struct cli *c, struct settings *s, struct err *e)
+{
+	AUTO_BUF struct buf text = {0};
+	struct timespec now;
+	struct err late = {0};
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	int rc = past_status(&s->a, now.tv_sec * INT64_C(1000000000) + now.tv_nsec, s->max_age / 1000000000, c->json, &text, e);
+	/* What there is is said, whatever is wrong with it. */
+	return text.len && print_text(span_of(text.p, text.len), rc ? &late : e) ? -1 : rc;
+}
+
 static int print_token(struct settings *s, struct err *e)
 {
 	struct token t;
@@ -192,9 +204,9 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 	const char *which = s->rollback ? s->rollback : s->at;
 	int64_t when = 0;
 
-	if (s->adopt + s->answer + s->token + s->restore + s->list + s->verify + !!s->rollback + !!s->at + s->dry > 1)
-		return err_set(e, ERR_USAGE, "one of --adopt, --ack, --resume-token, --restore-meta, --list, --rollback, --at, --verify "
-			"and --dry-run at a time");
+	if (s->adopt + s->answer + s->token + s->status + s->restore + s->list + s->verify + !!s->rollback + !!s->at + s->dry > 1)
+		return err_set(e, ERR_USAGE, "one of --adopt, --ack, --resume-token, --restore-meta, --list, --status, --rollback, --at, "
+			"--verify and --dry-run at a time");
 	if (s->wanted && !s->verify)
 		return err_set(e, ERR_USAGE, "--wanted goes with --verify");
 	if (!s->at != !s->into)
@@ -211,6 +223,8 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 		return apply_answer(&s->a, e);
 	if (s->token)
 		return print_token(s, e);
+	if (s->status)
+		return print_status(c, s, e);
 	if (s->list)
 		return print_list(c, s, e);
 	if (s->rollback)
@@ -288,7 +302,9 @@ int main(int argc, char **argv)
 		{"itemize", 'i', OPT_FLAG, &s.itemize, NULL, "a line for each change, on standard error", 0},
 		{"adopt", 0, OPT_FLAG, &s.adopt, NULL, "take a directory with content as it is; reads no delta", 0},
 		{"list", 0, OPT_FLAG, &s.list, NULL, "show the images it can go back to; reads no delta", 0},
-		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON array", 0},
+		{"status", 0, OPT_FLAG, &s.status, NULL, "show what it holds, how old that is, and what was recovered; reads no delta", 0},
+		{"max-age", 0, OPT_DURATION, &s.max_age, "TIME", "with --status: exit with 5 when the image is older", 0},
+		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list and --status: JSON", 0},
 		{"rollback", 0, OPT_STRING, &s.rollback, "WHICH", "back to an image: its id, a time, a bookmark or -N", 0},
 		{"at", 0, OPT_STRING, &s.at, "WHICH", "with --into: that image beside the replica", 0},
 		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},

@@ -759,11 +759,18 @@ int cli_output(struct cli *c, struct err *e)
 	int dir_len = slash == NULL ? 0 : (int)(slash - path) + 1;
 	buf_fmt(&tmp, "%.*s.%s.XXXXXX", dir_len, path, c->prog);
 	buf_cstr(&tmp);
+	/* No signal comes between the file and the note that it has to be removed. */
+	sigset_t all, was;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &was);
 	fd = mkostemp((char *)tmp.p, O_CLOEXEC);
+	if (fd >= 0) {
+		p->out_tmp = xstrdup((char *)tmp.p);
+		p->out_handle = cli_temp(c, p->out_tmp);
+	}
+	pthread_sigmask(SIG_SETMASK, &was, NULL);
 	if (fd < 0)
 		return err_sys(e, "cannot create a file next to '%s'", shown);
-	p->out_tmp = xstrdup((char *)tmp.p);
-	p->out_handle = cli_temp(c, p->out_tmp);
 	p->out_path = path;
 	path = NULL;
 	p->out_fd = fd;

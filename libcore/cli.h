@@ -39,7 +39,7 @@ enum opt_kind {
 	OPT_LIST,     /* repeatable; order kept */
 	OPT_SIZE,     /* K = KiB = 1024, KB = 1000; likewise M, G, T */
 	OPT_NUMBER,   /* may be negative */
-	OPT_DURATION, /* 90s, 15m, 6h, 2d; a bare number is seconds */
+	OPT_DURATION, /* nanoseconds; 90s, 15m, 6h, 2d; a bare number is seconds */
 };
 struct opt {
 	const char *name;   /* long, without dashes */

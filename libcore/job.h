@@ -56,6 +56,8 @@ struct job {
 	struct loss losses[MAX_LOSSES];
 	size_t n_losses;
 	bool is_ours;            /* what comes is of the history, and may lead back */
+	enum land_left left;     /* what the run before had left */
+	struct err missed;       /* the first delta of the input that did not fit, until one does */
 	/* the delta under way */
 	bool skip;               /* not for this base: read to its end to learn whether it was applied before */
 	bool is_first;           /* the next record is the first one */

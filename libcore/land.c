@@ -106,13 +106,16 @@ static int finish(struct land *l, struct err *e)
 	return plan_load(&l->plan, &l->id, e) || is_promised(&l->id, &want, e) || forward(l, e) ? -1 : 0;
 }
 
-int land_recover(struct land *l, bool *finished, struct err *e)
+int land_recover(struct land *l, enum land_left *left, struct err *e)
 {
-	*finished = replica_has(l->r, "commit");
+	struct replica *r = l->r;
 	/* Part of a delta may wait for its rest. */
-	if (!*finished)
-		return replica_drop(l->r, "detached", e) || replica_drop(l->r, "plan.new", e) ||
-			(!replica_has(l->r, "partial") && replica_discard(l->r, e)) ? -1 : 0;
+	bool is_waiting = replica_has(r, "partial");
+
+	*left = replica_has(r, "commit") ? LAND_FINISHED : replica_has(r, "plan") && !is_waiting ? LAND_DISCARDED : LAND_NOTHING;
+	if (*left != LAND_FINISHED)
+		return replica_drop(r, "detached", e) || replica_drop(r, "plan.new", e) ||
+			(!is_waiting && replica_discard(r, e)) ? -1 : 0;
 	int rc = finish(l, e);
 	land_end(l);
 	return rc;

@@ -51,7 +51,9 @@ int land_go(struct land *l, struct err *e);
 void land_end(struct land *l);
 /* Step 1 and the list, with the plan in fd (taken over) and the target in cat (private). */
 int land_dry(struct land *l, int fd, struct catalog *cat, const struct digest *want, struct err *e);
-/* Finishes what a crash left behind, or discards it, but for what partial.h keeps. *finished: a decided delta was completed. */
-int land_recover(struct land *l, bool *finished, struct err *e);
+/* What the last run left behind. */
+enum land_left { LAND_NOTHING, LAND_FINISHED /* a decided delta, complete now */, LAND_DISCARDED /* an undecided one */ };
+/* Finishes what a crash left behind, or discards it. */
+int land_recover(struct land *l, enum land_left *left, struct err *e);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "file.h"
 #include "image.h"
+#include "partial.h"
 #include "rewind.h"
 #include "stamp.h"
 
@@ -49,6 +50,86 @@ out:
 	history_free(&h);
 	replica_close(&r);
 	return rc;
+}
+
+/* ---- the state of it ---- */
+
+struct status {
+	struct digest id;
+	struct r_image stamps;
+	struct buf store;
+	int64_t age_s;         /* -1: not known */
+	uint64_t partial, history, n_history;
+	const char *left;
+};
+
+static int find_status(struct job *j, struct status *st, int64_t now_ns, struct err *e)
+{
+	static const char *const left[] = {"nothing", "finished", "discarded"};
+	struct partial p = {0};
+	struct history h = {0};
+
+	if (job_confine(j, NULL, e) || rewind_open(j, REPLICA_CHANGE, e) || rewind_image(j, &st->id, &st->stamps, &st->store, e))
+		return -1;
+	st->left = left[j->left];
+	st->age_s = st->stamps.time_ns ? (now_ns - st->stamps.time_ns) / 1000000000 : -1;
+	int got = partial_load(&j->r, &p, e);
+	st->partial = got > 0 ? p.place.off : 0;
+	partial_free(&p);
+	int rc = got < 0 ? -1 : history_load(&h, &j->r, e);
+	for (size_t i = 0; i < h.n; i++)
+		st->history += h.v[i].bytes;
+	st->n_history = h.n;
+	history_free(&h);
+	return rc;
+}
+
+static void put_status(struct buf *out, const struct status *st, bool json)
+{
+	bool is_empty = digest_is_zero(&st->id);
+
+	if (json) {
+		buf_str(out, "{");
+		if (is_empty)
+			buf_str(out, "\"image\":null");
+		else
+			stamp_json(out, "image", &st->id, &st->stamps);
+		if (st->age_s < 0)
+			buf_str(out, ",\"age\":null");
+		else
+			buf_fmt(out, ",\"age\":%" PRId64, st->age_s);
+		buf_fmt(out, ",\"recovered\":\"%s\",\"partial\":%" PRIu64 ",\"history\":{\"images\":%" PRIu64 ",\"bytes\":%" PRIu64 "}}\n",
+			st->left, st->partial, st->n_history, st->history);
+		return;
+	}
+	if (is_empty)
+		buf_str(out, "image    none\n");
+	else
+		stamp_text(out, "image", &st->id, &st->stamps);
+	if (st->age_s >= 0)
+		buf_fmt(out, "age      %" PRId64 " s\n", st->age_s);
+	buf_fmt(out, "recovery %s\n", st->left);
+	if (st->partial)
+		buf_fmt(out, "partial  %" PRIu64 " bytes of a delta\n", st->partial);
+	buf_fmt(out, "history  %" PRIu64 " undos, %" PRIu64 " bytes\n", st->n_history, st->history);
+}
+
+int past_status(struct apply *a, int64_t now_ns, int64_t max_age, bool json, struct buf *out, struct err *e)
+{
+	struct job j;
+	struct status st = {0};
+
+	job_start(&j, a);
+	int rc = find_status(&j, &st, now_ns, e);
+	if (!rc) {
+		put_status(out, &st, json);
+		if (digest_is_zero(&st.id))
+			rc = err_set(e, ERR_MISMATCH, "the replica '%s' holds no image yet", a->path);
+		else if (max_age && (st.age_s < 0 || st.age_s > max_age))
+			rc = err_set(e, ERR_MISMATCH, "the image of '%s' is older than %lld s", a->path, (long long)max_age);
+	}
+	buf_free(&st.store);
+	return job_end(&j, rc);
 }
 
 /* ---- going back ---- */

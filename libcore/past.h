@@ -11,6 +11,9 @@
 /* The image in place, then those before it, the newest first, each with what its undo takes on disk. */
 int past_list(const char *path, bool json, struct buf *out, struct err *e);
 
+/* Recovers like any run, then says what the run before left, which image is in place and how old, what waits for its rest, and what
+ * the history takes. ERR_MISMATCH when there is no image, or one older than max_age seconds (0: any age). */
+int past_status(struct apply *a, int64_t now_ns, int64_t max_age, bool json, struct buf *out, struct err *e);
 /* The image that `which` names (see history_find) takes the place of the current one; the way there is kept as a way back.
  * time_ns: what `which` says when it is a time, else 0. */
 int past_rollback(struct apply *a, const char *which, int64_t time_ns, struct err *e);

@@ -170,7 +170,6 @@ static int mismatch(struct job *j, struct err *e)
 	hex(want, j->base.b, 8);
 	hex(have, j->current.b, 8);
 	bool went_back = !is_full && was_here(j);
-	tell_if_any(j);
 	if (digest_is_zero(&j->current))
 		return err_set(e, ERR_MISMATCH, "the delta starts from image %s, the replica '%s' is empty: send everything", want,
 			j->a->path);
@@ -224,16 +223,6 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 	j->base = d->base;
 	j->announced = d->bytes;
 	j->skip = !digest_eq(&d->base, &j->current);
-	/* Known to be another image of the same source: no need to read on. */
-	struct r_image now;
-	AUTO_BUF struct buf store = {0};
-	if (j->skip && !is_zero(j->instance, 16)) {
-		int got = digest_is_zero(&j->current) ? 0 : image_stamps(j->r.cat, &now, &store, e);
-		if (got < 0)
-			return -1;
-		if (!got || memcmp(now.instance, j->instance, 16) || now.seq != j->seq)
-			return mismatch(j, e);
-	}
 	if (j->skip)
 		return 0;
 	if (is_replayed(j, e) || (!j->is_again && check_space(j, d->bytes, e)))
@@ -620,8 +609,13 @@ static int finish_delta(struct job *j, struct err *e)
 		return err_set(e, ERR_STREAM, "a delta without DELTA or END record");
 	hex(id, j->want.b, 8);
 	if (j->skip) {
-		if (!digest_eq(&j->want, &j->current))
-			return mismatch(j, e);
+		if (!digest_eq(&j->want, &j->current) || is_replayed(j, &(struct err){0})) {
+			/* One that fits may follow: of a chain each replica takes what it lacks. */
+			if (!j->missed.kind)
+				mismatch(j, &j->missed);
+			return a->dry ? 0 : replica_drop(&j->r, "plan.new", e);
+		}
+		j->missed = (struct err){0};
 		snprintf(text, sizeof text, "image %s is here already", id);
 		job_say(j, text);
 		/* The plan that was begun is of no use. */
@@ -634,6 +628,7 @@ static int finish_delta(struct job *j, struct err *e)
 	struct land l = receive_landing(j);
 	if (a->dry ? land_dry_run(j, &l, e) : land_delta(j, &l, e))
 		return -1;
+	j->missed = (struct err){0};
 	a->n_deltas++;
 	a->n_created += l.n.created;
 	a->n_changed += l.n.changed;
@@ -668,7 +663,11 @@ int receive_run(struct job *j, int got, struct err *e)
 		}
 	}
 	j->is_cut = got < 0 && e->is_cut;
-	return got;
+	if (got || !j->missed.kind)
+		return got;
+	tell_if_any(j);
+	*e = j->missed;
+	return -1;
 }
 
 /* The input broke off: what came whole waits for its rest. */

@@ -94,7 +94,6 @@ int rewind_open(struct job *j, enum replica_open how, struct err *e)
 {
 	struct apply *a = j->a;
 	struct land l = receive_landing(j);
-	bool finished;
 
 	if (a->dry) {
 		struct err why = {0};
@@ -113,10 +112,11 @@ int rewind_open(struct job *j, enum replica_open how, struct err *e)
 		return -1;
 	if (how == REPLICA_ADOPT && !replica_has(&j->r, "catalog"))
 		return 0;
-	if (replica_catalog(&j->r, CATALOG_LIVE, e) || land_recover(&l, &finished, e))
+	if (replica_catalog(&j->r, CATALOG_LIVE, e) || land_recover(&l, &j->left, e))
 		return -1;
-	if (finished)
-		job_say(j, "finished a delta that had been interrupted");
+	if (j->left != LAND_NOTHING)
+		job_say(j, j->left == LAND_FINISHED ? "finished a delta that had been interrupted" :
+			"discarded a delta that had been interrupted");
 	return finish_rollback(j, e);
 }
 

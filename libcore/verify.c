@@ -558,14 +558,14 @@ static int put_end(struct job *j, struct err *e)
 static int recover(struct verify *v, struct err *e)
 {
 	struct replica r;
-	bool finished = false;
+	enum land_left left = LAND_NOTHING;
 
 	v->land.r = &r;
 	v->land.warn = v->land.policy.warn = v->warn;
 	int rc = replica_open(&r, v->path, REPLICA_APPLY, e) || replica_catalog(&r, CATALOG_LIVE, e) ||
-		land_recover(&v->land, &finished, e) ? -1 : 0;
+		land_recover(&v->land, &left, e) ? -1 : 0;
 	replica_close(&r);
-	if (finished && v->note)
+	if (left == LAND_FINISHED && v->note)
 		v->note(v->ctx, "finished a delta that had been interrupted");
 	return rc;
 }

@@ -170,3 +170,35 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	[[ ! -e R/.repl/goal ]]
 	same_tree v1 R
 }
+
+@test "--status tells the image, its age, and what was recovered" {
+	small_tree src
+	time=@$(($(date +%s) - 600)) image
+	run -0 repl-apply --status R
+	has "$output" "$(repl-apply --list R | awk '/^now/ {print $2}')"
+	has "$output" "recovery nothing"
+	age=$(sed -n 's/^age *\([0-9]*\) s/\1/p' <<<"$output")
+	((age >= 600 && age < 3600))
+	run -0 repl-apply --status --max-age 1h R
+	run -5 --separate-stderr repl-apply --status --json --max-age 9m R
+	python3 -c 'import json, sys; d = json.loads(sys.argv[1]); assert d["age"] >= 600 and d["recovered"] == "nothing"' "$output"
+	# Killed before and after the decision.
+	cut=$REPL_BUILD/tests/lib/cut
+	echo more >src/more
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >new.delta
+	cp -a R was
+	seen=
+	for n in $(seq 1 80); do
+		rm -rf R
+		cp -a was R
+		bash -c "$cut kill $n repl-apply R <new.delta >ack" || :
+		[[ -e R/.repl/commit ]] && want=finished || want=discarded
+		[[ -e R/.repl/commit || -e R/.repl/plan ]] || want=nothing
+		run -0 repl-apply --status R
+		has "$output" "recovery $want"
+		[[ $seen == *$want* ]] || seen+=" $want"
+		[[ $seen != *discarded*finished* ]] || break
+	done
+	has "$seen" "finished"
+	same_tree src R
+}

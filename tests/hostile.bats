@@ -483,12 +483,9 @@ untouched() {
 	for f in seq seq-unsigned seq-borrowed; do
 		refused 4 R $f --key-file key
 	done
-	# With another base nobody reads on to the signature.
-	before=$(fingerprint R)
 	for f in base-unsigned base-borrowed; do
-		run -5 bash -c "repl-apply --key-file key R <$f >ack"
+		refused 4 R $f --key-file key
 	done
-	[[ $(fingerprint R) == "$before" ]]
 	# "same-borrowed" is the signed stream itself: what was refused above was the forgery.
 	cmp second same-borrowed
 	echo three >src/file

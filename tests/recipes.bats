@@ -42,14 +42,16 @@ scene() {
 		mv "srv/file 8" "srv/moved"
 		echo new >srv/new
 	fi
-	if [[ $1 == damaged ]]; then
+	if [[ $1 == damaged || $1 == stamped ]]; then
 		rm -rf replica
 		run_pipe "repl-snap -s $S srv | repl-diff -s $S | repl-apply replica | repl-snap -s $S --commit"
+	fi
+	if [[ $1 == damaged ]]; then
 		echo edited >"replica/file 3"
 		rm "replica/file 4"
 		echo stray >replica/stray
 	fi
-	[[ $1 != verified && $1 != damaged ]] || return 0
+	[[ $1 != verified && $1 != damaged && $1 != stamped ]] || return 0
 	repl-diff ${1:+theirs.img} srv | repl-pack -o delta.rpl
 	repl-diff srv | repl-pack -o full.rpl
 }
@@ -80,6 +82,7 @@ run_block() {
 	*'-o delta.rpl'*) scene '' ;;
 	*--wanted*) scene damaged ;;
 	*--verify*) scene verified ;;
+	*--status*) scene stamped ;;
 	*theirs.img* | *--digest* | *delta.rpl*) scene with-replica ;;
 	*) scene '' ;;
 	esac
@@ -131,7 +134,7 @@ run_page() {
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
-	run_page repl-apply.1 7
+	run_page repl-apply.1 8
 	blocks repl-apply.1
 	command=$(sed -n 's/^command="\([^"]*\)".*/\1/p' block.*)
 	[[ $command == repl-apply* ]]
