@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "apply.h"
+#include "past.h"
 #include "dense.h"
 #include "image.h"
 #include "path.h"
@@ -438,7 +439,7 @@ static void undo(struct apply *a)
 
 	a->warn = &(struct warn){count, &warned};
 	a->ack = NULL;
-	dense_must(!apply_rollback(a, "-1", 0, &e), e.text);
+	dense_must(!past_rollback(a, "-1", 0, &e), e.text);
 	if (getenv("FUZZ_STREAM"))
 		fprintf(stderr, "undone\n");
 	struct digest canary = looks("canary");
