@@ -77,6 +77,7 @@ static int list(struct history *h, const struct replica *r, int *dir, struct err
 			continue;
 		h->v = xrealloc(h->v, (h->n + 1) * sizeof *h->v);
 		h->v[h->n] = (struct history_entry){.n = n};
+		h->v[h->n].is_way = strstr(de->d_name, ".way");
 		strcpy(h->v[h->n++].name, de->d_name);
 	}
 	closedir(d);
@@ -130,10 +131,13 @@ int history_add(const struct replica *r, struct err *e)
 	return rc;
 }
 
+static const struct {
+	char unit;
+	int64_t s;
+} tiers[KEEP_TIERS] = {{'h', 3600}, {'d', 86400}, {'w', 7 * 86400}, {'m', 31 * 86400}, {'y', 366 * 86400}};
+
 bool history_parse_keep(struct history_keep *k, const char *text)
 {
-	static const struct { char unit; int64_t s; } units[] = {{'h', 3600}, {'d', 86400}, {'w', 7 * 86400}, {'m', 31 * 86400},
-		{'y', 366 * 86400}};
 	char *end;
 
 	*k = (struct history_keep){0};
@@ -142,14 +146,11 @@ bool history_parse_keep(struct history_keep *k, const char *text)
 		if (end == text || *text < '0' || *text > '9' || n > 100000)
 			return false;
 		size_t u = 0;
-		while (u < sizeof units / sizeof *units && units[u].unit != *end)
+		while (u < KEEP_TIERS && tiers[u].unit != *end)
 			u++;
-		if (u < sizeof units / sizeof *units) {
-			k->age_s = (int64_t)max_u64((uint64_t)k->age_s, n * (uint64_t)units[u].s);
-			end++;
-		} else {
-			k->count = max_u64(k->count, n);
-		}
+		uint64_t *what = u < KEEP_TIERS ? &k->tier[u] : &k->count;
+		*what = max_u64(*what, n);
+		end += u < KEEP_TIERS;
 		if (!*end)
 			return true;
 		if (*end != ',')
@@ -158,21 +159,65 @@ bool history_parse_keep(struct history_keep *k, const char *text)
 	}
 }
 
+bool history_keeps(const struct history_keep *k)
+{
+	uint64_t any = k->count;
+
+	for (size_t u = 0; u < KEEP_TIERS; u++)
+		any |= k->tier[u];
+	return any;
+}
+
+/* Marks in keep what is kept; the number of entries from the newest on up to the last of these. */
+static size_t choose(const struct history *h, const struct history_keep *k, int64_t now_s, bool *keep)
+{
+	int64_t last[KEEP_TIERS]; /* the newest of these hours, days ... was met */
+	size_t n = 0, met = 0;
+
+	for (size_t u = 0; u < KEEP_TIERS; u++)
+		last[u] = now_s / tiers[u].s;
+	for (size_t i = 0; i < h->n; i++) {
+		int64_t at = h->v[i].stamps.time_ns / 1000000000;
+		if (h->v[i].is_way)
+			continue;
+		keep[i] = met++ < k->count;
+		for (size_t u = 0; u < KEEP_TIERS; u++) {
+			int64_t now = now_s / tiers[u].s, then = at / tiers[u].s;
+			if (then == last[u] || now - then >= (int64_t)k->tier[u])
+				continue;
+			last[u] = then;
+			keep[i] = true;
+		}
+		n = keep[i] ? i + 1 : n;
+	}
+	return n;
+}
+
+static int make_step(const struct replica *r, int dir, const struct history_entry *h, struct err *e)
+{
+	char name[sizeof h->name + 8];
+
+	snprintf(name, sizeof name, "%s.way", h->name);
+	return renameat(dir, h->name, dir, name) ? err_sys(e, "cannot rename '%s/" REPLICA_CTL "/history/%s'", r->path, h->name) : 0;
+}
+
 int history_prune(const struct replica *r, const struct history_keep *k, int64_t now_s, struct err *e)
 {
 	struct history h;
 	AUTO_CLOSE int dir = -1;
-	int rc = k->age_s ? history_load(&h, r, e) : list(&h, r, &dir, e);
+	int rc = list(&h, r, &dir, e);
 
-	if (!rc && dir < 0 && h.n)
-		dir = openat(r->ctl, "history", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	/* Behind a gap nothing can be reached: from the old end, and only up to the first that is kept. */
-	for (size_t i = h.n; !rc && i > k->count; i--) {
-		if (k->age_s && h.v[i - 1].stamps.time_ns / 1000000000 >= now_s - k->age_s)
-			break;
+	for (size_t i = 0; i < h.n && !rc; i++)
+		rc = read_head(&h.v[i], dir, e);
+	AUTO_FREE bool *keep = xalloc(h.n + 1);
+	size_t n = rc ? 0 : choose(&h, k, now_s, keep);
+	/* From the old end, so that a crash leaves no gap behind which nothing can be reached. */
+	for (size_t i = h.n; !rc && i > n; i--)
 		if (unlinkat(dir, h.v[i - 1].name, 0) && errno != ENOENT)
 			rc = err_sys(e, "cannot remove '%s/" REPLICA_CTL "/history/%s'", r->path, h.v[i - 1].name);
-	}
+	for (size_t i = 0; !rc && i < n; i++)
+		if (!keep[i] && !h.v[i].is_way)
+			rc = make_step(r, dir, &h.v[i], e);
 	history_free(&h);
 	return rc;
 }
@@ -185,7 +230,7 @@ size_t *history_images(const struct history *h, const struct digest *now, size_t
 
 	*n = 0;
 	for (size_t i = 0; i < h->n; i++) {
-		bool is_known = digest_eq(&h->v[i].to, now);
+		bool is_known = h->v[i].is_way || digest_eq(&h->v[i].to, now);
 		for (size_t k = 0; k < *n && !is_known; k++)
 			is_known = digest_eq(&h->v[i].to, &h->v[v[k]].to);
 		if (!is_known)

@@ -3,6 +3,7 @@
  *
  * .repl/history/N-ID is the undo of a commit: the delta from the image of that commit to the one before it, whose id the name
  * begins with. N counts commits. A way back is a chain of them; going back makes undos of its own, so a way leads forward again.
+ * With ".way" behind the name it is only a step to older images.
  *
  * May use: replica, input, stream, err.
  */
@@ -15,6 +16,7 @@
 struct history_entry {
 	uint64_t n;
 	char name[64];            /* in .repl/history */
+	bool is_way;              /* no image to go back to, only a step */
 	struct digest from, to;   /* the image it starts at; the one it makes */
 	struct r_image stamps;    /* of `to`; spans point into store */
 	struct buf store;
@@ -30,14 +32,17 @@ void history_free(struct history *h);
 /* .repl/undo becomes the newest entry, if it is there. Not durable before the control directory is synced. */
 int history_add(const struct replica *r, struct err *e);
 
-/* What to keep: this many, or all whose image is not older than this; {0} keeps nothing. */
+enum { KEEP_HOURS, KEEP_DAYS, KEEP_WEEKS, KEEP_MONTHS, KEEP_YEARS, KEEP_TIERS };
+/* What to keep: the newest `count` images, and the newest of each of the last so many hours, days, weeks, months (of 31 days) and
+ * years; {0} keeps nothing. */
 struct history_keep {
-	uint64_t count;
-	int64_t age_s;
+	uint64_t count, tier[KEEP_TIERS];
 };
-/* "N", or tiers like 24h,7d,4w,12m of which the longest counts. false: neither. */
+/* "N", or tiers as in 24h,7d,4w,12m, or both. false: neither. */
 bool history_parse_keep(struct history_keep *k, const char *text);
-/* Removes the others, the oldest first. */
+bool history_keeps(const struct history_keep *k);
+/* Removes what is older than all that is kept, the oldest first. What lies between stays as a step on the way to older images, but
+ * cannot be gone back to any more. */
 int history_prune(const struct replica *r, const struct history_keep *k, int64_t now_s, struct err *e);
 
 /* An image named by a person: the beginning of its id (at least 4 digits), a bookmark, -N, or a time (then the newest that is not

@@ -42,7 +42,7 @@ static int charge(struct job *j, uint64_t bytes, struct err *e)
 
 static bool will_undo(const struct job *j)
 {
-	return (j->a->keep.count || j->a->keep.age_s) && !digest_is_zero(&j->current);
+	return history_keeps(&j->a->keep) && !digest_is_zero(&j->current);
 }
 
 /* Names come sorted by directory: a directory costs once, unless a stream goes back and forth on purpose. */
