@@ -9,13 +9,33 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "image.h"
 #include "input.h"
 #include "path.h"
+#include "subvol.h"
 
 /* ---- reading ---- */
 
-/* IMAGE and DELTA stand first. */
-static int read_head(struct history_entry *h, int dir, struct err *e)
+static int damaged(const struct history_entry *h, struct err *e)
+{
+	return err_set(e, ERR_STREAM, "'" REPLICA_CTL "/history/%s' is damaged: remove it and the older ones", h->name);
+}
+
+static int read_snapshot(struct history_entry *h, const struct replica *r, const char *below, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+	struct catalog *c = NULL;
+
+	buf_fmt(&path, "%s/" REPLICA_CTL "/%s%s/" REPLICA_CTL "/catalog", r->path, below, h->name);
+	int rc = catalog_open(&c, buf_cstr(&path), CATALOG_READ, e) || catalog_id(c, &h->to, e) ||
+		image_stamps(c, &h->stamps, &h->store, e) < 0 ? -1 : 0;
+	catalog_close(&c);
+	h->is_snapshot = true;
+	return rc;
+}
+
+/* Of a delta IMAGE and DELTA stand first. below: "history/", or "" for .repl itself; dir: open. */
+static int read_head(struct history_entry *h, const struct replica *r, const char *below, int dir, struct err *e)
 {
 	AUTO_CLOSE int fd = path_open_at(dir, h->name, O_RDONLY, 0);
 	struct input in = {0};
@@ -24,28 +44,29 @@ static int read_head(struct history_entry *h, int dir, struct err *e)
 	int got;
 
 	if (fd < 0 || fstat(fd, &st))
-		return err_sys(e, "cannot read '" REPLICA_CTL "/history/%s'", h->name);
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/%s%s'", r->path, below, h->name);
+	if (S_ISDIR(st.st_mode))
+		return read_snapshot(h, r, below, e);
 	h->bytes = (uint64_t)st.st_size;
 	if (input_open(&in, fd, 1, e))
 		return -1;
 	while (!has_delta && (got = input_next(&in, e)) > 0 && got != STREAM_END) {
-		const struct record *r = &in.s.rec;
+		const struct record *rec = &in.s.rec;
 		if (got != STREAM_RECORD)
 			continue;
-		if (r->type == REC_IMAGE) {
+		if (rec->type == REC_IMAGE) {
 			struct record copy;
-			rec_encode(&h->store, r);
+			rec_encode(&h->store, rec);
 			has_image = !rec_decode(&copy, REC_IMAGE, 0, h->store.p + 8, h->store.len - 8, e);
 			h->stamps = copy.u.image;
 			h->to = copy.u.image.id;
-		} else if (r->type == REC_DELTA) {
-			h->from = r->u.delta.base;
+		} else if (rec->type == REC_DELTA) {
+			h->from = rec->u.delta.base;
 			has_delta = true;
 		}
 	}
 	input_close(&in);
-	return has_image && has_delta ? 0 :
-		err_set(e, ERR_STREAM, "'" REPLICA_CTL "/history/%s' is damaged: remove it and the older ones", h->name);
+	return has_image && has_delta ? 0 : damaged(h, e);
 }
 
 static int newest_first(const void *a, const void *b)
@@ -93,7 +114,7 @@ int history_load(struct history *h, const struct replica *r, struct err *e)
 	if (list(h, r, &dir, e))
 		return -1;
 	for (size_t i = 0; i < h->n; i++)
-		if (read_head(&h->v[i], dir, e))
+		if (read_head(&h->v[i], r, "history/", dir, e))
 			return -1;
 	return 0;
 }
@@ -108,6 +129,14 @@ void history_free(struct history *h)
 
 /* ---- adding and removing ---- */
 
+/* Only now, as what is read-only cannot change its place. */
+static int seal(const struct replica *r, int dir, const char *name, struct err *e)
+{
+	AUTO_CLOSE int fd = path_open_at(dir, name, O_RDONLY | O_DIRECTORY, 0);
+
+	return fd < 0 || subvol_seal(fd) ? err_sys(e, "cannot make '%s/" REPLICA_CTL "/history/%s' read-only", r->path, name) : 0;
+}
+
 int history_add(const struct replica *r, struct err *e)
 {
 	struct history h;
@@ -119,12 +148,14 @@ int history_add(const struct replica *r, struct err *e)
 		return 0;
 	if (mkdirat(r->ctl, "history", 0700) && errno != EEXIST)
 		return err_sys(e, "cannot make '%s/" REPLICA_CTL "/history'", r->path);
-	int rc = list(&h, r, &dir, e) || read_head(&undo, r->ctl, e) ? -1 : 0;
+	int rc = list(&h, r, &dir, e) || read_head(&undo, r, "", r->ctl, e) ? -1 : 0;
 	if (!rc) {
 		hex(id, undo.to.b, 8);
 		snprintf(name, sizeof name, "%010llu-%s", h.n ? (unsigned long long)h.v[0].n + 1 : 1, id);
 		if (renameat(r->ctl, "undo", dir, name) || fsync(dir))
 			rc = err_sys(e, "cannot keep the undo in '%s/" REPLICA_CTL "/history'", r->path);
+		else if (undo.is_snapshot)
+			rc = seal(r, dir, name, e);
 	}
 	buf_free(&undo.store);
 	history_free(&h);
@@ -183,7 +214,7 @@ static size_t choose(const struct history *h, const struct history_keep *k, int6
 		keep[i] = met++ < k->count;
 		for (size_t u = 0; u < KEEP_TIERS; u++) {
 			int64_t now = now_s / tiers[u].s, then = at / tiers[u].s;
-			if (then == last[u] || now - then >= (int64_t)k->tier[u])
+			if (then == last[u] || k->tier[u] == 0 || now - then >= (int64_t)k->tier[u])
 				continue;
 			last[u] = then;
 			keep[i] = true;
@@ -193,10 +224,20 @@ static size_t choose(const struct history *h, const struct history_keep *k, int6
 	return n;
 }
 
+static int remove_entry(const struct replica *r, int dir, const struct history_entry *h, struct err *e)
+{
+	if ((h->is_snapshot ? subvol_remove(dir, h->name) : unlinkat(dir, h->name, 0)) == 0 || errno == ENOENT)
+		return 0;
+	return err_sys(e, "cannot remove '%s/" REPLICA_CTL "/history/%s'", r->path, h->name);
+}
+
+/* Nothing needs a snapshot but who goes to it. */
 static int make_step(const struct replica *r, int dir, const struct history_entry *h, struct err *e)
 {
 	char name[sizeof h->name + 8];
 
+	if (h->is_snapshot)
+		return remove_entry(r, dir, h, e);
 	snprintf(name, sizeof name, "%s.way", h->name);
 	return renameat(dir, h->name, dir, name) ? err_sys(e, "cannot rename '%s/" REPLICA_CTL "/history/%s'", r->path, h->name) : 0;
 }
@@ -208,13 +249,12 @@ int history_prune(const struct replica *r, const struct history_keep *k, int64_t
 	int rc = list(&h, r, &dir, e);
 
 	for (size_t i = 0; i < h.n && !rc; i++)
-		rc = read_head(&h.v[i], dir, e);
+		rc = read_head(&h.v[i], r, "history/", dir, e);
 	AUTO_FREE bool *keep = xalloc(h.n + 1);
 	size_t n = rc ? 0 : choose(&h, k, now_s, keep);
 	/* From the old end, so that a crash leaves no gap behind which nothing can be reached. */
 	for (size_t i = h.n; !rc && i > n; i--)
-		if (unlinkat(dir, h.v[i - 1].name, 0) && errno != ENOENT)
-			rc = err_sys(e, "cannot remove '%s/" REPLICA_CTL "/history/%s'", r->path, h.v[i - 1].name);
+		rc = remove_entry(r, dir, &h.v[i - 1], e);
 	for (size_t i = 0; !rc && i < n; i++)
 		if (!keep[i] && !h.v[i].is_way)
 			rc = make_step(r, dir, &h.v[i], e);
@@ -289,6 +329,11 @@ int history_find(const struct history *h, const struct digest *now, const struct
 		"no image is '%s': repl-apply --list shows what is there", which);
 }
 
+static bool leads_from(const struct history_entry *h, const struct digest *id)
+{
+	return h->is_snapshot || digest_eq(&h->from, id);
+}
+
 size_t *history_way(const struct history *h, const struct digest *from, const struct digest *to, size_t *n)
 {
 	size_t *way = xalloc((h->n + 1) * sizeof *way);
@@ -301,7 +346,7 @@ size_t *history_way(const struct history *h, const struct digest *from, const st
 	if (digest_eq(from, to))
 		return way;
 	for (size_t i = 0; i < h->n; i++) {
-		if (digest_eq(&h->v[i].from, from)) {
+		if (leads_from(&h->v[i], from)) {
 			before[i] = 1;
 			queue[tail++] = i;
 		}
@@ -322,7 +367,7 @@ size_t *history_way(const struct history *h, const struct digest *from, const st
 			return way;
 		}
 		for (size_t i = 0; i < h->n; i++) {
-			if (!before[i] && digest_eq(&h->v[i].from, &h->v[at].to)) {
+			if (!before[i] && leads_from(&h->v[i], &h->v[at].to)) {
 				before[i] = at + 2;
 				queue[tail++] = i;
 			}

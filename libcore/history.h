@@ -3,9 +3,10 @@
  *
  * .repl/history/N-ID is the undo of a commit: the delta from the image of that commit to the one before it, whose id the name
  * begins with. N counts commits. A way back is a chain of them; going back makes undos of its own, so a way leads forward again.
- * With ".way" behind the name it is only a step to older images.
+ * With ".way" behind the name it is only a step to older images. Where the replica is a btrfs subvolume it is a snapshot instead, a
+ * directory with the whole image and its catalog, read-only.
  *
- * May use: replica, input, stream, err.
+ * May use: replica, catalog, image, input, stream, subvol, err.
  */
 #ifndef REPL_HISTORY_H
 #define REPL_HISTORY_H
@@ -17,6 +18,7 @@ struct history_entry {
 	uint64_t n;
 	char name[64];            /* in .repl/history */
 	bool is_way;              /* no image to go back to, only a step */
+	bool is_snapshot;         /* can be gone to from any image; `from` is zero */
 	struct digest from, to;   /* the image it starts at; the one it makes */
 	struct r_image stamps;    /* of `to`; spans point into store */
 	struct buf store;

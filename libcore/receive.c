@@ -585,6 +585,14 @@ static int land_dry_run(struct job *j, struct land *l, struct err *e)
 	return rc;
 }
 
+/* The way back: a snapshot of all, where there are such, or the delta back. */
+static int keep_past(struct job *j, struct land *l, struct err *e)
+{
+	int got = replica_snapshot(&j->r, e);
+
+	return got ? (got < 0 ? -1 : 0) : undo_make(&l->plan, &j->want, e);
+}
+
 static int land_delta(struct job *j, struct land *l, struct err *e)
 {
 	bool wants_undo = will_undo(j) && !digest_eq(&j->current, &j->want);
@@ -593,7 +601,7 @@ static int land_delta(struct job *j, struct land *l, struct err *e)
 	if (!rc && wants_undo && !l->has_base)
 		job_say(j, "there is no way back to the image before: it was not whole any more");
 	if (!rc && wants_undo && l->has_base)
-		rc = undo_make(&l->plan, &j->want, e);
+		rc = keep_past(j, l, e);
 	if (!rc)
 		rc = land_go(l, e);
 	land_end(l);

@@ -11,6 +11,7 @@
 
 #include "content.h"
 #include "path.h"
+#include "subvol.h"
 
 char *replica_file(const struct replica *r, const char *name)
 {
@@ -156,8 +157,39 @@ static int empty_sub(const struct replica *r, const char *name, int *fd, struct 
 
 int replica_drop(const struct replica *r, const char *name, struct err *e)
 {
-	return unlinkat(r->ctl, name, 0) && errno != ENOENT ?
-		err_sys(e, "cannot remove '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
+	if (unlinkat(r->ctl, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	int sys = errno;
+	if (sys == EISDIR && subvol_remove(r->ctl, name) == 0)
+		return 0;
+	errno = sys;
+	return err_sys(e, "cannot remove '%s/" REPLICA_CTL "/%s'", r->path, name);
+}
+
+/* In the snapshot the catalog is all that counts of .repl; what is staged for the next image would only take room. */
+static int strip(const struct replica *r, struct err *e)
+{
+	static const char *const rest[] = {"stage", "slots", "plan", "next"};
+	AUTO_CLOSE int root = path_open_at(r->ctl, "undo", O_RDONLY | O_DIRECTORY, 0);
+	AUTO_CLOSE int ctl = root < 0 ? -1 : path_open_at(root, REPLICA_CTL, O_RDONLY | O_DIRECTORY, 0);
+
+	if (ctl < 0)
+		return err_sys(e, "cannot open the snapshot of '%s'", r->path);
+	for (size_t i = 0; i < sizeof rest / sizeof *rest; i++)
+		if (path_remove(ctl, rest[i], e))
+			return -1;
+	return 0;
+}
+
+int replica_snapshot(const struct replica *r, struct err *e)
+{
+	if (!subvol_is(r->root))
+		return 0;
+	if (replica_drop(r, "undo", e))
+		return -1;
+	if (subvol_snapshot(r->root, r->ctl, "undo"))
+		return err_sys(e, "cannot take a snapshot of '%s'", r->path);
+	return strip(r, e) ? -1 : 1;
 }
 
 /* partial goes first, for good: it speaks of what goes after it. */

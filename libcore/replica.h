@@ -47,7 +47,9 @@ char *replica_file(const struct replica *r, const char *name);
 /* Opens (again) the catalog. */
 int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e);
 bool replica_has(const struct replica *r, const char *name);
-/* Removes a file of the control directory, if it is there. */
+/* Keeps the image in place as a snapshot, .repl/undo, when the replica is a btrfs subvolume: 1; 0 when it is none; -1. */
+int replica_snapshot(const struct replica *r, struct err *e);
+/* Removes a file, or a snapshot, of the control directory, if it is there. */
 int replica_drop(const struct replica *r, const char *name, struct err *e);
 /* Removes partial, stage, plan and slots of an apply that was not decided. */
 int replica_discard(struct replica *r, struct err *e);

@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "file.h"
 #include "image.h"
 #include "path.h"
+#include "source.h"
 
 int rewind_image(struct job *j, struct digest *id, struct r_image *stamps, struct buf *store, struct err *e)
 {
@@ -14,16 +16,49 @@ int rewind_image(struct job *j, struct digest *id, struct r_image *stamps, struc
 	return catalog_id(j->r.cat, id, e) || image_stamps(j->r.cat, stamps, store, e) < 0 ? -1 : 0;
 }
 
-/* One entry of the replica `home` onto j's, which may be the same. */
-static int step(struct job *j, const struct replica *home, const struct history_entry *h, struct err *e)
+static int scratch(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
+	(void)items;
+	(void)bytes;
+	(void)e;
+	*next = ctx;
+	return 0;
+}
+
+/* The delta from what j's replica holds to a snapshot; the descriptor of a file without a name, owned. */
+static int delta_to_snapshot(struct job *j, int snapshot, const struct history_entry *h, struct err *e)
+{
+	AUTO_FREE char *ctl = replica_file(&j->r, "");
+	AUTO_CLOSE int fd = file_temp(ctl);
+	struct sink sink = {.fd = fd, .name = "the delta to a snapshot"};
+	struct stream_out out = {.sink = sink_write, .ctx = &sink}, plan = {.sink = source_nowhere};
+	struct walk_root root = {"", snapshot};
+	struct r_member member = {.kind = 1};
+	struct catalog *next = NULL;
+	struct diff d = {.base = j->r.cat, .roots = &root, .n_roots = 1, .stamps = h->stamps, .members = &member, .out = &out,
+		.plan = &plan, .next = scratch, .tmpdir = j->a->tmpdir, .warn = &j->warn};
+	int rc = fd < 0 ? err_sys(e, "cannot make a temporary file in '%s'", ctl) :
+		source_scratch(&next, j->a->tmpdir, j->r.cat, e);
+
+	memset(&d.stamps.id, 0, sizeof d.stamps.id);
+	d.ctx = next;
+	if (!rc)
+		rc = diff_run(&d, e) || sink_flush(&sink, e) ? -1 : 0;
+	/* Somebody edited the replica, where no delta came by, before the snapshot was taken. */
+	if (!rc && !digest_eq(&d.id, &h->to))
+		warn_say(&j->warn, "edited", "the snapshot '%s/" REPLICA_CTL "/history/%s' is not exactly its image: it is taken as it is",
+			j->r.path, h->name);
+	catalog_close(&next);
+	stream_out_free(&out);
+	stream_out_free(&plan);
+	sink_free(&sink);
+	return rc || lseek(fd, 0, SEEK_SET) ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+}
+
+static int take_in(struct job *j, int fd, struct err *e)
+{
 	struct input in = {0}, *was = j->a->in;
 
-	buf_fmt(&name, "history/%s", h->name);
-	AUTO_CLOSE int fd = path_open(home->ctl, span_of(name.p, name.len), O_RDONLY, 0, e);
-	if (fd < 0)
-		return -1;
 	if (input_open(&in, fd, 1, e))
 		return -1;
 	in.s.ignore_data_digest = true;
@@ -34,6 +69,21 @@ static int step(struct job *j, const struct replica *home, const struct history_
 	j->a->in = was;
 	input_close(&in);
 	return rc;
+}
+
+/* One entry of the replica `home` onto j's, which may be the same. */
+static int step(struct job *j, const struct replica *home, const struct history_entry *h, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+
+	buf_fmt(&name, "history/%s", h->name);
+	AUTO_CLOSE int fd = path_open(home->ctl, span_of(name.p, name.len), O_RDONLY, 0, e);
+	if (fd < 0)
+		return -1;
+	AUTO_CLOSE int delta = h->is_snapshot ? delta_to_snapshot(j, fd, h, e) : -1;
+	if (h->is_snapshot && delta < 0)
+		return -1;
+	return take_in(j, h->is_snapshot ? delta : fd, e);
 }
 
 /* Along home's history to the image `to`, whole images all the way. */

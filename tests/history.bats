@@ -119,6 +119,52 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	(($(df --output=used -k "$at" | tail -1) - used < 20000))
 }
 
+@test "on a btrfs subvolume the history is snapshots" {
+	requires btrfs
+	at=$(mk_fs btrfs 600M)
+	btrfs -q subvolume create "$at/R" 2>/dev/null || btrfs subvolume create "$at/R"
+	mkdir here
+	ln -s "$at/R" R
+	four_images
+	for u in R/.repl/history/*; do [[ $(stat -c %i "$u") == 256 ]]; done
+	# Each is the whole image, to be read by anybody.
+	same_tree v3 "$(find -L R/.repl/history -mindepth 1 -maxdepth 1 | sort | tail -1)"
+	run -0 repl-apply --rollback=-2 R
+	same_tree v2 R
+	run -0 repl-apply --rollback='before the upgrade' R
+	same_tree v3 R
+	run -0 repl-apply --rollback=2026-01-04T12:00:00Z R
+	same_tree v4 R
+	run -0 repl-apply --at=2026-01-01T12:00:00Z --into "$at/X" R
+	same_tree v1 "$at/X"
+	same_tree v4 R
+	run -0 repl-apply --verify R || fail "$output"
+	# What is not kept is removed, also from between.
+	echo x >src/x
+	time=2026-01-05T00:00:00Z image --keep=2
+	[[ $(find -L R/.repl/history -mindepth 1 -maxdepth 1 | wc -l) == 2 ]] || fail "$(ls -la R/.repl/history)"
+	# Nothing is left of a delta that is refused, or of one that was killed before it was decided.
+	echo stray >R/y
+	echo y >src/y
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >new.delta
+	run -6 bash -c 'repl-apply R <new.delta >ack'
+	[[ ! -e R/.repl/undo ]]
+	rm R/y
+	for n in 5 10 15 20 25 30; do
+		bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R <new.delta >ack" || :
+		run -0 repl-apply --status R
+		[[ ! -e R/.repl/undo ]]
+	done
+	run -0 bash -c 'repl-apply R <new.delta >ack'
+	same_tree src R
+	# The stray that came and went left its mark on the time of the root: no reason not to go back.
+	run -3 repl-apply --rollback=-1 R
+	has "$output" "taken as it is"
+	[[ ! -e R/y && -e R/x ]]
+	run -0 repl-apply --rollback=-1 R
+	same_tree src R
+}
+
 @test "--keep bounds the history from its old end; 0 makes none" {
 	small_tree src
 	for i in {1..14}; do
