@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "image.h"
 #include "input.h"
 
@@ -22,20 +23,6 @@
 static char *shown(char out[SHOWN], const struct state *s) { return esc_cut(out, SHOWN, span_cstr(s->path)); }
 
 /* ---- files ---- */
-
-static int write_whole(int fd, const uint8_t *p, size_t n)
-{
-	while (n) {
-		ssize_t got = write(fd, p, n);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -1;
-		p += got;
-		n -= (size_t)got;
-	}
-	return 0;
-}
 
 /* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
  * rename over NAME        a crash leaves the old file or the new one
@@ -48,7 +35,7 @@ int state_replace(int dirfd, const char *name, const void *p, size_t n, struct e
 	int fd = openat(dirfd, buf_cstr(&tmp), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_sys(e, "cannot create '%s'", buf_cstr(&tmp));
-	if (write_whole(fd, p, n) || fsync(fd)) {
+	if (file_write(fd, p, n) || fsync(fd)) {
 		err_sys(e, "cannot write '%s'", buf_cstr(&tmp));
 		close(fd);
 		return -1;
