@@ -1,10 +1,14 @@
 #include "land.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "history.h"
+#include "path.h"
 
 static int is_promised(const struct digest *id, const struct digest *want, struct err *e)
 {
@@ -45,6 +49,66 @@ void land_end(struct land *l)
 	l->plan = (struct plan){.fd = -1};
 }
 
+/* ---- how it was decided ----
+ *
+ * Who finishes a delta does it as who decided it would have, whatever their own options are. .repl/policy: u8 for each switch,
+ * then the owner rules. Not there: no switch, no rule. */
+
+static int save_policy(const struct land *l, struct err *e)
+{
+	AUTO_BUF struct buf b = {0};
+	struct replica *r = l->r;
+
+	if (replica_drop(r, "policy", e))
+		return -1;
+	if (!l->policy.no_owner && !l->policy.no_setuid && !l->policy.no_devices && !l->map_names && !l->n_owners)
+		return 0;
+	wr_u8(&b, l->policy.no_owner);
+	wr_u8(&b, l->policy.no_setuid);
+	wr_u8(&b, l->policy.no_devices);
+	wr_u8(&b, l->map_names);
+	for (size_t i = 0; i < l->n_owners; i++) {
+		wr_u8(&b, l->owners[i].is_group);
+		wr_u32(&b, l->owners[i].from);
+		wr_u32(&b, l->owners[i].to);
+	}
+	AUTO_CLOSE int fd = openat(r->ctl, "policy", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 || file_write(fd, b.p, b.len) ? err_sys(e, "cannot write '%s/" REPLICA_CTL "/policy'", r->path) : 0;
+}
+
+/* rules: owned by the caller, who frees them after use. */
+static int load_policy(struct land *l, struct owner_rule **rules, struct err *e)
+{
+	struct stat st;
+	AUTO_CLOSE int fd = path_open_at(l->r->ctl, "policy", O_RDONLY, 0);
+
+	l->policy.no_owner = l->policy.no_setuid = l->policy.no_devices = l->map_names = false;
+	l->n_owners = 0;
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || fstat(fd, &st) || st.st_size < 4 || st.st_size > 1 << 20)
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/policy'", l->r->path);
+	AUTO_FREE uint8_t *p = xalloc((size_t)st.st_size);
+	if (file_read_at(fd, p, (size_t)st.st_size, 0))
+		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/policy'", l->r->path);
+	struct rd b = rd_of(p, (size_t)st.st_size);
+	l->policy.no_owner = rd_u8(&b);
+	l->policy.no_setuid = rd_u8(&b);
+	l->policy.no_devices = rd_u8(&b);
+	l->map_names = rd_u8(&b);
+	*rules = xalloc((b.len / 9 + 1) * sizeof **rules);
+	while (b.len >= 9) {
+		struct owner_rule *o = &(*rules)[l->n_owners++];
+		o->is_group = rd_u8(&b);
+		o->from = rd_u32(&b);
+		o->to = rd_u32(&b);
+	}
+	l->owners = *rules;
+	return 0;
+}
+
+/* ---- the steps ---- */
+
 static int mark(struct replica *r, struct err *e)
 {
 	AUTO_CLOSE int fd = openat(r->ctl, "detached", O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -83,7 +147,7 @@ int land_go(struct land *l, struct err *e)
 {
 	struct replica *r = l->r;
 
-	if (replica_sync(r, e))
+	if (save_policy(l, e) || replica_sync(r, e))
 		return -1;
 	if (renameat(r->ctl, "plan", r->ctl, "commit") || fsync(r->ctl))
 		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/commit'", r->path);
@@ -116,7 +180,10 @@ int land_recover(struct land *l, enum land_left *left, struct err *e)
 	if (*left != LAND_FINISHED)
 		return replica_drop(r, "detached", e) || replica_drop(r, "plan.new", e) ||
 			(!is_waiting && replica_discard(r, e)) ? -1 : 0;
-	int rc = finish(l, e);
-	land_end(l);
+	AUTO_FREE struct owner_rule *rules = NULL;
+	struct land how = *l;
+	int rc = load_policy(&how, &rules, e) || finish(&how, e) ? -1 : 0;
+	land_end(&how);
+	l->id = how.id;
 	return rc;
 }

@@ -198,7 +198,8 @@ int replica_discard(struct replica *r, struct err *e)
 	if (replica_has(r, "partial") && (replica_drop(r, "partial", e) || fsync(r->ctl)))
 		return err_sys(e, "cannot make '%s/" REPLICA_CTL "' durable", r->path);
 	/* Files first: on a full disk there is no room to make the directories again before something else is gone. */
-	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) || replica_drop(r, "edits", e))
+	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) || replica_drop(r, "edits", e) ||
+			replica_drop(r, "policy", e))
 		return -1;
 	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
 		return -1;

@@ -7,6 +7,7 @@
  *   .repl/plan       the delta being received, without content; plan.new while it is not known whether it fits
  *   .repl/partial    how much of it came, when the input broke off (see partial.h)
  *   .repl/commit     the commit record: plan, renamed. While it stands the delta is decided and will be finished
+ *   .repl/policy     how it was decided to land it (see land.c)
  *   .repl/detached   marker: every name that goes is gone (see land.h)
  *   .repl/slots/N    objects between their old name and their new one, by catalog number
  *   .repl/undo       the way back from the delta being received

@@ -164,3 +164,24 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 		same_tree src "$at/R" || fail "seed $seed"
 	done
 }
+
+@test "a delta is finished as it was decided, whatever the options of who finishes it" {
+	requires root
+	mkdir src
+	echo x >src/suid
+	chown 12345 src/suid
+	chmod 4755 src/suid
+	echo y >src/other
+	repl-diff src >full
+	seen=0
+	for n in $(seq 10 60); do
+		rm -rf R
+		bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply --no-setuid --map-owner=12345:777 R <full >ack" || :
+		[[ -e R/.repl/commit ]] || continue
+		[[ $(repl-apply --status R) == *finished* ]]
+		[[ $(stat -c '%u %a' R/suid) == "777 755" ]] || fail "$n: $(stat -c '%u %a' R/suid)"
+		[[ ! -e R/.repl/policy ]]
+		seen=$((seen + 1))
+	done
+	((seen > 3))
+}
