@@ -152,7 +152,7 @@ static int print_list(struct cli *c, struct settings *s, struct err *e)
 {
 	AUTO_BUF struct buf text = {0};
 
-	return past_list(s->a.path, c->json, &text, e) || print_text(span_of(text.p, text.len), e) ? -1 : 0;
+	return past_list(&s->a, c->json, &text, e) || print_text(span_of(text.p, text.len), e) ? -1 : 0;
 }
 
 static int print_status(struct cli *c, struct settings *s, struct err *e)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "file.h"
 #include "image.h"
@@ -25,8 +26,25 @@ static void put_entry(struct buf *out, size_t back, const struct digest *id, con
 	stamp_text(out, what, id, stamps);
 }
 
-int past_list(const char *path, bool json, struct buf *out, struct err *e)
+static int recover(struct apply *a, struct err *e)
 {
+	AUTO_BUF struct buf path = {0};
+	struct job j;
+
+	buf_fmt(&path, "%s/" REPLICA_CTL "/commit", a->path);
+	if (access(buf_cstr(&path), F_OK))
+		return 0;
+	job_start(&j, a);
+	int rc = rewind_open(&j, REPLICA_CHANGE, e);
+	job_end(&j, rc);
+	if (rc && e->kind == ERR_BUSY)
+		*e = (struct err){0};
+	return e->kind ? -1 : 0;
+}
+
+int past_list(struct apply *a, bool json, struct buf *out, struct err *e)
+{
+	const char *path = a->path;
 	struct replica r;
 	AUTO_BUF struct buf store = {0};
 	struct history h = {0};
@@ -36,6 +54,8 @@ int past_list(const char *path, bool json, struct buf *out, struct err *e)
 	size_t n;
 	int rc = -1;
 
+	if (recover(a, e))
+		return -1;
 	if (replica_open(&r, path, REPLICA_READ, e) || replica_catalog(&r, CATALOG_READ, e) || catalog_id(r.cat, &id, e) ||
 			image_stamps(r.cat, &now, &store, e) < 0 || history_load(&h, &r, e))
 		goto out;

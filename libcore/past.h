@@ -8,8 +8,9 @@
 
 #include "job.h"
 
-/* The image in place, then those before it, the newest first, each with what its undo takes on disk. */
-int past_list(const char *path, bool json, struct buf *out, struct err *e);
+/* The image in place, then those before it, the newest first, each with what its undo takes on disk. Recovers like any run, unless
+ * somebody is at work on the replica: then it is what that began with. */
+int past_list(struct apply *a, bool json, struct buf *out, struct err *e);
 
 /* Recovers like any run, then says what the run before left, which image is in place and how old, what waits for its rest, and what
  * the history takes. ERR_MISMATCH when there is no image, or one older than max_age seconds (0: any age). */

@@ -260,6 +260,12 @@ print(*rest)')
 		bash -c "$cut kill $n repl-apply R <new.delta >ack" || :
 		[[ -e R/.repl/commit ]] && want=finished || want=discarded
 		[[ -e R/.repl/commit || -e R/.repl/plan ]] || want=nothing
+		if ((n % 3 == 0)) && [[ $want == finished ]]; then
+			run -0 repl-apply --list R
+			[[ ! -e R/.repl/commit ]]
+			same_tree src R
+			continue
+		fi
 		run -0 repl-apply --status R
 		has "$output" "recovery $want"
 		[[ $seen == *$want* ]] || seen+=" $want"
