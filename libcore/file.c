@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "bytes.h"
+#include "err.h"
 
 int file_read_at(int fd, void *out, size_t n, uint64_t off)
 {
@@ -117,4 +119,27 @@ int file_temp(const char *dir)
 			unlink((const char *)name.p);
 	}
 	return fd;
+}
+
+/* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
+ * rename over NAME        a crash leaves the old file or the new one
+ * fsync the directory     the new one stands for good */
+int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e)
+{
+	AUTO_BUF struct buf tmp = {0};
+
+	buf_fmt(&tmp, "%s.new", name);
+	int fd = openat(dirfd, buf_cstr(&tmp), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_sys(e, "cannot create '%s'", buf_cstr(&tmp));
+	if (file_write(fd, p, n) || fsync(fd)) {
+		err_sys(e, "cannot write '%s'", buf_cstr(&tmp));
+		close(fd);
+		return -1;
+	}
+	if (close(fd))
+		return err_sys(e, "cannot write '%s'", buf_cstr(&tmp));
+	if (renameat(dirfd, buf_cstr(&tmp), dirfd, name) || fsync(dirfd))
+		return err_sys(e, "cannot replace '%s'", name);
+	return 0;
 }

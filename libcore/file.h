@@ -1,13 +1,16 @@
 /*
- * file: reads and writes at an offset that are whole or fail, with errno; and temporary files without a name.
+ * file: reads and writes at an offset that are whole or fail, with errno; temporary files without a name; small files replaced
+ * durably.
  *
- * May use: bytes; makes system calls.
+ * May use: bytes, err; makes system calls.
  */
 #ifndef REPL_FILE_H
 #define REPL_FILE_H
 
 #include <stddef.h>
 #include <stdint.h>
+
+struct err;
 
 /* 0, or -1 with errno. What lies beyond the end reads as zeros. */
 int file_read_at(int fd, void *p, size_t n, uint64_t off);
@@ -21,5 +24,8 @@ int file_temp(const char *dir);
 int file_copy(int from, int to, uint64_t off, uint64_t end);
 /* The same for all of a file of this size, with shared extents where the filesystem can; `to` is empty. */
 int file_clone(int from, int to, uint64_t size);
+
+/* Replaces the file `name` in dirfd whole and durably. */
+int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e);
 
 #endif

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "file.h"
-#include "state.h"
 
 #define NAME "partial"
 #define HEAD "repl-partial 1\n"
@@ -42,7 +41,7 @@ int partial_save(const struct replica *r, struct partial *p, struct err *e)
 	wr_str(&b, p->stage.p, p->stage.len);
 	sum(&d, b.p, b.len);
 	wr_raw(&b, &d, sizeof d);
-	return replica_sync(r, e) || state_replace(r->ctl, NAME, b.p, b.len, e) ? -1 : 0;
+	return replica_sync(r, e) || file_replace(r->ctl, NAME, b.p, b.len, e) ? -1 : 0;
 }
 
 static bool decode(struct partial *p, const uint8_t *at, size_t n)

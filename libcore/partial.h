@@ -4,7 +4,7 @@
  * It is a checkpoint of .repl/stage and .repl/plan at a border between two records: both may have grown since, what it does not
  * count is undone when it is used. It is written after what it counts was made durable, and removed before that is.
  *
- * May use: stage, replica, state (to replace a file), stream, err; makes system calls.
+ * May use: stage, replica, file, stream, err; makes system calls.
  */
 #ifndef REPL_PARTIAL_H
 #define REPL_PARTIAL_H

@@ -24,29 +24,6 @@ static char *shown(char out[SHOWN], const struct state *s) { return esc_cut(out,
 
 /* ---- files ---- */
 
-/* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
- * rename over NAME        a crash leaves the old file or the new one
- * fsync the directory     the new one stands for good */
-int state_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e)
-{
-	AUTO_BUF struct buf tmp = {0};
-
-	buf_fmt(&tmp, "%s.new", name);
-	int fd = openat(dirfd, buf_cstr(&tmp), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return err_sys(e, "cannot create '%s'", buf_cstr(&tmp));
-	if (file_write(fd, p, n) || fsync(fd)) {
-		err_sys(e, "cannot write '%s'", buf_cstr(&tmp));
-		close(fd);
-		return -1;
-	}
-	if (close(fd))
-		return err_sys(e, "cannot write '%s'", buf_cstr(&tmp));
-	if (renameat(dirfd, buf_cstr(&tmp), dirfd, name) || fsync(dirfd))
-		return err_sys(e, "cannot replace '%s'", name);
-	return 0;
-}
-
 /* A small file. 1, 0 when there is none, -1. */
 static int read_small(int dirfd, const char *name, char *out, size_t n, struct err *e)
 {
@@ -139,7 +116,7 @@ static int write_marker(struct state *s, struct err *e)
 		return err_sys(e, "cannot get random bytes");
 	hex(id, s->instance, sizeof s->instance);
 	int n = snprintf(text, sizeof text, MARKER_HEAD "%s\n", id);
-	return state_replace(s->fd, MARKER, text, (size_t)n, e);
+	return file_replace(s->fd, MARKER, text, (size_t)n, e);
 }
 
 static int found_state(struct state *s, struct err *e)
@@ -472,7 +449,7 @@ int state_save_image(struct state *s, const struct image_head *h, struct err *e)
 	AUTO_BUF struct buf b = {0};
 	struct stream_out o = {.sink = into_buf, .ctx = &b};
 
-	int rc = image_head_put(h, &o, KIND_IMAGE, e) || stream_finish(&o, e) || state_replace(s->fd, "image", b.p, b.len, e);
+	int rc = image_head_put(h, &o, KIND_IMAGE, e) || stream_finish(&o, e) || file_replace(s->fd, "image", b.p, b.len, e);
 	stream_out_free(&o);
 	return rc ? -1 : 0;
 }
@@ -527,7 +504,7 @@ int state_next_seq(struct state *s, uint64_t *seq, struct err *e)
 	if (state_seq(s, &last, e))
 		return -1;
 	int n = snprintf(text, sizeof text, "%" PRIu64 "\n", last + 1);
-	if (state_replace(s->fd, "seq", text, (size_t)n, e))
+	if (file_replace(s->fd, "seq", text, (size_t)n, e))
 		return -1;
 	*seq = last + 1;
 	return 0;

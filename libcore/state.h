@@ -12,7 +12,7 @@
  *
  * Every file is replaced whole (temporary, fsync, rename, fsync of the directory). Losing the directory costs one full
  * comparison, never data. `plan` appears last, after `next` was settled: without a plan, next means nothing.
- * May use: catalog, image, input, walk (its roots), err; makes system calls.
+ * May use: catalog, file, image, input, walk (its roots), err; makes system calls.
  */
 #ifndef REPL_STATE_H
 #define REPL_STATE_H
@@ -65,8 +65,6 @@ int state_save_image(struct state *s, const struct image_head *h, struct err *e)
 /* ERR_USAGE "run repl-snap first" when there is none. */
 int state_load_image(const struct state *s, struct image_head *h, struct err *e);
 
-/* Replaces the file `name` in dirfd whole and durably. */
-int state_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e);
 /* The acknowledgement: the plan's target becomes the base. ERR_MISMATCH when the plan leads elsewhere; 0 and *done=false when the
  * base is that image already. Durable when it returns. */
 int state_commit(struct state *s, const struct digest *id, bool *done, struct err *e);
