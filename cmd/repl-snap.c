@@ -81,7 +81,7 @@ static int set_time(struct settings *o, struct err *e)
 static int digest_trees(struct cli *c, struct settings *o, struct err *e)
 {
 	const char *tmpdir = cli_env("TMPDIR");
-	struct image_head *h = &o->snap.head;
+	struct head *h = &o->snap.head;
 	struct walk_root *roots = NULL;
 	struct catalog *cat = NULL;
 	struct diff d = {.filter = &o->filter, .tmpdir = tmpdir ? tmpdir : "/tmp", .grain = (uint32_t)o->grain,
@@ -90,10 +90,10 @@ static int digest_trees(struct cli *c, struct settings *o, struct err *e)
 	if (snap_members(&o->snap, c->args, (size_t)c->n_args, e) || snap_open_image(&o->snap, e))
 		return -1;
 	d.stamps = h->stamps;
-	int rc = image_head_open_roots(h, &roots, e) || source_scratch(&cat, d.tmpdir, NULL, e) ||
+	int rc = head_open_roots(h, &roots, e) || source_scratch(&cat, d.tmpdir, NULL, e) ||
 		source_digest(cat, roots, h->n_members, &d, e) || snap_write_image(cat, h, &o->out, e);
 	catalog_close(&cat);
-	image_head_close_roots(&roots, h->n_members);
+	head_close_roots(&roots, h->n_members);
 	return rc ? -1 : 0;
 }
 
@@ -122,7 +122,7 @@ static int open_again(struct cli *c, struct settings *o, struct err *e)
 	if (o->time || o->snap.bookmark)
 		return err_set(e, ERR_USAGE, "--again keeps the image's time and bookmark");
 	if (open_output(c, o, e) || state_load_image(&o->s, &o->snap.head, e) ||
-			image_head_put(&o->snap.head, &o->out, KIND_IMAGE, e) || stream_finish(&o->out, e) || sink_flush(&o->sink, e))
+			head_put(&o->snap.head, &o->out, KIND_IMAGE, e) || stream_finish(&o->out, e) || sink_flush(&o->sink, e))
 		return -1;
 	cli_say(c, 1, "opened image %" PRIu64 " again", o->snap.head.stamps.seq);
 	return 0;
@@ -136,7 +136,7 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 		return -1;
 	o->snap.state = o->state ? &o->s : NULL;
 	o->snap.lock_wait = seconds(o->lock_wait);
-	if (snap_open_image(&o->snap, e) || image_head_put(&o->snap.head, &o->out, KIND_IMAGE, e) ||
+	if (snap_open_image(&o->snap, e) || head_put(&o->snap.head, &o->out, KIND_IMAGE, e) ||
 			stream_finish(&o->out, e) || sink_flush(&o->sink, e))
 		return -1;
 	if (o->state)

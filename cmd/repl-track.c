@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "head.h"
 #include "sink.h"
 #include "track.h"
 
@@ -12,7 +13,7 @@ struct settings {
 	const char *state;
 	int64_t threads;
 	struct state s;
-	struct image_head head;
+	struct head head;
 	struct sink sink;
 	struct stream_out out;
 };
@@ -36,7 +37,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	/* The image first: on a first run the state comes into being while we wait for it. Without a pipe in front: the image
 	 * that was opened last. */
 	bool is_piped = !isatty(STDIN_FILENO);
-	if ((is_piped && image_head_read(&o->head, STDIN_FILENO, "repl-track", e)) || state_open(&o->s, o->state, false, e) ||
+	if ((is_piped && head_read(&o->head, STDIN_FILENO, "repl-track", e)) || state_open(&o->s, o->state, false, e) ||
 			(!is_piped && state_load_image(&o->s, &o->head, e)))
 		return -1;
 	o->out = (struct stream_out){.sink = sink_write, .ctx = &o->sink};
@@ -73,7 +74,7 @@ int main(int argc, char **argv)
 		return status;
 	run(&c, &o, &e);
 	state_close(&o.s);
-	image_head_free(&o.head);
+	head_free(&o.head);
 	stream_out_free(&o.out);
 	sink_free(&o.sink);
 	return cli_finish(&c, &e);

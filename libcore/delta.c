@@ -9,8 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "head.h"
 #include "image.h"
 #include "sink.h"
+#include "state.h"
 
 #define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog */
 #define LIVE_BYTES (UINT64_C(1) << 30)
@@ -109,7 +111,7 @@ static int run(struct delta *d, int plan_fd, struct err *e)
 /* ---- what comes in ---- */
 
 /* The head of what repl-track or repl-snap sent: reads up to the last MEMBER; *changes: a change stream goes on. */
-static int take_head(struct input *in, struct image_head *h, bool *changes, struct err *e)
+static int take_head(struct input *in, struct head *h, bool *changes, struct err *e)
 {
 	int got = input_next(in, e);
 
@@ -125,7 +127,7 @@ static int take_head(struct input *in, struct image_head *h, bool *changes, stru
 		got = input_next(in, e);
 		if (got < 0)
 			return -1;
-		if (got != STREAM_RECORD || !image_head_take(h, &in->s.rec))
+		if (got != STREAM_RECORD || !head_take(h, &in->s.rec))
 			break;
 	}
 	if (!h->n_members)
@@ -136,7 +138,7 @@ static int take_head(struct input *in, struct image_head *h, bool *changes, stru
 }
 
 /* The replica's words must be about the image that we compare with. */
-static int is_about_base(const struct delta *d, const struct image_head *h, struct err *e)
+static int is_about_base(const struct delta *d, const struct head *h, struct err *e)
 {
 	struct digest id;
 	char ours[65], theirs[65];
@@ -153,7 +155,7 @@ static int is_about_base(const struct delta *d, const struct image_head *h, stru
 
 static int take_wanted(struct delta *d, struct input *in, struct err *e)
 {
-	struct image_head head = {0};
+	struct head head = {0};
 	bool changes = false;
 	int rc = take_head(in, &head, &changes, e);
 
@@ -163,7 +165,7 @@ static int take_wanted(struct delta *d, struct input *in, struct err *e)
 		rc = is_about_base(d, &head, e);
 	d->diff.changes = in;
 	d->diff.mends = true;
-	image_head_free(&head);
+	head_free(&head);
 	return rc;
 }
 
@@ -241,23 +243,23 @@ out:
 
 /* ---- with a state ---- */
 
-static int same_image(const struct delta *d, const struct image_head *h, struct err *e)
+static int same_image(const struct delta *d, const struct head *h, struct err *e)
 {
-	struct image_head now = {0};
+	struct head now = {0};
 	int rc = state_load_image(d->state, &now, e);
 
 	if (!rc && (now.stamps.seq != h->stamps.seq || memcmp(h->stamps.instance, d->state->instance, 16)))
 		rc = err_set(e, ERR_BUSY, "another run has taken image %llu from this state meanwhile, this one is %llu",
 			(unsigned long long)now.stamps.seq, (unsigned long long)h->stamps.seq);
-	image_head_free(&now);
+	head_free(&now);
 	return rc;
 }
 
 /* The image that mending makes: of now where something changed since the base, else the base once more. It keeps the base's
  * time, as what is not mended is no newer. */
-static int open_mended(struct delta *d, struct image_head *h, struct err *e)
+static int open_mended(struct delta *d, struct head *h, struct err *e)
 {
-	struct image_head base = {0};
+	struct head base = {0};
 	struct timespec now;
 
 	if (is_about_base(d, h, e))
@@ -265,14 +267,14 @@ static int open_mended(struct delta *d, struct image_head *h, struct err *e)
 	clock_gettime(CLOCK_REALTIME, &now);
 	d->diff.edge_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 	d->diff.mends = true;
-	int got = image_head_of(&base, d->base, e);
+	int got = head_of(&base, d->base, e);
 	if (got != 1) {
-		image_head_free(&base);
+		head_free(&base);
 		return got ? -1 : err_set(e, ERR_USAGE, "the state directory '%s' does not say where its trees are: run the whole "
 			"pipeline once", d->state->path);
 	}
 	base.stamps.parent = h->stamps.id;
-	image_head_free(h);
+	head_free(h);
 	*h = base;
 	return state_next_seq(d->state, &h->stamps.seq, e);
 }
@@ -280,7 +282,7 @@ static int open_mended(struct delta *d, struct image_head *h, struct err *e)
 int delta_state(struct delta *d, const char *path, struct input *in, struct err *e)
 {
 	struct state st = {.fd = -1, .lock_fd = -1};
-	struct image_head head = {0};
+	struct head head = {0};
 	struct walk_root *roots = NULL;
 	bool changes = false;
 	AUTO_CLOSE int plan_fd = -1;
@@ -294,7 +296,7 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 		goto out;
 	bool mends = changes && !digest_is_zero(&head.stamps.id);
 	if (state_lock(&st, d->lock_wait, e) || state_catalog(&st, CATALOG_LIVE, &d->base, e) ||
-			(mends ? open_mended(d, &head, e) : same_image(d, &head, e)) || image_head_open_roots(&head, &roots, e))
+			(mends ? open_mended(d, &head, e) : same_image(d, &head, e)) || head_open_roots(&head, &roots, e))
 		goto out;
 	/* As repl-snap does before an image: what is in dirty pages shows in no stat. */
 	for (size_t i = 0; mends && i < head.n_members; i++)
@@ -328,8 +330,8 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 out:
 	catalog_close(&d->next);
 	catalog_close(&d->base);
-	image_head_close_roots(&roots, head.n_members);
-	image_head_free(&head);
+	head_close_roots(&roots, head.n_members);
+	head_free(&head);
 	free(d->plan_tmp);
 	state_close(&st);
 	return rc;

@@ -18,7 +18,7 @@
 #define SHOWN 300
 #define NS 1000000000
 
-void snap_free(struct snap *s) { image_head_free(&s->head); }
+void snap_free(struct snap *s) { head_free(&s->head); }
 
 /* ---- members ---- */
 
@@ -83,7 +83,7 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 		struct record r = {.type = REC_MEMBER};
 		if (!rc) {
 			r.u.member = (struct r_member){1, span_cstr(m[i].name), span_cstr(m[i].path)};
-			image_head_take(&s->head, &r);
+			head_take(&s->head, &r);
 		}
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -98,13 +98,13 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 
 
 /* What a store left in a page that was dirty already shows in no stat until the page is clean: clean them all. */
-static int sync_members(const struct image_head *h, struct err *e)
+static int sync_members(const struct head *h, struct err *e)
 {
 	struct walk_root *roots = NULL;
 	AUTO_FREE dev_t *devs = xalloc((h->n_members + 1) * sizeof *devs);
 	size_t n_devs = 0;
 	char text[SHOWN];
-	int rc = image_head_open_roots(h, &roots, e);
+	int rc = head_open_roots(h, &roots, e);
 
 	for (size_t i = 0; i < h->n_members && !rc; i++) {
 		struct stat st;
@@ -121,7 +121,7 @@ static int sync_members(const struct image_head *h, struct err *e)
 		if (syncfs(roots[i].fd))
 			rc = err_sys(e, "cannot sync the filesystem of '%s'", esc_cut(text, sizeof text, h->members[i].path));
 	}
-	image_head_close_roots(&roots, h->n_members);
+	head_close_roots(&roots, h->n_members);
 	return rc;
 }
 
@@ -159,7 +159,7 @@ int snap_open_image(struct snap *s, struct err *e)
 		rc = err_set(e, ERR_USAGE, "the image's time lies in the future");
 	else if (s->has_time)
 		r.u.image.time_ns = s->time_ns;
-	image_head_take(&s->head, &r);
+	head_take(&s->head, &r);
 	if (!rc)
 		rc = sync_members(&s->head, e);
 	if (!rc && s->state)
@@ -171,18 +171,18 @@ int snap_open_image(struct snap *s, struct err *e)
 
 /* ---- whole images ---- */
 
-int snap_write_image(struct catalog *c, const struct image_head *h, struct stream_out *o, struct err *e)
+int snap_write_image(struct catalog *c, const struct head *h, struct stream_out *o, struct err *e)
 {
-	struct image_head with_id = *h; /* borrows */
+	struct head with_id = *h; /* borrows */
 
-	if (catalog_id(c, &with_id.stamps.id, e) || image_head_put(&with_id, o, KIND_IMAGE, e))
+	if (catalog_id(c, &with_id.stamps.id, e) || head_put(&with_id, o, KIND_IMAGE, e))
 		return -1;
 	return image_write(c, o, false, e) || stream_finish(o, e) ? -1 : 0;
 }
 
 static int write_catalog(struct catalog *c, const char *path, struct stream_out *o, struct err *e)
 {
-	struct image_head h = {0};
+	struct head h = {0};
 	struct record r = {.type = REC_IMAGE};
 	AUTO_BUF struct buf store = {0};
 	AUTO_FREE char *real = realpath(path, NULL);
@@ -190,11 +190,11 @@ static int write_catalog(struct catalog *c, const char *path, struct stream_out 
 
 	if (got < 0)
 		return -1;
-	image_head_take(&h, &r);
+	head_take(&h, &r);
 	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr(real ? real : path)}};
-	image_head_take(&h, &r);
+	head_take(&h, &r);
 	int rc = snap_write_image(c, &h, o, e);
-	image_head_free(&h);
+	head_free(&h);
 	return rc;
 }
 
@@ -355,7 +355,7 @@ static int base_row(const struct state *s, struct row *w, struct buf *store, str
 	return rc;
 }
 
-static int pending_row(const struct state *s, struct row *w, struct image_head *h, struct err *e)
+static int pending_row(const struct state *s, struct row *w, struct head *h, struct err *e)
 {
 	struct state_plan p;
 	int got = state_plan(s, &p, e);
@@ -378,7 +378,7 @@ static int pending_row(const struct state *s, struct row *w, struct image_head *
 int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 {
 	struct row base = {.what = "base"}, pending = {.what = "pending"};
-	struct image_head h = {0};
+	struct head h = {0};
 	AUTO_BUF struct buf store = {0};
 	char id[2 * sizeof s->instance + 1];
 	uint64_t seq;
@@ -394,6 +394,6 @@ int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 		if (json)
 			buf_str(out, "}\n");
 	}
-	image_head_free(&h);
+	head_free(&h);
 	return rc;
 }

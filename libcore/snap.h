@@ -2,11 +2,12 @@
  * snap: opens an image of live trees, and closes it when the replica acknowledged it.
  *
  * A live image is a promise about stamps, not a copy: everything written before its instant is on the filesystem with a time
- * that tells (syncfs first), so that what is written after can be seen by its stat. May use: state, catalog, image, input, err.
+ * that tells (syncfs first), so that what is written after can be seen by its stat. May use: state, head, catalog, image, input, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H
 
+#include "head.h"
 #include "state.h"
 
 struct snap {
@@ -15,7 +16,7 @@ struct snap {
 	bool has_time;          /* else: now */
 	int64_t time_ns;
 	const char *bookmark;   /* NULL: none */
-	struct image_head head; /* out; members from snap_members. snap_free */
+	struct head head; /* out; members from snap_members. snap_free */
 };
 /* ROOT or NAME=ROOT each: a single ROOT is the image's root itself, several stand below it, sorted by name. ERR_USAGE. */
 int snap_members(struct snap *s, const char *const *args, size_t n, struct err *e);
@@ -27,7 +28,7 @@ void snap_free(struct snap *s);
 /* The whole image that a replica holds, from its catalog. 1; 0 when path is no replica; -1. */
 int snap_replica_image(const char *path, struct stream_out *o, struct err *e);
 /* Writes the catalog as a whole image stream under this head; the id is the catalog's. */
-int snap_write_image(struct catalog *c, const struct image_head *h, struct stream_out *o, struct err *e);
+int snap_write_image(struct catalog *c, const struct head *h, struct stream_out *o, struct err *e);
 
 struct snap_acks {
 	uint64_t committed, already, held;

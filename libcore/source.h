@@ -4,13 +4,12 @@
  * An OLD that is a directory is digested, one that is an image file is loaded, both into a catalog that has no name any more and
  * goes with the process.
  *
- * May use: diff, image, state, input, err.
+ * May use: diff, image, input, err.
  */
 #ifndef REPL_SOURCE_H
 #define REPL_SOURCE_H
 
 #include "diff.h"
-#include "state.h"
 
 /* A private catalog in tmpdir without a name: empty, or a copy of `of`. */
 int source_scratch(struct catalog **c, const char *tmpdir, struct catalog *of, struct err *e);

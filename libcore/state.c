@@ -12,7 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "attr.h"
 #include "file.h"
+#include "head.h"
 #include "image.h"
 #include "input.h"
 
@@ -263,177 +265,6 @@ int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog 
 	return catalog_open(c, path, mode, e);
 }
 
-/* ---- what an image stream says first ---- */
-
-struct image_text {
-	struct image_text *next;
-	uint8_t bytes[];
-};
-
-static struct span keep(struct image_head *h, struct span s)
-{
-	struct image_text *t;
-
-	if (!s.len)
-		return (struct span){0};
-	t = xalloc(sizeof *t + s.len);
-	memcpy(t->bytes, s.p, s.len);
-	t->next = h->owned;
-	h->owned = t;
-	return span_of(t->bytes, s.len);
-}
-
-void image_head_free(struct image_head *h)
-{
-	while (h->owned) {
-		struct image_text *t = h->owned;
-		h->owned = t->next;
-		free(t);
-	}
-	free(h->members);
-	*h = (struct image_head){0};
-}
-
-bool image_head_take(struct image_head *h, const struct record *r)
-{
-	if (r->type == REC_IMAGE) {
-		h->has_image = true;
-		h->stamps = r->u.image;
-		h->stamps.host = keep(h, r->u.image.host);
-		h->stamps.bookmark = keep(h, r->u.image.bookmark);
-		h->stamps.group = keep(h, r->u.image.group);
-		return true;
-	}
-	if (r->type != REC_MEMBER)
-		return false;
-	h->members = xrealloc(h->members, (h->n_members + 1) * sizeof *h->members);
-	h->members[h->n_members++] = (struct r_member){r->u.member.kind, keep(h, r->u.member.name),
-		keep(h, r->u.member.path)};
-	return true;
-}
-
-int image_head_of(struct image_head *h, struct catalog *c, struct err *e)
-{
-	AUTO_BUF struct buf rows = {0};
-	struct record r = {.type = REC_IMAGE};
-	int got = image_stamps(c, &r.u.image, &rows, e);
-
-	if (got != 1)
-		return got;
-	image_head_take(h, &r);
-	if ((got = image_members(c, &rows, e)) != 1)
-		return got;
-	for (struct rd all = rd_of(rows.p, rows.len); all.len;) {
-		uint16_t type = rd_u16(&all), flags = rd_u16(&all);
-		uint32_t n = rd_u32(&all);
-		struct span p = rd_raw(&all, n);
-		if (all.bad || rec_decode(&r, type, flags, p.p, p.len, e) || !image_head_take(h, &r))
-			return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad members");
-	}
-	return 1;
-}
-
-int image_head_read(struct image_head *h, int fd, const char *reader, struct err *e)
-{
-	struct image_head new = {0};
-	struct input in = {0};
-	int got;
-
-	if (input_open(&in, fd, 1, e))
-		return -1;
-	in.s.ignore_mac = true; /* a reference to files of this machine; what is made of it gets its own */
-	while ((got = input_next(&in, e)) > 0 && got != STREAM_END) {
-		if (got == STREAM_BEGIN && in.s.kind != KIND_IMAGE) {
-			got = err_set(e, ERR_STREAM, "this is a stream of kind '%s': %s reads the image that repl-snap writes",
-				kind_name(in.s.kind), reader);
-			break;
-		}
-		if (got == STREAM_RECORD)
-			image_head_take(&new, &in.s.rec);
-	}
-	if (got > 0 && (!new.has_image || !new.n_members))
-		got = err_set(e, ERR_STREAM, "the image stream does not say what it is about");
-	input_close(&in);
-	if (got <= 0) {
-		image_head_free(&new);
-		return -1;
-	}
-	image_head_free(h);
-	*h = new;
-	return 0;
-}
-
-int image_head_put(const struct image_head *h, struct stream_out *o, enum stream_kind kind, struct err *e)
-{
-	struct record r = {.type = REC_IMAGE, .u.image = h->stamps};
-
-	if (stream_begin(o, kind, e) || stream_put(o, &r, e))
-		return -1;
-	for (size_t i = 0; i < h->n_members; i++) {
-		r = (struct record){.type = REC_MEMBER, .u.member = h->members[i]};
-		if (stream_put(o, &r, e))
-			return -1;
-	}
-	return 0;
-}
-
-static const char *bad_members(const struct image_head *h)
-{
-	if (!h->n_members)
-		return "the image has no members";
-	for (size_t i = 0; i < h->n_members; i++) {
-		const struct r_member *m = &h->members[i];
-		if (m->kind != 1)
-			return "the image has a member that is not a tree: a newer program is needed here";
-		if (!m->name.len && h->n_members > 1)
-			return "the image has several members and one of them has no name";
-		if (i && span_cmp(m[-1].name, m->name) >= 0)
-			return "the image's members are out of order";
-		if (!m->path.len || m->path.p[0] != '/' || memchr(m->path.p, 0, m->path.len))
-			return "the image does not say where a member is";
-	}
-	return NULL;
-}
-
-int image_head_open_roots(const struct image_head *h, struct walk_root **out, struct err *e)
-{
-	const char *why = bad_members(h);
-	char text[SHOWN];
-
-	if (why)
-		return err_set(e, ERR_STREAM, "%s", why);
-	struct walk_root *roots = xalloc(h->n_members * sizeof *roots);
-	for (size_t i = 0; i < h->n_members; i++) {
-		AUTO_BUF struct buf path = {0};
-		struct buf name = {0};
-		buf_add(&path, h->members[i].path.p, h->members[i].path.len);
-		buf_add(&name, h->members[i].name.p, h->members[i].name.len);
-		roots[i].name = buf_cstr(&name);
-		roots[i].fd = open(buf_cstr(&path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (roots[i].fd < 0) {
-			err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, h->members[i].path));
-			image_head_close_roots(&roots, i + 1);
-			return -1;
-		}
-	}
-	*out = roots;
-	return 0;
-}
-
-void image_head_close_roots(struct walk_root **roots, size_t n)
-{
-	for (size_t i = 0; *roots && i < n; i++) {
-		union {
-			const char *c;
-			char *p;
-		} name = {.c = (*roots)[i].name};
-		free(name.p);
-		close_fd(&(*roots)[i].fd);
-	}
-	free(*roots);
-	*roots = NULL;
-}
-
 /* ---- the image under way ---- */
 
 static int into_buf(void *ctx, const struct span *v, int n, struct err *e)
@@ -444,17 +275,17 @@ static int into_buf(void *ctx, const struct span *v, int n, struct err *e)
 	return 0;
 }
 
-int state_save_image(struct state *s, const struct image_head *h, struct err *e)
+int state_save_image(struct state *s, const struct head *h, struct err *e)
 {
 	AUTO_BUF struct buf b = {0};
 	struct stream_out o = {.sink = into_buf, .ctx = &b};
 
-	int rc = image_head_put(h, &o, KIND_IMAGE, e) || stream_finish(&o, e) || file_replace(s->fd, "image", b.p, b.len, e);
+	int rc = head_put(h, &o, KIND_IMAGE, e) || stream_finish(&o, e) || file_replace(s->fd, "image", b.p, b.len, e);
 	stream_out_free(&o);
 	return rc ? -1 : 0;
 }
 
-int state_load_image(const struct state *s, struct image_head *h, struct err *e)
+int state_load_image(const struct state *s, struct head *h, struct err *e)
 {
 	AUTO_CLOSE int fd = openat(s->fd, "image", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	char where[SHOWN];
@@ -464,7 +295,7 @@ int state_load_image(const struct state *s, struct image_head *h, struct err *e)
 			shown(where, s));
 	if (fd < 0)
 		return err_sys(e, "cannot open '%s/image'", shown(where, s));
-	return image_head_read(h, fd, "the state directory", e);
+	return head_read(h, fd, "the state directory", e);
 }
 
 int state_seq(const struct state *s, uint64_t *seq, struct err *e)
@@ -693,7 +524,7 @@ out:
 static int clean(const struct state *s, struct err *e)
 {
 	struct catalog *c = NULL;
-	struct image_head h = {0};
+	struct head h = {0};
 	struct r_image stamps;
 	AUTO_BUF struct buf store = {0};
 	struct err ignored = {0};
@@ -706,7 +537,7 @@ static int clean(const struct state *s, struct err *e)
 		return -1;
 	bool is_later = got && !state_load_image(s, &h, &ignored) && h.stamps.seq > stamps.seq &&
 		!memcmp(h.stamps.instance, stamps.instance, sizeof stamps.instance);
-	image_head_free(&h);
+	head_free(&h);
 	/* The plan goes before next: without a plan, next means nothing. */
 	if (forget(s, "plan", e) || forget(s, "next", e) || (!is_later && forget(s, "image", e)) || forget_old_plans(s, 0, e))
 		return -1;

@@ -12,14 +12,14 @@
  *
  * Every file is replaced whole (temporary, fsync, rename, fsync of the directory). Losing the directory costs one full
  * comparison, never data. `plan` appears last, after `next` was settled: without a plan, next means nothing.
- * May use: catalog, file, image, input, walk (its roots), err; makes system calls.
+ * May use: catalog, file, image, input, head, err; makes system calls.
  */
 #ifndef REPL_STATE_H
 #define REPL_STATE_H
 
 #include "catalog.h"
-#include "stream.h"
-#include "walk.h"
+
+struct head;
 
 struct state {
 	int fd;             /* the directory */
@@ -38,32 +38,11 @@ void state_close(struct state *s);
 /* Owned path of a file in it. */
 char *state_file(const struct state *s, const char *name);
 int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog **c, struct err *e);
-
-/* What a state or a stream says about the image under way. Owned; image_head_free. */
-struct image_head {
-	bool has_image;
-	struct r_image stamps;
-	struct r_member *members;
-	size_t n_members;
-	struct image_text *owned; /* private: what the spans point into */
-};
-void image_head_free(struct image_head *h);
-/* Takes IMAGE and MEMBER records from a stream as they come: true when the record was one of them. */
-bool image_head_take(struct image_head *h, const struct record *r);
-/* The head of the image that a catalog holds: 1, 0 when it does not know, -1. */
-int image_head_of(struct image_head *h, struct catalog *c, struct err *e);
-/* Reads a whole image stream for its head. Another kind: ERR_STREAM with a sentence about `reader` ("repl-track"). */
-int image_head_read(struct image_head *h, int fd, const char *reader, struct err *e);
-/* Writes header, IMAGE and MEMBER records; the caller goes on. */
-int image_head_put(const struct image_head *h, struct stream_out *o, enum stream_kind kind, struct err *e);
-/* Opens the members' directories: n_members of them, owned (image_head_close_roots). ERR_STREAM: the names make no sense. */
-int image_head_open_roots(const struct image_head *h, struct walk_root **roots, struct err *e);
-void image_head_close_roots(struct walk_root **roots, size_t n);
 /* The next number, written to seq durably. */
 int state_next_seq(struct state *s, uint64_t *seq, struct err *e);
-int state_save_image(struct state *s, const struct image_head *h, struct err *e);
+int state_save_image(struct state *s, const struct head *h, struct err *e);
 /* ERR_USAGE "run repl-snap first" when there is none. */
-int state_load_image(const struct state *s, struct image_head *h, struct err *e);
+int state_load_image(const struct state *s, struct head *h, struct err *e);
 
 /* The acknowledgement: the plan's target becomes the base. ERR_MISMATCH when the plan leads elsewhere; 0 and *done=false when the
  * base is that image already. Durable when it returns. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "changes.h"
+#include "head.h"
 
 struct tracker {
 	struct track *t;
@@ -137,7 +138,7 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 
 int track_run(struct track *t, struct err *e)
 {
-	const struct image_head *h = t->head;
+	const struct head *h = t->head;
 	struct walk_root *roots = NULL;
 	struct catalog *base = NULL;
 	struct record end = {.type = REC_END};
@@ -149,12 +150,12 @@ int track_run(struct track *t, struct err *e)
 		return -1;
 	t->entries = t->changed = 0;
 	t->has_base = !catalog_is_empty(base);
-	int rc = image_head_open_roots(h, &roots, e);
+	int rc = head_open_roots(h, &roots, e);
 	if (!rc)
-		rc = image_head_put(h, t->out, KIND_CHANGE, e);
+		rc = head_put(h, t->out, KIND_CHANGE, e);
 	if (!rc)
 		rc = t->has_base ? scan(t, base, roots, h->n_members, e) : put_gap(t, "no base image", e);
-	image_head_close_roots(&roots, h->n_members);
+	head_close_roots(&roots, h->n_members);
 	catalog_close(&base);
 	return rc || stream_put(t->out, &end, e) || stream_finish(t->out, e) ? -1 : 0;
 }

@@ -4,7 +4,7 @@
  * The result is a change stream: names in depth-first order, a directory numbered once something inside is named. It may name
  * too much, never too little: what is left out here nobody looks at. No filter therefore; who reads the stream has one.
  *
- * May use: state, scan, catalog, stream, path, err.
+ * May use: state, head, scan, catalog, stream, path, err.
  */
 #ifndef REPL_TRACK_H
 #define REPL_TRACK_H
@@ -12,9 +12,12 @@
 #include "scan.h"
 #include "state.h"
 
+struct head;
+struct stream_out;
+
 struct track {
 	const struct state *state;     /* borrowed */
-	const struct image_head *head; /* the image that the changes lead to */
+	const struct head *head; /* the image that the changes lead to */
 	struct stream_out *out;
 	unsigned threads;              /* 0: one per processor */
 	const char *tmpdir;

@@ -16,7 +16,7 @@ setup() {
 floors="
 err bytes json
 digest numbers codec record stamp stream token filter
-attr file path confine subvol walk input sink catalog image state
+attr file path confine subvol walk input sink catalog image head state
 content replica scan changes redo history stage partial plan check undo edits place restore land diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
@@ -31,7 +31,6 @@ declare -gA also_exports=(
 	[record]="rec_ obj_ name_is_sane xattr_next"
 	[stream]="kind_"
 	[catalog]="object_"
-	[state]="image_head_"
 )
 
 # Each library that is not ours is named in one module.
