@@ -11,6 +11,7 @@
 
 #include "head.h"
 #include "image.h"
+#include "pending.h"
 #include "sink.h"
 #include "state.h"
 
@@ -58,7 +59,7 @@ static int ready_state(void *ctx, const struct digest *id, struct err *e)
 	(void)id;
 	if (sink_flush(d->plan_sink, e))
 		return -1;
-	if ((!d->live && catalog_settle(d->next, e)) || state_keep_plan(d->state, e))
+	if ((!d->live && catalog_settle(d->next, e)) || pending_keep(d->state, e))
 		return -1;
 	if (fsync(d->plan_fd) || rename(d->plan_tmp, path) || fsync(d->state->fd))
 		return err_sys(e, "cannot write '%s'", path);

@@ -1,7 +1,7 @@
 /*
  * delta: the work of repl-diff: from OLD and NEW, or from a state and a change stream, to a delta on a sink.
  *
- * May use: diff, source, state, head, image, input, err.
+ * May use: diff, source, state, pending, head, image, input, err.
  */
 #ifndef REPL_DELTA_H
 #define REPL_DELTA_H

@@ -12,6 +12,7 @@
 
 #include "image.h"
 #include "input.h"
+#include "pending.h"
 #include "source.h"
 #include "stamp.h"
 
@@ -240,7 +241,7 @@ static int commit_all(struct state *s, const struct buf *ids, unsigned wait, str
 		struct digest id;
 		bool done = false;
 		rd_copy(&r, id.b, sizeof id.b);
-		rc = state_commit(s, &id, &done, e);
+		rc = pending_commit(s, &id, &done, e);
 		if (!rc)
 			++*(done ? &acks->committed : &acks->already);
 	}
@@ -319,7 +320,7 @@ int snap_adopt(struct state *s, int fd, unsigned wait, struct digest *id, struct
 	input_close(&in);
 	if (rc)
 		unlink(path);
-	return rc || state_take_next(s, id, e) < 0 ? -1 : 0;
+	return rc || pending_take_next(s, id, e) < 0 ? -1 : 0;
 }
 
 /* ---- the list ---- */
@@ -357,8 +358,8 @@ static int base_row(const struct state *s, struct row *w, struct buf *store, str
 
 static int pending_row(const struct state *s, struct row *w, struct head *h, struct err *e)
 {
-	struct state_plan p;
-	int got = state_plan(s, &p, e);
+	struct pending p;
+	int got = pending_read(s, &p, e);
 
 	if (got < 0)
 		return -1;

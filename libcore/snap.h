@@ -2,7 +2,9 @@
  * snap: opens an image of live trees, and closes it when the replica acknowledged it.
  *
  * A live image is a promise about stamps, not a copy: everything written before its instant is on the filesystem with a time
- * that tells (syncfs first), so that what is written after can be seen by its stat. May use: state, head, catalog, image, input, err.
+ * that tells (syncfs first), so that what is written after can be seen by its stat.
+ *
+ * May use: state, pending, head, catalog, image, input, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H

@@ -17,6 +17,7 @@
 #include "dense.h"
 #include "image.h"
 #include "path.h"
+#include "pending.h"
 #include "snap.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -79,7 +80,7 @@ static void prepare_state(void)
 	struct state st = {.fd = -1, .lock_fd = -1};
 	struct snap s = {.state = &st};
 	struct err e = {0};
-	struct state_plan plan;
+	struct pending plan;
 	const char *roots[] = {w.tree};
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
@@ -88,7 +89,7 @@ static void prepare_state(void)
 	snap_free(&s);
 	state_close(&st);
 	struct delta d = {.diff = {.tmpdir = w.tmp, .threads = 1}, .fd = null, .out_name = "nowhere"};
-	dense_must(!delta_state(&d, w.state, NULL, &e) && !state_open(&st, w.state, false, &e) && state_plan(&st, &plan, &e) == 1, e.text);
+	dense_must(!delta_state(&d, w.state, NULL, &e) && !state_open(&st, w.state, false, &e) && pending_read(&st, &plan, &e) == 1, e.text);
 	w.planned = plan.id;
 	state_close(&st);
 	close(null);
