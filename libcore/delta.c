@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -54,16 +53,11 @@ static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog 
 static int ready_state(void *ctx, const struct digest *id, struct err *e)
 {
 	struct delta *d = ctx;
-	AUTO_FREE char *path = state_file(d->state, "plan");
 
 	(void)id;
-	if (sink_flush(d->plan_sink, e))
+	if (sink_flush(d->plan_sink, e) || (!d->live && catalog_settle(d->next, e)))
 		return -1;
-	if ((!d->live && catalog_settle(d->next, e)) || pending_keep(d->state, e))
-		return -1;
-	if (fsync(d->plan_fd) || rename(d->plan_tmp, path) || fsync(d->state->fd))
-		return err_sys(e, "cannot write '%s'", path);
-	return 0;
+	return pending_put(d->state, d->plan_fd, d->plan_tmp, e);
 }
 
 static int put_image(struct delta *d, struct catalog *target, struct err *e)

@@ -149,7 +149,8 @@ static int forget_old_plans(const struct state *s, size_t keep, struct err *e)
 	}
 }
 
-int pending_keep(struct state *s, struct err *e)
+/* A new plan is about to replace the pending one: keeps that under the id it leads to. */
+static int keep(const struct state *s, struct err *e)
 {
 	struct pending p;
 	struct err why = {0};
@@ -162,6 +163,17 @@ int pending_keep(struct state *s, struct err *e)
 	if (renameat(s->fd, "plan", s->fd, name))
 		return err_sys(e, "cannot keep the plan in the state directory");
 	return forget_old_plans(s, OLD_PLANS, e);
+}
+
+int pending_put(struct state *s, int fd, const char *tmp, struct err *e)
+{
+	AUTO_FREE char *path = state_file(s, "plan");
+
+	if (keep(s, e))
+		return -1;
+	if (fsync(fd) || rename(tmp, path) || fsync(s->fd))
+		return err_sys(e, "cannot write '%s'", path);
+	return 0;
 }
 
 /* Builds `next` from the base and an earlier plan. */
@@ -314,7 +326,7 @@ int pending_commit(struct state *s, const struct digest *id, bool *done, struct 
 
 int pending_abort(struct state *s, struct err *e)
 {
-	if (pending_keep(s, e) || state_forget(s, "plan", e) || state_forget(s, "next", e) || state_forget(s, "image", e))
+	if (keep(s, e) || state_forget(s, "plan", e) || state_forget(s, "next", e) || state_forget(s, "image", e))
 		return -1;
 	return fsync(s->fd) ? err_sys(e, "cannot sync the state directory") : 0;
 }

@@ -24,8 +24,9 @@ struct pending {
 };
 /* 1, 0 when there is none, -1. Reads the plan through. */
 int pending_read(const struct state *s, struct pending *p, struct err *e);
-/* A new plan is about to replace the pending one: keeps that under the id it leads to (the last few of them). */
-int pending_keep(struct state *s, struct err *e);
+/* The whole plan in fd, which is the file at path tmp in the state directory, becomes the pending one. The one before is kept
+ * under the id it leads to (the last few of them). Durable when it returns. */
+int pending_put(struct state *s, int fd, const char *tmp, struct err *e);
 /* The acknowledgement: the plan's target becomes the base. ERR_MISMATCH when the plan leads elsewhere; 0 and *done=false when the
  * base is that image already. Durable when it returns. */
 int pending_commit(struct state *s, const struct digest *id, bool *done, struct err *e);
