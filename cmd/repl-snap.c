@@ -1,7 +1,6 @@
 /*
  * repl-snap: opens an image of directories as they are now; with --commit, makes an acknowledged one the base.
  */
-#include <fcntl.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -35,34 +34,6 @@ static int open_output(struct cli *c, struct settings *o, struct err *e)
 	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
 	o->out = (struct stream_out){.sink = sink_write, .ctx = &o->sink};
 	return o->sink.fd < 0 ? -1 : cli_not_tty(c, o->sink.fd, "write an image to", e);
-}
-
-static int rules_of_file(struct settings *o, const char *path, struct err *e)
-{
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	AUTO_BUF struct buf text = {0};
-	ssize_t n = fd < 0 ? -1 : 1;
-
-	while (n > 0) {
-		buf_reserve(&text, 65536);
-		n = read(fd, text.p + text.len, 65536);
-		text.len += n > 0 ? (size_t)n : 0;
-	}
-	if (n < 0)
-		return err_sys(e, "cannot read '%s'", path);
-	return filter_parse(&o->filter, span_of(text.p, text.len), path, e);
-}
-
-static int take_rules(struct settings *o, struct err *e)
-{
-	for (size_t i = 0; i < o->rules.n; i++) {
-		char tag = o->rules.tags[i];
-		if (tag != 'f')
-			filter_add(&o->filter, tag == 'i', span_cstr(o->rules.v[i]));
-		else if (rules_of_file(o, o->rules.v[i], e))
-			return -1;
-	}
-	return 0;
 }
 
 static int set_time(struct settings *o, struct err *e)
@@ -199,7 +170,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
 		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
 			"for an image that is sent, give them to repl-diff");
-	if (take_rules(o, e) || set_time(o, e))
+	if (filter_options(&o->filter, o->rules.v, o->rules.tags, o->rules.n, e) || set_time(o, e))
 		return -1;
 	if (o->is_digest)
 		return whole_image(c, o, e);
@@ -241,8 +212,8 @@ int main(int argc, char **argv)
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
 		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end", 0},
 		{"one-file-system", 0, OPT_FLAG, &o.one_file_system, NULL, "with --digest: do not enter other filesystems", 0},
-		{"include", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: take what matches, against a later --exclude", 'i'},
-		{"exclude", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: leave out what matches", 'e'},
+		{"include", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: take what matches, against a later --exclude", '+'},
+		{"exclude", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: leave out what matches", '-'},
 		{"exclude-from", 0, OPT_LIST, &o.rules, "FILE", "with --digest: patterns from a file, one a line", 'f'},
 		{"block-size", 0, OPT_SIZE, &o.grain, "SIZE", "with --digest: of the blocks that get a digest; by file size", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},

@@ -277,7 +277,7 @@ bool filter_accepts(const struct filter *f, struct span path, bool is_dir)
 static int add_file(struct filter *f, const char *path, struct err *e)
 {
 	AUTO_BUF struct buf b = {0};
-	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	ssize_t n;
 
 	if (fd < 0)
