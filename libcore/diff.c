@@ -12,35 +12,8 @@
 #include "changes.h"
 #include "file.h"
 #include "image.h"
+#include "numbers.h"
 #include "path.h"
-
-/* A map from number to number; ∝ what the delta names, not what the tree holds. */
-struct map {
-	uint64_t *kv;
-	size_t n, cap;
-};
-
-static uint64_t *map_at(struct map *m, uint64_t key)
-{
-	size_t i;
-
-	if (m->n * 2 >= m->cap) {
-		struct map old = *m;
-		m->cap = old.cap ? old.cap * 2 : 64;
-		m->kv = xalloc(m->cap * 2 * sizeof *m->kv);
-		m->n = 0;
-		for (i = 0; i < old.cap; i++)
-			if (old.kv[2 * i])
-				*map_at(m, old.kv[2 * i]) = old.kv[2 * i + 1];
-		free(old.kv);
-	}
-	for (i = (size_t)(key * ROLL_P >> 16) & (m->cap - 1); m->kv[2 * i]; i = (i + 1) & (m->cap - 1))
-		if (m->kv[2 * i] == key)
-			return &m->kv[2 * i + 1];
-	m->kv[2 * i] = key;
-	m->n++;
-	return &m->kv[2 * i + 1];
-}
 
 struct level {
 	uint64_t base, ref;
@@ -65,20 +38,20 @@ struct job {
 	uint64_t n_items, n_new, n_bytes;
 	struct buf gone;   /* rows of u32 depth, u64 dir, u64 no, str name */
 	size_t n_gone;
-	struct map detached, attached;
+	struct numbers detached, attached;
 	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
 	struct buf wanted, strays;
 	struct buf wanted_whole; /* of the wanted ones, those that more than metadata is wanted of */
 	struct buf moved;  /* numbers of attached objects */
 	/* guesses where inodes say nothing: content of what is gone, and what is taken for what */
-	struct map gone_sizes, gone_content, guessed;
+	struct numbers gone_sizes, gone_content, guessed;
 	struct vote *votes;
 	size_t n_votes, cap_votes;
 	/* directories that were entered and not yet spooled: nothing in them has changed so far */
 	struct buf pending;
 	size_t n_pending;
 	/* second pass */
-	struct map refs, links, owners;
+	struct numbers refs, links, owners;
 	uint64_t next_ref;
 	struct level *levels;
 	size_t n_levels, cap_levels;
@@ -90,12 +63,6 @@ struct job {
 	uint32_t cur_grain;
 	struct r_copy copy; /* not sent yet; len 0: none */
 };
-
-static void map_clear(struct map *m)
-{
-	free(m->kv);
-	*m = (struct map){0};
-}
 
 /* ---- one record to everybody ---- */
 
@@ -206,7 +173,7 @@ static int on_item(void *ctx, const struct scan_item *seen, struct err *e)
 	if (it->attr->type == OBJ_FILE)
 		j->n_bytes += min_u64(it->attr->size, it->attr->blocks512 * 512); /* holes are not sent */
 	if (it->how == SCAN_ATTACH) {
-		*map_at(&j->attached, it->base) = 1;
+		*numbers_at(&j->attached, it->base) = 1;
 		wr_u64(&j->moved, it->base);
 	}
 	/* Directories on the way, outermost first: each stands with its length behind it. */
@@ -295,7 +262,7 @@ static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struc
 	wr_u64(&j->gone, no);
 	wr_str(&j->gone, name.p, name.len);
 	j->n_gone++;
-	*map_at(&j->detached, no) = 1;
+	*numbers_at(&j->detached, no) = 1;
 	return 0;
 }
 
@@ -306,9 +273,9 @@ static int is_dead(struct job *j, uint64_t dir, bool *dead, struct err *e)
 
 	for (*dead = false; dir != CATALOG_ROOT;) {
 		/* Attached anywhere it lives, whatever becomes of the directory that it was in. */
-		if (*map_at(&j->attached, dir))
+		if (numbers_get(&j->attached, dir))
 			return 0;
-		if (*map_at(&j->detached, dir)) {
+		if (numbers_get(&j->detached, dir)) {
 			*dead = true;
 			return 0;
 		}
@@ -353,7 +320,7 @@ static int base_ref(struct job *j, uint64_t no, uint64_t *ref, struct err *e)
 		*ref = REF_ROOT;
 		return 0;
 	}
-	*ref = *map_at(&j->refs, no);
+	*ref = numbers_get(&j->refs, no);
 	if (*ref)
 		return 0;
 	int got = catalog_name(j->d->base, no, &dir, &name, e);
@@ -363,7 +330,7 @@ static int base_ref(struct job *j, uint64_t no, uint64_t *ref, struct err *e)
 		return -1;
 	struct record r = {.type = REC_BASE};
 	*ref = j->next_ref++;
-	*map_at(&j->refs, no) = *ref;
+	*numbers_at(&j->refs, no) = *ref;
 	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = bits_has(&j->wanted, no) ? BASE_WANTED : 0,
 		.name = span_of(name.p, name.len)};
 	return put(j, &r, e);
@@ -405,7 +372,7 @@ static int put_gone(struct job *j, struct err *e)
 			continue;
 		if (base_ref(j, dir, &parent, e))
 			return -1;
-		uint64_t *ref = map_at(&j->refs, no);
+		uint64_t *ref = numbers_at(&j->refs, no);
 		if (!*ref)
 			*ref = j->next_ref++;
 		rec.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = BASE_DETACH, .name = name};
@@ -413,7 +380,7 @@ static int put_gone(struct job *j, struct err *e)
 			rec.u.base.flags |= BASE_WANTED;
 		if (put(j, &rec, e))
 			return -1;
-		if (!*map_at(&j->attached, no))
+		if (!numbers_get(&j->attached, no))
 			j->d->n_removed++;
 	}
 	return 0;
@@ -481,7 +448,7 @@ static int put_meta(struct job *j, const struct r_meta *m, struct err *e)
 /* A name once per stream, and only where there is one. */
 static int put_owner(struct job *j, bool is_group, uint32_t id, struct err *e)
 {
-	uint64_t *seen = map_at(&j->owners, ((uint64_t)id << 1 | is_group) + 1);
+	uint64_t *seen = numbers_at(&j->owners, ((uint64_t)id << 1 | is_group) + 1);
 	char text[4096];
 	const char *name = NULL;
 
@@ -522,11 +489,11 @@ static int put_hint(struct job *j, const struct attr *a, uint64_t dev, bool sett
 /* Makes the object current for what follows: a base object that was not mentioned is introduced now. */
 static int begin_base(struct job *j, uint64_t no, struct err *e)
 {
-	uint64_t *had = map_at(&j->refs, no), ref;
+	uint64_t had = numbers_get(&j->refs, no), ref;
 	struct record r = {.type = REC_OBJECT};
 
-	if (no == CATALOG_ROOT || *had) {
-		r.u.object.ref = no == CATALOG_ROOT ? REF_ROOT : *had;
+	if (no == CATALOG_ROOT || had) {
+		r.u.object.ref = no == CATALOG_ROOT ? REF_ROOT : had;
 		return put(j, &r, e);
 	}
 	return base_ref(j, no, &ref, e);
@@ -551,7 +518,7 @@ static int content_begin(struct job *j, struct err *e)
 static int flush_copy(struct job *j, struct err *e)
 {
 	struct record r = {.type = REC_COPY, .u.copy = {j->copy.off, j->copy.len, 0, j->copy.src}};
-	uint64_t no = j->copy.ref, old = *map_at(&j->refs, no);
+	uint64_t no = j->copy.ref, old = numbers_get(&j->refs, no);
 
 	if (!j->copy.len)
 		return 0;
@@ -562,7 +529,7 @@ static int flush_copy(struct job *j, struct err *e)
 			return -1;
 		struct record back = {.type = REC_OBJECT, .u.object.ref = j->cur_ref};
 		if (j->cur_old)
-			back.u.object.ref = *map_at(&j->refs, j->cur_old->no);
+			back.u.object.ref = numbers_get(&j->refs, j->cur_old->no);
 		if (back.u.object.ref != old && put(j, &back, e))
 			return -1;
 	}
@@ -827,7 +794,7 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 	if (it->again) {
 		if (it->how == SCAN_SAME || it->how == SCAN_SUSPECT)
 			return 0;
-		uint64_t r = it->base ? 0 : *map_at(&j->links, it->link);
+		uint64_t r = it->base ? 0 : numbers_get(&j->links, it->link);
 		if (it->base && base_ref(j, it->base, &r, e))
 			return -1;
 		return r ? put_attach(j, it, r, e) : 0; /* 0: the first name was lost */
@@ -860,7 +827,7 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		if (put_create(j, it, ref, e) || put_meta(j, &a.meta, e))
 			goto out;
 		if (it->link)
-			*map_at(&j->links, it->link) = *ref;
+			*numbers_at(&j->links, it->link) = *ref;
 		j->cur_old = NULL;
 		j->cur_ref = *ref;
 	} else {
@@ -897,7 +864,7 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 			struct record drop = {.type = REC_DROP};
 			if (it->how == SCAN_NEW) {
 				if (it->link)
-					*map_at(&j->links, it->link) = 0;
+					*numbers_at(&j->links, it->link) = 0;
 				rc = put(j, &drop, e);
 				goto out;
 			}
@@ -1056,8 +1023,8 @@ static int finish(struct job *j, struct err *e)
 /* Looks at everything, from the start, knowing better than the first time. */
 static int scan_again(struct job *j, struct err *e)
 {
-	map_clear(&j->detached);
-	map_clear(&j->attached);
+	numbers_free(&j->detached);
+	numbers_free(&j->attached);
 	buf_reset(&j->gone);
 	buf_reset(&j->moved);
 	j->n_gone = 0;
@@ -1117,8 +1084,8 @@ static int list_gone(struct job *j, uint64_t no, struct err *e)
 		if (got != 1 || o.hint.ino)
 			continue;
 		if (o.type == OBJ_FILE && o.size) {
-			*map_at(&j->gone_sizes, o.size) = 1;
-			*map_at(&j->gone_content, content_key(&o.content)) = no;
+			*numbers_at(&j->gone_sizes, o.size) = 1;
+			*numbers_at(&j->gone_content, content_key(&o.content)) = no;
 		}
 		if (o.type != OBJ_DIR)
 			continue;
@@ -1175,13 +1142,13 @@ static int guess_file(struct job *j, struct spooled *it, struct err *e)
 		rc = f.is_short ? 0 : -1;
 		goto out;
 	}
-	uint64_t *no = map_at(&j->gone_content, content_key(&f.digest));
-	if (*no) {
+	uint64_t no = numbers_get(&j->gone_content, content_key(&f.digest));
+	if (no) {
 		a.hint.dev = it->dev;
-		*map_at(&j->guessed, inode_key(&a)) = *no;
-		rc = parent_of(j, *no, &dir, e);
+		*numbers_at(&j->guessed, inode_key(&a)) = no;
+		rc = parent_of(j, no, &dir, e);
 		vote(j, dir);
-		*no = 0;
+		*numbers_at(&j->gone_content, content_key(&f.digest)) = 0;
 	}
 out:
 	attr_free(&a);
@@ -1193,12 +1160,12 @@ static int guess_item(struct job *j, struct spooled *it, struct err *e)
 	uint64_t dir;
 
 	/* Another inode under the same name, and what had the name is nowhere else: replaced, as a package manager does it. */
-	if (it->kind != SP_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !*map_at(&j->attached, it->prior)) {
+	if (it->kind != SP_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !numbers_get(&j->attached, it->prior)) {
 		struct object o = {0};
 		struct attr a = {.hint = {.dev = it->dev, .ino = it->a.hint.ino}};
 		int got = catalog_get(j->d->base, it->prior, &o, e);
 		if (got == 1 && o.type == it->type)
-			*map_at(&j->guessed, inode_key(&a)) = it->prior;
+			*numbers_at(&j->guessed, inode_key(&a)) = it->prior;
 		object_free(&o);
 		if (got < 0)
 			return -1;
@@ -1218,12 +1185,12 @@ static int guess_item(struct job *j, struct spooled *it, struct err *e)
 			return -1;
 		if (dead) {
 			struct attr a = {.hint = {.dev = v.dev, .ino = v.ino}};
-			*map_at(&j->guessed, inode_key(&a)) = v.dir;
+			*numbers_at(&j->guessed, inode_key(&a)) = v.dir;
 			if (parent_of(j, v.dir, &dir, e))
 				return -1;
 			vote(j, dir);
 		}
-	} else if (it->type == OBJ_FILE && it->how == SCAN_NEW && !it->prior && !it->link && it->a.size && *map_at(&j->gone_sizes, it->a.size)) {
+	} else if (it->type == OBJ_FILE && it->how == SCAN_NEW && !it->prior && !it->link && it->a.size && numbers_get(&j->gone_sizes, it->a.size)) {
 		return guess_file(j, it, e);
 	}
 	return 0;
@@ -1233,7 +1200,7 @@ static uint64_t take_guess(void *ctx, const struct attr *a)
 {
 	struct job *j = ctx;
 
-	return *map_at(&j->guessed, inode_key(a));
+	return numbers_get(&j->guessed, inode_key(a));
 }
 
 static int guess(struct job *j, struct err *e)
@@ -1246,13 +1213,13 @@ static int guess(struct job *j, struct err *e)
 		rd_raw(&r, 12);
 		uint64_t no = rd_u64(&r);
 		rd_str(&r, REC_NAME_MAX);
-		if (!*map_at(&j->attached, no) && list_gone(j, no, e))
+		if (!numbers_get(&j->attached, no) && list_gone(j, no, e))
 			return -1;
 	}
 	if (replay(j, guess_item, e))
 		return -1;
-	map_clear(&j->gone_sizes);
-	map_clear(&j->gone_content);
+	numbers_free(&j->gone_sizes);
+	numbers_free(&j->gone_content);
 	if (!j->guessed.n)
 		return 0;
 	j->scan.guess = take_guess;
@@ -1312,14 +1279,14 @@ out:
 	free(j.roots);
 	free(devs);
 	free(j.levels);
-	free(j.detached.kv);
-	free(j.attached.kv);
-	free(j.refs.kv);
-	free(j.links.kv);
-	free(j.owners.kv);
-	map_clear(&j.gone_sizes);
-	map_clear(&j.gone_content);
-	map_clear(&j.guessed);
+	numbers_free(&j.detached);
+	numbers_free(&j.attached);
+	numbers_free(&j.refs);
+	numbers_free(&j.links);
+	numbers_free(&j.owners);
+	numbers_free(&j.gone_sizes);
+	numbers_free(&j.gone_content);
+	numbers_free(&j.guessed);
 	free(j.votes);
 	buf_free(&j.gone);
 	buf_free(&j.moved);
