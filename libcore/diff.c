@@ -12,6 +12,7 @@
 #include "changes.h"
 #include "file.h"
 #include "image.h"
+#include "moves.h"
 #include "numbers.h"
 #include "path.h"
 
@@ -36,13 +37,10 @@ struct job {
 	/* first pass */
 	FILE *spool;
 	uint64_t n_items, n_new, n_bytes;
-	struct buf gone;   /* rows of u32 depth, u64 dir, u64 no, str name */
-	size_t n_gone;
-	struct numbers detached, attached;
+	struct moves moves;
 	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
 	struct buf wanted, strays;
 	struct buf wanted_whole; /* of the wanted ones, those that more than metadata is wanted of */
-	struct buf moved;  /* numbers of attached objects */
 	/* guesses where inodes say nothing: content of what is gone, and what is taken for what */
 	struct numbers gone_sizes, gone_content, guessed;
 	struct vote *votes;
@@ -172,10 +170,8 @@ static int on_item(void *ctx, const struct scan_item *seen, struct err *e)
 	j->n_new += it->how == SCAN_NEW;
 	if (it->attr->type == OBJ_FILE)
 		j->n_bytes += min_u64(it->attr->size, it->attr->blocks512 * 512); /* holes are not sent */
-	if (it->how == SCAN_ATTACH) {
-		*numbers_at(&j->attached, it->base) = 1;
-		wr_u64(&j->moved, it->base);
-	}
+	if (it->how == SCAN_ATTACH)
+		moves_attached(&j->moves, it->base);
 	/* Directories on the way, outermost first: each stands with its length behind it. */
 	AUTO_BUF struct buf order = {0};
 	size_t at = j->pending.len;
@@ -238,74 +234,11 @@ static int on_wanted(void *ctx, uint64_t dir, const struct r_changed *c, struct 
 	return c->flags & CHANGED_SUBTREE ? want_below(j, no, e) : 0;
 }
 
-static int depth_of(struct catalog *c, uint64_t dir, uint32_t *depth, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-
-	for (*depth = 0; dir != CATALOG_ROOT; ++*depth) {
-		int got = catalog_name(c, dir, &dir, &name, e);
-		if (got != 1)
-			return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
-	}
-	return 0;
-}
-
 static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struct err *e)
 {
 	struct job *j = ctx;
-	uint32_t depth;
 
-	if (depth_of(j->d->base, dir, &depth, e))
-		return -1;
-	wr_u32(&j->gone, depth);
-	wr_u64(&j->gone, dir);
-	wr_u64(&j->gone, no);
-	wr_str(&j->gone, name.p, name.len);
-	j->n_gone++;
-	*numbers_at(&j->detached, no) = 1;
-	return 0;
-}
-
-/* Is this base directory still in the target? It is not when it, or one above it, was detached and nobody attached it. */
-static int is_dead(struct job *j, uint64_t dir, bool *dead, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-
-	for (*dead = false; dir != CATALOG_ROOT;) {
-		/* Attached anywhere it lives, whatever becomes of the directory that it was in. */
-		if (numbers_get(&j->attached, dir))
-			return 0;
-		if (numbers_get(&j->detached, dir)) {
-			*dead = true;
-			return 0;
-		}
-		int got = catalog_name(j->d->base, dir, &dir, &name, e);
-		if (got != 1)
-			return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
-	}
-	return 0;
-}
-
-/* What moved out of a directory that goes is detached first; the scan never looked into that directory. */
-static int rescue(struct job *j, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-	struct rd r = rd_of(j->moved.p, j->moved.len);
-
-	while (r.len) {
-		uint64_t no = rd_u64(&r), dir;
-		int got;
-		for (unsigned nth = 0; (got = catalog_nth_name(j->d->base, no, nth, &dir, &name, e)) == 1; nth++) {
-			bool dead;
-			if (is_dead(j, dir, &dead, e))
-				return -1;
-			if (dead && on_gone(j, dir, span_of(name.p, name.len), no, e))
-				return -1;
-		}
-		if (got < 0)
-			return -1;
-	}
-	return 0;
+	return moves_gone(&j->moves, dir, name, no, e);
 }
 
 /* ---- numbers ---- */
@@ -336,53 +269,24 @@ static int base_ref(struct job *j, uint64_t no, uint64_t *ref, struct err *e)
 	return put(j, &r, e);
 }
 
-static int gone_cmp(const void *a, const void *b)
+static int put_gone(void *ctx, const struct moves_row *row, struct err *e)
 {
-	struct rd x = *(const struct rd *)a, y = *(const struct rd *)b;
-	uint32_t dx = rd_u32(&x), dy = rd_u32(&y);
+	struct job *j = ctx;
+	struct record r = {.type = REC_BASE};
+	uint64_t parent;
 
-	if (dx != dy)
-		return dx < dy ? 1 : -1; /* deepest first */
-	uint64_t px = rd_u64(&x), py = rd_u64(&y);
-	if (px != py)
-		return px < py ? -1 : 1;
-	rd_u64(&x);
-	rd_u64(&y);
-	return span_cmp(rd_str(&x, REC_NAME_MAX), rd_str(&y, REC_NAME_MAX));
-}
-
-static int put_gone(struct job *j, struct err *e)
-{
-	AUTO_FREE struct rd *rows = xalloc((j->n_gone + 1) * sizeof *rows);
-	struct rd r = rd_of(j->gone.p, j->gone.len);
-
-	for (size_t i = 0; i < j->n_gone; i++) {
-		rows[i] = r;
-		rd_raw(&r, 20);
-		rd_str(&r, REC_NAME_MAX);
-	}
-	qsort(rows, j->n_gone, sizeof *rows, gone_cmp);
-	for (size_t i = 0; i < j->n_gone; i++) {
-		struct rd row = rows[i];
-		rd_u32(&row);
-		uint64_t dir = rd_u64(&row), no = rd_u64(&row), parent;
-		struct span name = rd_str(&row, REC_NAME_MAX);
-		struct record rec = {.type = REC_BASE};
-		if (i && !gone_cmp(&rows[i - 1], &rows[i]))
-			continue;
-		if (base_ref(j, dir, &parent, e))
-			return -1;
-		uint64_t *ref = numbers_at(&j->refs, no);
-		if (!*ref)
-			*ref = j->next_ref++;
-		rec.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = BASE_DETACH, .name = name};
-		if (bits_has(&j->wanted, no))
-			rec.u.base.flags |= BASE_WANTED;
-		if (put(j, &rec, e))
-			return -1;
-		if (!numbers_get(&j->attached, no))
-			j->d->n_removed++;
-	}
+	if (base_ref(j, row->dir, &parent, e))
+		return -1;
+	uint64_t *ref = numbers_at(&j->refs, row->no);
+	if (!*ref)
+		*ref = j->next_ref++;
+	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = BASE_DETACH, .name = row->name};
+	if (bits_has(&j->wanted, row->no))
+		r.u.base.flags |= BASE_WANTED;
+	if (put(j, &r, e))
+		return -1;
+	if (!moves_is_attached(&j->moves, row->no))
+		j->d->n_removed++;
 	return 0;
 }
 
@@ -997,7 +901,7 @@ static int put_head(struct job *j, struct err *e)
 	}
 	if (d->image_only)
 		return 0;
-	r = (struct record){.type = REC_DELTA, .u.delta = {d->base_id, j->n_items + j->n_gone, j->n_bytes}};
+	r = (struct record){.type = REC_DELTA, .u.delta = {d->base_id, j->n_items + j->moves.n_gone, j->n_bytes}};
 	return put(j, &r, e);
 }
 
@@ -1023,16 +927,12 @@ static int finish(struct job *j, struct err *e)
 /* Looks at everything, from the start, knowing better than the first time. */
 static int scan_again(struct job *j, struct err *e)
 {
-	numbers_free(&j->detached);
-	numbers_free(&j->attached);
-	buf_reset(&j->gone);
-	buf_reset(&j->moved);
-	j->n_gone = 0;
+	moves_reset(&j->moves);
 	j->n_items = j->n_bytes = j->n_new = 0;
 	if (fseek(j->spool, 0, SEEK_SET) || ftruncate(fileno(j->spool), 0))
 		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
 	scan_free(&j->scan);
-	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || rescue(j, e) ? -1 : 0;
+	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || moves_rescue(&j->moves, e) ? -1 : 0;
 }
 
 static int first_pass(struct job *j, struct err *e)
@@ -1043,7 +943,7 @@ static int first_pass(struct job *j, struct err *e)
 		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->roots, e))
 			return -1;
 		/* What is wanted went or moved meanwhile: where to, only all the names tell. */
-		if (d->mends && (j->n_gone || j->moved.len))
+		if (d->mends && !moves_is_empty(&j->moves))
 			return scan_again(j, e);
 	} else {
 		/* A change stream against nothing says nothing more than "everything"; it still has to be whole. */
@@ -1055,7 +955,7 @@ static int first_pass(struct job *j, struct err *e)
 		if (scan_tree(&j->scan, d->roots, d->n_roots, e))
 			return -1;
 	}
-	return rescue(j, e);
+	return moves_rescue(&j->moves, e);
 }
 
 /* ---- renames that no inode tells ----
@@ -1160,7 +1060,7 @@ static int guess_item(struct job *j, struct spooled *it, struct err *e)
 	uint64_t dir;
 
 	/* Another inode under the same name, and what had the name is nowhere else: replaced, as a package manager does it. */
-	if (it->kind != SP_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !numbers_get(&j->attached, it->prior)) {
+	if (it->kind != SP_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !moves_is_attached(&j->moves, it->prior)) {
 		struct object o = {0};
 		struct attr a = {.hint = {.dev = it->dev, .ino = it->a.hint.ino}};
 		int got = catalog_get(j->d->base, it->prior, &o, e);
@@ -1181,7 +1081,7 @@ static int guess_item(struct job *j, struct spooled *it, struct err *e)
 		struct vote v = j->votes[--j->n_votes];
 		j->names.len = j->levels[--j->n_levels].name_at;
 		bool dead = false;
-		if (v.dir && v.ino && is_dead(j, v.dir, &dead, e))
+		if (v.dir && v.ino && moves_is_dead(&j->moves, v.dir, &dead, e))
 			return -1;
 		if (dead) {
 			struct attr a = {.hint = {.dev = v.dev, .ino = v.ino}};
@@ -1205,17 +1105,14 @@ static uint64_t take_guess(void *ctx, const struct attr *a)
 
 static int guess(struct job *j, struct err *e)
 {
-	struct rd r = rd_of(j->gone.p, j->gone.len);
+	struct rd rest = moves_rows(&j->moves);
+	struct moves_row row;
 
-	if (catalog_is_empty(j->d->base) || !j->n_gone || !j->n_new)
+	if (catalog_is_empty(j->d->base) || !j->moves.n_gone || !j->n_new)
 		return 0;
-	while (r.len) {
-		rd_raw(&r, 12);
-		uint64_t no = rd_u64(&r);
-		rd_str(&r, REC_NAME_MAX);
-		if (!numbers_get(&j->attached, no) && list_gone(j, no, e))
+	while (moves_next(&rest, &row))
+		if (!moves_is_attached(&j->moves, row.no) && list_gone(j, row.no, e))
 			return -1;
-	}
 	if (replay(j, guess_item, e))
 		return -1;
 	numbers_free(&j->gone_sizes);
@@ -1229,7 +1126,7 @@ static int guess(struct job *j, struct err *e)
 
 int diff_run(struct diff *d, struct err *e)
 {
-	struct job j = {.d = d, .next_ref = REF_ROOT + 1};
+	struct job j = {.d = d, .moves.base = d->base, .next_ref = REF_ROOT + 1};
 	uint64_t *devs = xalloc((d->n_roots + 1) * sizeof *devs);
 	int rc = -1;
 
@@ -1258,14 +1155,14 @@ int diff_run(struct diff *d, struct err *e)
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
 		goto out;
 	uint64_t objects;
-	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.n_gone, j.n_bytes, &j.next, e))
+	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, j.n_bytes, &j.next, e))
 		goto out;
 	image_load_start(&j.loader, j.next);
 	j.loader.local = true;
 	if (j.next == d->base)
 		catalog_see_base(d->base, true);
 	j.content.everywhere = j.n_bytes / 64 >= objects;
-	if (put_head(&j, e) || put_wanted(&j, e) || put_gone(&j, e) || replay(&j, replay_item, e) || finish(&j, e))
+	if (put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) || replay(&j, replay_item, e) || finish(&j, e))
 		goto out;
 	rc = 0;
 out:
@@ -1279,8 +1176,6 @@ out:
 	free(j.roots);
 	free(devs);
 	free(j.levels);
-	numbers_free(&j.detached);
-	numbers_free(&j.attached);
 	numbers_free(&j.refs);
 	numbers_free(&j.links);
 	numbers_free(&j.owners);
@@ -1288,8 +1183,7 @@ out:
 	numbers_free(&j.gone_content);
 	numbers_free(&j.guessed);
 	free(j.votes);
-	buf_free(&j.gone);
-	buf_free(&j.moved);
+	moves_free(&j.moves);
 	buf_free(&j.wanted);
 	buf_free(&j.wanted_whole);
 	buf_free(&j.strays);
