@@ -4,22 +4,21 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "changes.h"
-#include "file.h"
 #include "image.h"
 #include "moves.h"
 #include "numbers.h"
 #include "path.h"
+#include "spool.h"
 
+/* A directory on the way down. */
 struct level {
-	uint64_t base, ref;
-	size_t name_at; /* in names */
-	bool named;     /* ref was given in the stream */
+	uint64_t base;
+	uint64_t ref; /* 0: not given in the stream so far */
 };
 
 /* Which directory of the base a new one may have been: the one most of its children came from. */
@@ -35,7 +34,7 @@ struct job {
 	struct content content;
 	struct path_cache **roots;
 	/* first pass */
-	FILE *spool;
+	struct spool spool;
 	uint64_t n_items, n_new, n_bytes;
 	struct moves moves;
 	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
@@ -45,15 +44,11 @@ struct job {
 	struct numbers gone_sizes, gone_content, guessed;
 	struct vote *votes;
 	size_t n_votes, cap_votes;
-	/* directories that were entered and not yet spooled: nothing in them has changed so far */
-	struct buf pending;
-	size_t n_pending;
 	/* second pass */
 	struct numbers refs, links, owners;
 	uint64_t next_ref;
 	struct level *levels;
-	size_t n_levels, cap_levels;
-	struct buf names;
+	size_t cap_levels;
 	/* the object whose content is being reported */
 	struct object *cur_old;
 	uint64_t cur_ref;
@@ -94,103 +89,22 @@ static int put_local(struct job *j, const struct record *r, struct err *e)
 
 /* ---- first pass: names ---- */
 
-enum { SP_ENTER = 1, SP_LEAVE, SP_ENTRY };
-
-static void encode_item(struct buf *b, const struct scan_item *it, bool was_same)
-{
-	size_t start = b->len;
-
-	wr_u32(b, 0);
-	wr_u8(b, it->kind == SCAN_ENTER ? SP_ENTER : it->kind == SCAN_LEAVE ? SP_LEAVE : SP_ENTRY);
-	wr_u8(b, (uint8_t)it->how);
-	wr_u8(b, it->attr ? it->attr->type : 0);
-	wr_u8(b, (uint8_t)(it->again | it->unsure << 1 | was_same << 2));
-	wr_u64(b, it->base);
-	wr_u64(b, it->link);
-	wr_u64(b, it->prior);
-	wr_u32(b, it->root);
-	wr_str(b, it->name.p, it->name.len);
-	if (it->attr) {
-		const struct attr *a = it->attr;
-		wr_u64(b, a->size);
-		wr_u16(b, a->meta.mode);
-		wr_u32(b, a->meta.uid);
-		wr_u32(b, a->meta.gid);
-		wr_i64(b, a->meta.mtime_s);
-		wr_u32(b, a->meta.mtime_ns);
-		wr_u32(b, a->meta.major);
-		wr_u32(b, a->meta.minor);
-		wr_u64(b, a->hint.dev);
-		wr_u64(b, a->hint.ino);
-	}
-	size_t len = b->len - start - 4;
-	for (unsigned i = 0; i < 4; i++)
-		b->p[start + i] = (uint8_t)(len >> (8 * i));
-}
-
-static int spool(struct job *j, const void *p, size_t n, struct err *e)
-{
-	if (n && fwrite(p, 1, n, j->spool) != n)
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
-	return 0;
-}
-
 static int on_item(void *ctx, const struct scan_item *seen, struct err *e)
 {
 	struct job *j = ctx;
-	struct scan_item mine = *seen, *it = &mine;
-	AUTO_BUF struct buf b = {0};
+	struct scan_item it = *seen;
 
-	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base))
-		it->how = SCAN_SUSPECT;
-
-	if (it->kind == SCAN_LEAVE) {
-		if (j->n_pending) { /* nothing in it: forget that it was entered */
-			struct rd r = rd_of(j->pending.p + j->pending.len - 4, 4);
-			j->pending.len -= 4 + rd_u32(&r);
-			j->n_pending--;
-			return 0;
-		}
-		encode_item(&b, it, false);
-		return spool(j, b.p, b.len, e);
+	if (it.how == SCAN_SAME && bits_has(&j->wanted, it.base))
+		it.how = SCAN_SUSPECT;
+	if (it.kind != SCAN_LEAVE && it.how != SCAN_SAME) {
+		j->n_items++;
+		j->n_new += it.how == SCAN_NEW;
+		if (it.attr->type == OBJ_FILE)
+			j->n_bytes += min_u64(it.attr->size, it.attr->blocks512 * 512); /* holes are not sent */
+		if (it.how == SCAN_ATTACH)
+			moves_attached(&j->moves, it.base);
 	}
-	encode_item(&b, it, seen->how == SCAN_SAME);
-	/* A directory may turn out to be wanted itself while what is in it is read. */
-	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME && j->d->mends)
-		return spool(j, b.p, b.len, e);
-	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME) {
-		buf_add(&j->pending, b.p, b.len);
-		wr_u32(&j->pending, (uint32_t)b.len);
-		j->n_pending++;
-		return 0;
-	}
-	if (it->how == SCAN_SAME)
-		return 0;
-	j->n_items++;
-	j->n_new += it->how == SCAN_NEW;
-	if (it->attr->type == OBJ_FILE)
-		j->n_bytes += min_u64(it->attr->size, it->attr->blocks512 * 512); /* holes are not sent */
-	if (it->how == SCAN_ATTACH)
-		moves_attached(&j->moves, it->base);
-	/* Directories on the way, outermost first: each stands with its length behind it. */
-	AUTO_BUF struct buf order = {0};
-	size_t at = j->pending.len;
-	while (at) {
-		struct rd r = rd_of(j->pending.p + at - 4, 4);
-		uint32_t n = rd_u32(&r);
-		at -= 4 + (size_t)n;
-		wr_u64(&order, at);
-		wr_u32(&order, n);
-	}
-	for (at = order.len; at; at -= 12) {
-		struct rd r = rd_of(order.p + at - 12, 12);
-		uint64_t start = rd_u64(&r);
-		if (spool(j, j->pending.p + start, rd_u32(&r), e))
-			return -1;
-	}
-	buf_reset(&j->pending);
-	j->n_pending = 0;
-	return spool(j, b.p, b.len, e);
+	return spool_put(&j->spool, &it, seen->how == SCAN_SAME, e);
 }
 
 static int want_below(struct job *j, uint64_t no, struct err *e)
@@ -310,34 +224,14 @@ static int put_wanted(struct job *j, struct err *e)
 
 /* ---- second pass ---- */
 
-static struct span level_name(struct job *j, const struct level *l)
+static int level_ref(struct job *j, size_t depth, uint64_t *ref, struct err *e)
 {
-	struct rd r = rd_of(j->names.p + l->name_at, j->names.len - l->name_at);
-
-	return rd_str(&r, REC_NAME_MAX);
-}
-
-static int level_ref(struct job *j, size_t n, uint64_t *ref, struct err *e)
-{
-	struct level *l = &j->levels[n];
+	struct level *l = &j->levels[depth];
 
 	if (!l->ref && base_ref(j, l->base, &l->ref, e))
 		return -1;
 	*ref = l->ref;
 	return 0;
-}
-
-static struct span cur_path(struct job *j, struct buf *b, struct span name)
-{
-	buf_reset(b);
-	for (size_t i = 0; i < j->n_levels; i++) {
-		struct span s = level_name(j, &j->levels[i]);
-		if (s.len)
-			path_push(b, s);
-	}
-	if (name.len)
-		path_push(b, name);
-	return span_of(b->p, b->len);
 }
 
 static int put_owner(struct job *j, bool is_group, uint32_t id, struct err *e);
@@ -484,16 +378,6 @@ static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, str
 
 /* ---- objects ---- */
 
-struct spooled {
-	uint8_t kind, how, type;
-	bool again, unsure, was_same; /* wanted, though nothing changed here */
-	uint64_t base, link, prior;
-	unsigned root;
-	struct span name;
-	struct attr a;
-	uint64_t dev; /* as hints keep it */
-};
-
 static bool moved_on(const struct attr *a, const struct attr *b)
 {
 	return a->hint.ctime_s != b->hint.ctime_s || a->hint.ctime_ns != b->hint.ctime_ns || a->size != b->size ||
@@ -583,11 +467,11 @@ static void say_vanished(struct job *j, struct span path)
 	warn_say(j->d->warn, "vanished", "'%s' went away while it was read; the replica keeps what it had", esc_cut(text, sizeof text, path));
 }
 
-static int open_item(struct job *j, struct spooled *it, struct span path, int *dirfd, int *fd, struct attr *a, char name[256],
+static int open_item(struct job *j, const struct spool_item *it, int *dirfd, int *fd, struct attr *a, char name[256],
 	struct err *e)
 {
 	struct err why = {0};
-	struct span rel = path;
+	struct span path = it->path, rel = path;
 	char text[512];
 
 	*fd = -1;
@@ -638,16 +522,16 @@ static int open_item(struct job *j, struct spooled *it, struct span path, int *d
 	return 1;
 }
 
-static int put_create(struct job *j, const struct spooled *it, uint64_t *ref, struct err *e)
+static int put_create(struct job *j, const struct spool_item *it, uint64_t *ref, struct err *e)
 {
 	struct record r = {.type = REC_CREATE};
 	uint64_t parent = 0;
 
 	*ref = REF_NONE;
-	if (j->n_levels == 0) {
+	if (it->depth == 0) {
 		*ref = REF_ROOT;
 	} else {
-		if (level_ref(j, j->n_levels - 1, &parent, e))
+		if (level_ref(j, it->depth - 1, &parent, e))
 			return -1;
 		if (it->type == OBJ_DIR || it->link || it->type == OBJ_FILE)
 			*ref = j->next_ref++;
@@ -657,12 +541,12 @@ static int put_create(struct job *j, const struct spooled *it, uint64_t *ref, st
 	return put(j, &r, e);
 }
 
-static int put_attach(struct job *j, const struct spooled *it, uint64_t ref, struct err *e)
+static int put_attach(struct job *j, const struct spool_item *it, uint64_t ref, struct err *e)
 {
 	struct record r = {.type = REC_ATTACH};
 	uint64_t parent;
 
-	if (level_ref(j, j->n_levels - 1, &parent, e))
+	if (level_ref(j, it->depth - 1, &parent, e))
 		return -1;
 	r.u.attach = (struct r_attach){ref, parent, it->name};
 	j->d->n_moved++;
@@ -679,10 +563,9 @@ static int local_hint(struct job *j, uint64_t no, const struct attr *a, uint64_t
 	return put_local(j, &r, e) || put_hint(j, a, dev, settled, e) ? -1 : 0;
 }
 
-static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct err *e)
+static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struct err *e)
 {
 	struct diff *d = j->d;
-	AUTO_BUF struct buf path = {0};
 	AUTO_CLOSE int fd = -1;
 	struct attr a = {0};
 	struct object old = {0}, prior = {0};
@@ -690,8 +573,7 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 	int dirfd, rc = -1;
 	bool unsettled = false, lost = false, changed = false, wanted = bits_has(&j->wanted, it->base);
 	bool only_meta = wanted && it->was_same && !bits_has(&j->wanted_whole, it->base);
-	struct span p = cur_path(j, &path, it->name);
-	bool is_group = it->type == OBJ_DIR && it->a.hint.ino == 0 && j->n_levels == 0;
+	bool is_group = it->type == OBJ_DIR && it->a.hint.ino == 0 && it->depth == 0;
 	int got = 1;
 
 	*ref = REF_NONE;
@@ -706,7 +588,7 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 	if (is_group) {
 		scan_group_attr(&a);
 	} else {
-		got = open_item(j, it, p, &dirfd, &fd, &a, name, e);
+		got = open_item(j, it, &dirfd, &fd, &a, name, e);
 		if (got < 0)
 			goto out;
 	}
@@ -757,14 +639,14 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		if (lost && wanted) {
 			char text[512];
 			err_set(e, ERR_SYSTEM, "'%s' did not hold still while it was read, and the replica has nothing to keep: try again",
-				esc_cut(text, sizeof text, p));
+				esc_cut(text, sizeof text, it->path));
 			goto out;
 		}
 		if (lost) {
 			char text[512];
 			d->n_unsettled++;
 			warn_say(d->warn, "unsettled", "'%s' did not hold still while it was read; the replica keeps what it had",
-				esc_cut(text, sizeof text, p));
+				esc_cut(text, sizeof text, it->path));
 			struct record drop = {.type = REC_DROP};
 			if (it->how == SCAN_NEW) {
 				if (it->link)
@@ -793,9 +675,9 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 	if (is_group || !got || only_meta)
 		rc = 0;
 	else if (it->how == SCAN_NEW)
-		rc = put_hint(j, &a, it->dev, !unsettled, e);
+		rc = put_hint(j, &a, it->a.hint.dev, !unsettled, e);
 	else
-		rc = local_hint(j, it->base, &a, it->dev, !unsettled, e);
+		rc = local_hint(j, it->base, &a, it->a.hint.dev, !unsettled, e);
 	if (changed)
 		d->n_changed++;
 out:
@@ -805,85 +687,33 @@ out:
 	return rc;
 }
 
-static int push_level(struct job *j, const struct spooled *it, uint64_t ref)
+static void enter(struct job *j, const struct spool_item *it, uint64_t ref)
 {
-	if (j->n_levels == j->cap_levels) {
+	if (it->depth == j->cap_levels) {
 		j->cap_levels = j->cap_levels ? j->cap_levels * 2 : 32;
 		j->levels = xrealloc(j->levels, j->cap_levels * sizeof *j->levels);
 	}
-	j->levels[j->n_levels++] = (struct level){.base = it->base, .ref = ref, .name_at = j->names.len};
-	wr_str(&j->names, it->name.p, it->name.len);
-	return 0;
+	j->levels[it->depth] = (struct level){it->base, it->depth ? ref : REF_ROOT};
 }
 
-static int replay_item(struct job *j, struct spooled *it, struct err *e)
+static int second_look(void *ctx, struct spool_item *it, struct err *e)
 {
+	struct job *j = ctx;
 	uint64_t ref = REF_NONE;
 
-	if (it->kind == SP_LEAVE) {
-		struct level *l = &j->levels[--j->n_levels];
-		j->names.len = l->name_at;
+	if (it->kind == SCAN_LEAVE)
 		return 0;
-	}
 	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base)) {
 		it->how = SCAN_SUSPECT;
 		it->was_same = true;
 	}
 	if (it->how != SCAN_SAME && one_object(j, it, &ref, e))
 		return -1;
-	if (it->kind == SP_ENTER)
-		push_level(j, it, j->n_levels == 0 ? REF_ROOT : ref);
+	if (it->kind == SCAN_ENTER)
+		enter(j, it, ref);
 	if (j->d->progress)
 		j->d->progress(j->d->ctx, j->d->bytes_read, j->n_bytes, j->d->n_created + j->d->n_changed);
 	return 0;
-}
-
-typedef int (*item_fn)(struct job *j, struct spooled *it, struct err *e);
-
-static int replay(struct job *j, item_fn fn, struct err *e)
-{
-	AUTO_BUF struct buf b = {0};
-	uint8_t head[4];
-
-	if (fflush(j->spool) || fseek(j->spool, 0, SEEK_SET))
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
-	while (fread(head, 1, 4, j->spool) == 4) {
-		struct rd h = rd_of(head, 4);
-		size_t n = rd_u32(&h);
-		struct spooled it = {0};
-		buf_reset(&b);
-		buf_reserve(&b, n);
-		if (fread(b.p, 1, n, j->spool) != n)
-			return err_sys(e, "cannot read a temporary file in '%s'", j->d->tmpdir);
-		struct rd r = rd_of(b.p, n);
-		it.kind = rd_u8(&r);
-		it.how = rd_u8(&r);
-		it.type = rd_u8(&r);
-		uint8_t flags = rd_u8(&r);
-		it.again = flags & 1;
-		it.unsure = flags & 2;
-		it.was_same = flags & 4;
-		it.base = rd_u64(&r);
-		it.link = rd_u64(&r);
-		it.prior = rd_u64(&r);
-		it.root = rd_u32(&r);
-		it.name = rd_str(&r, REC_NAME_MAX);
-		if (r.len) {
-			it.a.size = rd_u64(&r);
-			it.a.meta.mode = rd_u16(&r);
-			it.a.meta.uid = rd_u32(&r);
-			it.a.meta.gid = rd_u32(&r);
-			it.a.meta.mtime_s = rd_i64(&r);
-			it.a.meta.mtime_ns = rd_u32(&r);
-			it.a.meta.major = rd_u32(&r);
-			it.a.meta.minor = rd_u32(&r);
-			it.dev = rd_u64(&r);
-			it.a.hint.ino = rd_u64(&r);
-		}
-		if (fn(j, &it, e))
-			return -1;
-	}
-	return ferror(j->spool) ? err_sys(e, "cannot read a temporary file in '%s'", j->d->tmpdir) : 0;
 }
 
 static int put_head(struct job *j, struct err *e)
@@ -929,8 +759,8 @@ static int scan_again(struct job *j, struct err *e)
 {
 	moves_reset(&j->moves);
 	j->n_items = j->n_bytes = j->n_new = 0;
-	if (fseek(j->spool, 0, SEEK_SET) || ftruncate(fileno(j->spool), 0))
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
+	if (spool_reset(&j->spool, e))
+		return -1;
 	scan_free(&j->scan);
 	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || moves_rescue(&j->moves, e) ? -1 : 0;
 }
@@ -1020,9 +850,8 @@ static int parent_of(struct job *j, uint64_t no, uint64_t *dir, struct err *e)
 	return no == CATALOG_ROOT ? 0 : catalog_name(j->d->base, no, dir, &name, e) < 0 ? -1 : 0;
 }
 
-static int guess_file(struct job *j, struct spooled *it, struct err *e)
+static int guess_file(struct job *j, struct spool_item *it, struct err *e)
 {
-	AUTO_BUF struct buf path = {0};
 	AUTO_CLOSE int fd = -1;
 	struct attr a = {0};
 	struct content_file f = {.only_digest = true};
@@ -1030,7 +859,7 @@ static int guess_file(struct job *j, struct spooled *it, struct err *e)
 	int dirfd, rc = -1;
 	uint64_t dir;
 
-	if (open_item(j, it, cur_path(j, &path, it->name), &dirfd, &fd, &a, name, e) < 0)
+	if (open_item(j, it, &dirfd, &fd, &a, name, e) < 0)
 		goto out;
 	rc = 0;
 	if (fd < 0 || a.size != it->a.size)
@@ -1044,7 +873,7 @@ static int guess_file(struct job *j, struct spooled *it, struct err *e)
 	}
 	uint64_t no = numbers_get(&j->gone_content, content_key(&f.digest));
 	if (no) {
-		a.hint.dev = it->dev;
+		a.hint.dev = it->a.hint.dev;
 		*numbers_at(&j->guessed, inode_key(&a)) = no;
 		rc = parent_of(j, no, &dir, e);
 		vote(j, dir);
@@ -1055,31 +884,29 @@ out:
 	return rc;
 }
 
-static int guess_item(struct job *j, struct spooled *it, struct err *e)
+static int guess_item(void *ctx, struct spool_item *it, struct err *e)
 {
+	struct job *j = ctx;
 	uint64_t dir;
 
 	/* Another inode under the same name, and what had the name is nowhere else: replaced, as a package manager does it. */
-	if (it->kind != SP_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !moves_is_attached(&j->moves, it->prior)) {
+	if (it->kind != SCAN_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !moves_is_attached(&j->moves, it->prior)) {
 		struct object o = {0};
-		struct attr a = {.hint = {.dev = it->dev, .ino = it->a.hint.ino}};
 		int got = catalog_get(j->d->base, it->prior, &o, e);
 		if (got == 1 && o.type == it->type)
-			*numbers_at(&j->guessed, inode_key(&a)) = it->prior;
+			*numbers_at(&j->guessed, inode_key(&it->a)) = it->prior;
 		object_free(&o);
 		if (got < 0)
 			return -1;
 	}
-	if (it->kind == SP_ENTER) {
-		push_level(j, it, 0);
+	if (it->kind == SCAN_ENTER) {
 		if (j->n_votes == j->cap_votes) {
 			j->cap_votes = j->cap_votes ? j->cap_votes * 2 : 32;
 			j->votes = xrealloc(j->votes, j->cap_votes * sizeof *j->votes);
 		}
-		j->votes[j->n_votes++] = (struct vote){it->dev, it->how == SCAN_NEW ? it->a.hint.ino : 0, 0, 0};
-	} else if (it->kind == SP_LEAVE) {
+		j->votes[j->n_votes++] = (struct vote){it->a.hint.dev, it->how == SCAN_NEW ? it->a.hint.ino : 0, 0, 0};
+	} else if (it->kind == SCAN_LEAVE) {
 		struct vote v = j->votes[--j->n_votes];
-		j->names.len = j->levels[--j->n_levels].name_at;
 		bool dead = false;
 		if (v.dir && v.ino && moves_is_dead(&j->moves, v.dir, &dead, e))
 			return -1;
@@ -1113,7 +940,7 @@ static int guess(struct job *j, struct err *e)
 	while (moves_next(&rest, &row))
 		if (!moves_is_attached(&j->moves, row.no) && list_gone(j, row.no, e))
 			return -1;
-	if (replay(j, guess_item, e))
+	if (spool_replay(&j->spool, guess_item, j, e))
 		return -1;
 	numbers_free(&j->gone_sizes);
 	numbers_free(&j->gone_content);
@@ -1143,13 +970,10 @@ int diff_run(struct diff *d, struct err *e)
 		.root_dev = devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
 		.tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .wanted = d->mends ? on_wanted : NULL,
 		.ctx = &j};
-	int spool_fd = file_temp(d->tmpdir);
-	j.spool = spool_fd >= 0 ? fdopen(spool_fd, "w+") : NULL;
-	if (!j.spool) {
-		err_sys(e, "cannot make a temporary file in '%s'", d->tmpdir);
-		close_fd(&spool_fd);
+	/* When it mends, a directory may turn out to be wanted itself while what is in it is read. */
+	j.spool = (struct spool){.tmpdir = d->tmpdir, .all_dirs = d->mends};
+	if (spool_open(&j.spool, e))
 		goto out;
-	}
 	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data, .copy = on_copy,
 		.hole = on_hole, .rows = on_rows, .ctx = &j};
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
@@ -1162,14 +986,14 @@ int diff_run(struct diff *d, struct err *e)
 	if (j.next == d->base)
 		catalog_see_base(d->base, true);
 	j.content.everywhere = j.n_bytes / 64 >= objects;
-	if (put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) || replay(&j, replay_item, e) || finish(&j, e))
+	if (put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) ||
+		spool_replay(&j.spool, second_look, &j, e) || finish(&j, e))
 		goto out;
 	rc = 0;
 out:
 	if (j.next)
 		catalog_see_base(j.next, false);
-	if (j.spool)
-		fclose(j.spool);
+	spool_free(&j.spool);
 	for (size_t i = 0; i < d->n_roots; i++)
 		if (j.roots[i])
 			path_cache_free(&j.roots[i]);
@@ -1187,8 +1011,6 @@ out:
 	buf_free(&j.wanted);
 	buf_free(&j.wanted_whole);
 	buf_free(&j.strays);
-	buf_free(&j.pending);
-	buf_free(&j.names);
 	scan_free(&j.scan);
 	content_free(&j.content);
 	image_loader_free(&j.loader);
