@@ -1,7 +1,5 @@
 #include "diff.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <stdlib.h>
@@ -12,8 +10,8 @@
 #include "image.h"
 #include "moves.h"
 #include "numbers.h"
-#include "path.h"
 #include "spool.h"
+#include "target.h"
 
 /* A directory on the way down. */
 struct level {
@@ -32,7 +30,7 @@ struct job {
 	struct catalog *next;
 	struct image_loader loader;
 	struct content content;
-	struct path_cache **roots;
+	struct target target;
 	/* first pass */
 	struct spool spool;
 	uint64_t n_items, n_new, n_bytes;
@@ -460,68 +458,6 @@ out:
 	return rc;
 }
 
-static void say_vanished(struct job *j, struct span path)
-{
-	char text[512];
-
-	warn_say(j->d->warn, "vanished", "'%s' went away while it was read; the replica keeps what it had", esc_cut(text, sizeof text, path));
-}
-
-static int open_item(struct job *j, const struct spool_item *it, int *dirfd, int *fd, struct attr *a, char name[256],
-	struct err *e)
-{
-	struct err why = {0};
-	struct span path = it->path, rel = path;
-	char text[512];
-
-	*fd = -1;
-	/* Below a named member the path starts with the member's name. */
-	const char *member = j->d->roots[it->root].name;
-	if (member[0]) {
-		size_t n = strlen(member);
-		rel = path.len > n ? span_of(path.p + n + 1, path.len - n - 1) : span_of(path.p + n, 0);
-	}
-	struct span dir = {0}, last = {0};
-	path_split(rel, &dir, &last);
-	*dirfd = path_cached(j->roots[it->root], dir, &why);
-	memcpy(name, last.p ? (const char *)last.p : "", last.len);
-	name[last.len] = 0;
-	bool whole = rel.len == 0;
-	if (*dirfd < 0 || attr_stat(a, *dirfd, whole ? NULL : name, &why)) {
-		say_vanished(j, path);
-		return 0;
-	}
-	if (a->type != it->type) {
-		say_vanished(j, path);
-		return 0;
-	}
-	if (a->type == OBJ_FILE || a->type == OBJ_DIR) {
-		*fd = whole ? openat(*dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : path_open_at(*dirfd, name, O_RDONLY, 0);
-		if (*fd < 0) {
-			if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
-				say_vanished(j, path);
-			else
-				warn_say(j->d->warn, "unreadable", "cannot read '%s': %s; the replica keeps what it had",
-					esc_cut(text, sizeof text, path), strerror(errno));
-			return 0;
-		}
-		uint64_t ino = a->hint.ino;
-		if (attr_stat(a, *fd, NULL, e))
-			return -1;
-		if (a->hint.ino != ino || a->type != it->type) {
-			close_fd(fd);
-			say_vanished(j, path);
-			return 0;
-		}
-	}
-	if (attr_rest(a, a->type == OBJ_FILE || a->type == OBJ_DIR ? *fd : *dirfd, whole ? NULL : name, j->d->warn, &why)) {
-		close_fd(fd);
-		say_vanished(j, path);
-		return 0;
-	}
-	return 1;
-}
-
 static int put_create(struct job *j, const struct spool_item *it, uint64_t *ref, struct err *e)
 {
 	struct record r = {.type = REC_CREATE};
@@ -569,8 +505,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 	AUTO_CLOSE int fd = -1;
 	struct attr a = {0};
 	struct object old = {0}, prior = {0};
-	char name[256];
-	int dirfd, rc = -1;
+	int rc = -1;
 	bool unsettled = false, lost = false, changed = false, wanted = bits_has(&j->wanted, it->base);
 	bool only_meta = wanted && it->was_same && !bits_has(&j->wanted_whole, it->base);
 	bool is_group = it->type == OBJ_DIR && it->a.hint.ino == 0 && it->depth == 0;
@@ -588,7 +523,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 	if (is_group) {
 		scan_group_attr(&a);
 	} else {
-		got = open_item(j, it, &dirfd, &fd, &a, name, e);
+		got = target_get(&j->target, it, &fd, &a, e);
 		if (got < 0)
 			goto out;
 	}
@@ -606,6 +541,8 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 		goto out;
 	if (it->how == SCAN_NEW) {
 		if (it->type == OBJ_FILE && a.size > REC_SIZE_MAX) {
+			char name[256];
+			span_name(name, it->name);
 			warn_say(d->warn, "too-large", "'%s' is too large", name);
 			rc = 0;
 			goto out;
@@ -770,7 +707,7 @@ static int first_pass(struct job *j, struct err *e)
 	struct diff *d = j->d;
 
 	if (d->changes && !catalog_is_empty(d->base)) {
-		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->roots, e))
+		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->target.caches, e))
 			return -1;
 		/* What is wanted went or moved meanwhile: where to, only all the names tell. */
 		if (d->mends && !moves_is_empty(&j->moves))
@@ -855,11 +792,10 @@ static int guess_file(struct job *j, struct spool_item *it, struct err *e)
 	AUTO_CLOSE int fd = -1;
 	struct attr a = {0};
 	struct content_file f = {.only_digest = true};
-	char name[256];
-	int dirfd, rc = -1;
+	int rc = -1;
 	uint64_t dir;
 
-	if (open_item(j, it, &dirfd, &fd, &a, name, e) < 0)
+	if (target_get(&j->target, it, &fd, &a, e) < 0)
 		goto out;
 	rc = 0;
 	if (fd < 0 || a.size != it->a.size)
@@ -954,20 +890,13 @@ static int guess(struct job *j, struct err *e)
 int diff_run(struct diff *d, struct err *e)
 {
 	struct job j = {.d = d, .moves.base = d->base, .next_ref = REF_ROOT + 1};
-	uint64_t *devs = xalloc((d->n_roots + 1) * sizeof *devs);
 	int rc = -1;
 
-	j.roots = xalloc((d->n_roots + 1) * sizeof *j.roots);
-	for (size_t i = 0; i < d->n_roots; i++) {
-		struct attr a = {0};
-		if (attr_stat(&a, d->roots[i].fd, NULL, e))
-			goto out;
-		devs[i] = a.hint.dev;
-		attr_free(&a);
-		j.roots[i] = path_cache_new(d->roots[i].fd);
-	}
+	j.target = (struct target){.roots = d->roots, .n_roots = d->n_roots, .warn = d->warn};
+	if (target_start(&j.target, e))
+		goto out;
 	j.scan = (struct scan){.base = d->base, .filter = d->filter, .prune_dev = d->prune_dev, .prune_ino = d->prune_ino,
-		.root_dev = devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
+		.root_dev = j.target.devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
 		.tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .wanted = d->mends ? on_wanted : NULL,
 		.ctx = &j};
 	/* When it mends, a directory may turn out to be wanted itself while what is in it is read. */
@@ -994,11 +923,7 @@ out:
 	if (j.next)
 		catalog_see_base(j.next, false);
 	spool_free(&j.spool);
-	for (size_t i = 0; i < d->n_roots; i++)
-		if (j.roots[i])
-			path_cache_free(&j.roots[i]);
-	free(j.roots);
-	free(devs);
+	target_free(&j.target);
 	free(j.levels);
 	numbers_free(&j.refs);
 	numbers_free(&j.links);
