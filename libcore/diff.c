@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "changes.h"
+#include "guess.h"
 #include "image.h"
 #include "moves.h"
 #include "numbers.h"
@@ -17,11 +18,6 @@
 struct level {
 	uint64_t base;
 	uint64_t ref; /* 0: not given in the stream so far */
-};
-
-/* Which directory of the base a new one may have been: the one most of its children came from. */
-struct vote {
-	uint64_t dev, ino, dir, count;
 };
 
 struct job {
@@ -38,10 +34,7 @@ struct job {
 	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
 	struct buf wanted, strays;
 	struct buf wanted_whole; /* of the wanted ones, those that more than metadata is wanted of */
-	/* guesses where inodes say nothing: content of what is gone, and what is taken for what */
-	struct numbers gone_sizes, gone_content, guessed;
-	struct vote *votes;
-	size_t n_votes, cap_votes;
+	struct guess guess;
 	/* second pass */
 	struct numbers refs, links, owners;
 	uint64_t next_ref;
@@ -725,164 +718,23 @@ static int first_pass(struct job *j, struct err *e)
 	return moves_rescue(&j->moves, e);
 }
 
-/* ---- renames that no inode tells ----
- *
- * A base without hints (an image of the replica, another directory) says nothing about who was who. What is gone is listed by
- * size and digest; new files of such a size are read, and where the digest is the same they are taken for the gone one. A new
- * directory is taken for the gone one that most of its children came from. Then the names are compared once more with these
- * guesses. A wrong one costs bytes, never content: that is compared either way. */
-
-static uint64_t inode_key(const struct attr *a) { return (a->hint.ino ^ a->hint.dev << 48) * ROLL_P | 1; }
-
-static uint64_t content_key(const struct digest *d) { return get_le64(d->b) | 1; }
-
-static int list_gone(struct job *j, uint64_t no, struct err *e)
-{
-	AUTO_BUF struct buf stack = {0};
-	struct object o = {0};
-	struct catalog_iter it = {0};
-	int got = 0;
-
-	wr_u64(&stack, no);
-	while (stack.len && got >= 0) {
-		stack.len -= 8;
-		no = get_le64(stack.p + stack.len);
-		got = catalog_get(j->d->base, no, &o, e);
-		if (got != 1 || o.hint.ino)
-			continue;
-		if (o.type == OBJ_FILE && o.size) {
-			*numbers_at(&j->gone_sizes, o.size) = 1;
-			*numbers_at(&j->gone_content, content_key(&o.content)) = no;
-		}
-		if (o.type != OBJ_DIR)
-			continue;
-		catalog_iter_start(&it, j->d->base, no);
-		while ((got = catalog_iter_next(&it, e)) == 1)
-			wr_u64(&stack, it.no);
-	}
-	catalog_iter_free(&it);
-	object_free(&o);
-	return got < 0 ? -1 : 0;
-}
-
-static void vote(struct job *j, uint64_t dir)
-{
-	struct vote *v = j->n_votes ? &j->votes[j->n_votes - 1] : NULL;
-
-	if (!v || !dir)
-		return;
-	if (v->dir == dir)
-		v->count++;
-	else if (v->count)
-		v->count--;
-	else
-		*v = (struct vote){v->dev, v->ino, dir, 1};
-}
-
-static int parent_of(struct job *j, uint64_t no, uint64_t *dir, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-
-	*dir = 0;
-	return no == CATALOG_ROOT ? 0 : catalog_name(j->d->base, no, dir, &name, e) < 0 ? -1 : 0;
-}
-
-static int guess_file(struct job *j, struct spool_item *it, struct err *e)
-{
-	AUTO_CLOSE int fd = -1;
-	struct attr a = {0};
-	struct content_file f = {.only_digest = true};
-	int rc = -1;
-	uint64_t dir;
-
-	if (target_get(&j->target, it, &fd, &a, e) < 0)
-		goto out;
-	rc = 0;
-	if (fd < 0 || a.size != it->a.size)
-		goto out;
-	f.fd = fd;
-	f.size = a.size;
-	f.grain = content_grain(a.size);
-	if (content_run(&j->content, &f, e)) {
-		rc = f.is_short ? 0 : -1;
-		goto out;
-	}
-	uint64_t no = numbers_get(&j->gone_content, content_key(&f.digest));
-	if (no) {
-		a.hint.dev = it->a.hint.dev;
-		*numbers_at(&j->guessed, inode_key(&a)) = no;
-		rc = parent_of(j, no, &dir, e);
-		vote(j, dir);
-		*numbers_at(&j->gone_content, content_key(&f.digest)) = 0;
-	}
-out:
-	attr_free(&a);
-	return rc;
-}
-
-static int guess_item(void *ctx, struct spool_item *it, struct err *e)
-{
-	struct job *j = ctx;
-	uint64_t dir;
-
-	/* Another inode under the same name, and what had the name is nowhere else: replaced, as a package manager does it. */
-	if (it->kind != SCAN_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !moves_is_attached(&j->moves, it->prior)) {
-		struct object o = {0};
-		int got = catalog_get(j->d->base, it->prior, &o, e);
-		if (got == 1 && o.type == it->type)
-			*numbers_at(&j->guessed, inode_key(&it->a)) = it->prior;
-		object_free(&o);
-		if (got < 0)
-			return -1;
-	}
-	if (it->kind == SCAN_ENTER) {
-		if (j->n_votes == j->cap_votes) {
-			j->cap_votes = j->cap_votes ? j->cap_votes * 2 : 32;
-			j->votes = xrealloc(j->votes, j->cap_votes * sizeof *j->votes);
-		}
-		j->votes[j->n_votes++] = (struct vote){it->a.hint.dev, it->how == SCAN_NEW ? it->a.hint.ino : 0, 0, 0};
-	} else if (it->kind == SCAN_LEAVE) {
-		struct vote v = j->votes[--j->n_votes];
-		bool dead = false;
-		if (v.dir && v.ino && moves_is_dead(&j->moves, v.dir, &dead, e))
-			return -1;
-		if (dead) {
-			struct attr a = {.hint = {.dev = v.dev, .ino = v.ino}};
-			*numbers_at(&j->guessed, inode_key(&a)) = v.dir;
-			if (parent_of(j, v.dir, &dir, e))
-				return -1;
-			vote(j, dir);
-		}
-	} else if (it->type == OBJ_FILE && it->how == SCAN_NEW && !it->prior && !it->link && it->a.size && numbers_get(&j->gone_sizes, it->a.size)) {
-		return guess_file(j, it, e);
-	}
-	return 0;
-}
-
-static uint64_t take_guess(void *ctx, const struct attr *a)
+static uint64_t on_guess(void *ctx, const struct attr *a)
 {
 	struct job *j = ctx;
 
-	return numbers_get(&j->guessed, inode_key(a));
+	return guess_at(&j->guess, a);
 }
 
 static int guess(struct job *j, struct err *e)
 {
-	struct rd rest = moves_rows(&j->moves);
-	struct moves_row row;
-
 	if (catalog_is_empty(j->d->base) || !j->moves.n_gone || !j->n_new)
 		return 0;
-	while (moves_next(&rest, &row))
-		if (!moves_is_attached(&j->moves, row.no) && list_gone(j, row.no, e))
-			return -1;
-	if (spool_replay(&j->spool, guess_item, j, e))
-		return -1;
-	numbers_free(&j->gone_sizes);
-	numbers_free(&j->gone_content);
-	if (!j->guessed.n)
-		return 0;
-	j->scan.guess = take_guess;
+	j->guess = (struct guess){.base = j->d->base, .items = &j->spool, .moves = &j->moves, .target = &j->target,
+		.content = &j->content};
+	int got = guess_run(&j->guess, e);
+	if (got <= 0)
+		return got;
+	j->scan.guess = on_guess;
 	/* A change stream has been read; the guesses may concern what it did not name. */
 	return scan_again(j, e);
 }
@@ -928,10 +780,7 @@ out:
 	numbers_free(&j.refs);
 	numbers_free(&j.links);
 	numbers_free(&j.owners);
-	numbers_free(&j.gone_sizes);
-	numbers_free(&j.gone_content);
-	numbers_free(&j.guessed);
-	free(j.votes);
+	guess_free(&j.guess);
 	moves_free(&j.moves);
 	buf_free(&j.wanted);
 	buf_free(&j.wanted_whole);
