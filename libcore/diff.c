@@ -1,14 +1,10 @@
 #include "diff.h"
 
-#include <grp.h>
-#include <pwd.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "changes.h"
+#include "emit.h"
 #include "guess.h"
-#include "image.h"
 #include "moves.h"
 #include "numbers.h"
 #include "spool.h"
@@ -23,8 +19,6 @@ struct level {
 struct job {
 	struct diff *d;
 	struct scan scan;
-	struct catalog *next;
-	struct image_loader loader;
 	struct content content;
 	struct target target;
 	/* first pass */
@@ -36,8 +30,8 @@ struct job {
 	struct buf wanted_whole; /* of the wanted ones, those that more than metadata is wanted of */
 	struct guess guess;
 	/* second pass */
-	struct numbers refs, links, owners;
-	uint64_t next_ref;
+	struct emit emit;
+	struct numbers links; /* of the scan's link groups: what became of the first name, as a number in the stream */
 	struct level *levels;
 	size_t cap_levels;
 	/* the object whose content is being reported */
@@ -47,36 +41,6 @@ struct job {
 	uint32_t cur_grain;
 	struct r_copy copy; /* not sent yet; len 0: none */
 };
-
-/* ---- one record to everybody ---- */
-
-static int load(struct job *j, const struct record *r, struct err *e)
-{
-	catalog_see_base(j->next, false);
-	int rc = image_load(&j->loader, r, e);
-	if (j->next == j->d->base)
-		catalog_see_base(j->next, true);
-	return rc;
-}
-
-static int put(struct job *j, const struct record *r, struct err *e)
-{
-	bool bulk = r->type == REC_DATA || r->type == REC_COPY || r->type == REC_HOLE;
-
-	if (bulk && j->d->image_only)
-		return 0;
-	if (stream_put(j->d->out, r, e))
-		return -1;
-	return bulk ? 0 : stream_put(j->d->plan, r, e) || load(j, r, e) ? -1 : 0;
-}
-
-/* What only this side needs to remember. */
-static int put_local(struct job *j, const struct record *r, struct err *e)
-{
-	if (j->d->image_only && stream_put(j->d->out, r, e))
-		return -1;
-	return stream_put(j->d->plan, r, e) || load(j, r, e) ? -1 : 0;
-}
 
 /* ---- first pass: names ---- */
 
@@ -146,53 +110,14 @@ static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struc
 	return moves_gone(&j->moves, dir, name, no, e);
 }
 
-/* ---- numbers ---- */
-
-/* The number of a base object, introducing it (and the directories above it) when it has none. */
-static int base_ref(struct job *j, uint64_t no, uint64_t *ref, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-	uint64_t dir, parent;
-
-	if (no == CATALOG_ROOT) {
-		*ref = REF_ROOT;
-		return 0;
-	}
-	*ref = numbers_get(&j->refs, no);
-	if (*ref)
-		return 0;
-	int got = catalog_name(j->d->base, no, &dir, &name, e);
-	if (got != 1)
-		return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: an object without a name");
-	if (base_ref(j, dir, &parent, e))
-		return -1;
-	struct record r = {.type = REC_BASE};
-	*ref = j->next_ref++;
-	*numbers_at(&j->refs, no) = *ref;
-	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = bits_has(&j->wanted, no) ? BASE_WANTED : 0,
-		.name = span_of(name.p, name.len)};
-	return put(j, &r, e);
-}
+/* ---- second pass ---- */
 
 static int put_gone(void *ctx, const struct moves_row *row, struct err *e)
 {
 	struct job *j = ctx;
-	struct record r = {.type = REC_BASE};
-	uint64_t parent;
 
-	if (base_ref(j, row->dir, &parent, e))
-		return -1;
-	uint64_t *ref = numbers_at(&j->refs, row->no);
-	if (!*ref)
-		*ref = j->next_ref++;
-	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = BASE_DETACH, .name = row->name};
-	if (bits_has(&j->wanted, row->no))
-		r.u.base.flags |= BASE_WANTED;
-	if (put(j, &r, e))
-		return -1;
-	if (!moves_is_attached(&j->moves, row->no))
-		j->d->n_removed++;
-	return 0;
+	j->d->n_removed += !moves_is_attached(&j->moves, row->no);
+	return emit_detach(&j->emit, row->dir, row->name, row->no, e);
 }
 
 /* Before anything else the replica hears what is wanted, even what goes now. */
@@ -201,91 +126,26 @@ static int put_wanted(struct job *j, struct err *e)
 	uint64_t ref;
 
 	for (uint64_t no = 0; no < j->wanted.len * 8; no++)
-		if (bits_has(&j->wanted, no) && base_ref(j, no, &ref, e))
+		if (bits_has(&j->wanted, no) && emit_ref(&j->emit, no, &ref, e))
 			return -1;
 	for (struct rd r = rd_of(j->strays.p, j->strays.len); r.len;) {
 		struct record rec = {.type = REC_STRAY};
 		uint64_t dir = rd_u64(&r);
 		rec.u.stray.name = rd_str(&r, REC_NAME_MAX);
-		if (base_ref(j, dir, &rec.u.stray.parent, e) || put(j, &rec, e))
+		if (emit_ref(&j->emit, dir, &rec.u.stray.parent, e) || emit_put(&j->emit, &rec, e))
 			return -1;
 	}
 	return 0;
 }
 
-/* ---- second pass ---- */
-
 static int level_ref(struct job *j, size_t depth, uint64_t *ref, struct err *e)
 {
 	struct level *l = &j->levels[depth];
 
-	if (!l->ref && base_ref(j, l->base, &l->ref, e))
+	if (!l->ref && emit_ref(&j->emit, l->base, &l->ref, e))
 		return -1;
 	*ref = l->ref;
 	return 0;
-}
-
-static int put_owner(struct job *j, bool is_group, uint32_t id, struct err *e);
-
-static int put_meta(struct job *j, const struct r_meta *m, struct err *e)
-{
-	struct record r = {.type = REC_META, .u.meta = *m};
-
-	return put_owner(j, false, m->uid, e) || put_owner(j, true, m->gid, e) || put(j, &r, e) ? -1 : 0;
-}
-
-/* A name once per stream, and only where there is one. */
-static int put_owner(struct job *j, bool is_group, uint32_t id, struct err *e)
-{
-	uint64_t *seen = numbers_at(&j->owners, ((uint64_t)id << 1 | is_group) + 1);
-	char text[4096];
-	const char *name = NULL;
-
-	if (*seen)
-		return 0;
-	*seen = 1;
-	if (is_group) {
-		struct group g, *found = NULL;
-		if (!getgrgid_r(id, &g, text, sizeof text, &found) && found)
-			name = found->gr_name;
-	} else {
-		struct passwd p, *found = NULL;
-		if (!getpwuid_r(id, &p, text, sizeof text, &found) && found)
-			name = found->pw_name;
-	}
-	if (!name || strlen(name) > REC_TEXT_MAX)
-		return 0;
-	struct record r = {.type = REC_OWNER, .u.owner = {is_group, id, span_cstr(name)}};
-	return put(j, &r, e);
-}
-
-static int put_hint(struct job *j, const struct attr *a, uint64_t dev, bool settled, struct err *e)
-{
-	struct record r = {.type = REC_HINT, .u.hint = a->hint};
-	int64_t ct, edge = j->d->edge_ns;
-
-	if (j->d->no_hints)
-		return 0;
-	r.u.hint.dev = dev;
-	/* An object changed within the clock's tick of the image, or after, may change again unseen: look at it next time.
-	 * Filesystems with whole-second stamps are given two seconds. */
-	ct = a->hint.ctime_s * 1000000000 + a->hint.ctime_ns;
-	if (edge && settled && ct < edge - (a->hint.ctime_ns ? 20000000 : 2000000000))
-		r.u.hint.flags = HINT_SETTLED;
-	return put_local(j, &r, e);
-}
-
-/* Makes the object current for what follows: a base object that was not mentioned is introduced now. */
-static int begin_base(struct job *j, uint64_t no, struct err *e)
-{
-	uint64_t had = numbers_get(&j->refs, no), ref;
-	struct record r = {.type = REC_OBJECT};
-
-	if (no == CATALOG_ROOT || had) {
-		r.u.object.ref = no == CATALOG_ROOT ? REF_ROOT : had;
-		return put(j, &r, e);
-	}
-	return base_ref(j, no, &ref, e);
 }
 
 /* ---- content callbacks ---- */
@@ -297,33 +157,33 @@ static int content_begin(struct job *j, struct err *e)
 	if (j->cur_begun)
 		return 0;
 	j->cur_begun = true;
-	if (j->cur_old && begin_base(j, j->cur_old->no, e))
+	if (j->cur_old && emit_current(&j->emit, j->cur_old->no, e))
 		return -1;
 	r.u.content.flags = j->cur_patch ? CONTENT_PATCH : 0;
 	r.u.content.grain = j->cur_grain;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
 static int flush_copy(struct job *j, struct err *e)
 {
 	struct record r = {.type = REC_COPY, .u.copy = {j->copy.off, j->copy.len, 0, j->copy.src}};
-	uint64_t no = j->copy.ref, old = numbers_get(&j->refs, no);
+	uint64_t no = j->copy.ref, old = emit_known_ref(&j->emit, no);
 
 	if (!j->copy.len)
 		return 0;
 	j->copy.len = 0;
 	/* Introducing the source makes it current; the file is made current again. */
 	if (!old) {
-		if (base_ref(j, no, &old, e))
+		if (emit_ref(&j->emit, no, &old, e))
 			return -1;
 		struct record back = {.type = REC_OBJECT, .u.object.ref = j->cur_ref};
 		if (j->cur_old)
-			back.u.object.ref = numbers_get(&j->refs, j->cur_old->no);
-		if (back.u.object.ref != old && put(j, &back, e))
+			back.u.object.ref = emit_known_ref(&j->emit, j->cur_old->no);
+		if (back.u.object.ref != old && emit_put(&j->emit, &back, e))
 			return -1;
 	}
 	r.u.copy.ref = old;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
 static int on_data(void *ctx, uint64_t off, const struct digest *d, struct span bytes, struct err *e)
@@ -332,7 +192,7 @@ static int on_data(void *ctx, uint64_t off, const struct digest *d, struct span 
 	struct record r = {.type = REC_DATA, .u.data = {off, *d, bytes}};
 
 	j->d->bytes_sent += bytes.len;
-	return content_begin(j, e) || flush_copy(j, e) || put(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
 /* Copies come block by block; what joins goes out as one. (copy.ref holds the base object's number here.) */
@@ -356,7 +216,7 @@ static int on_hole(void *ctx, uint64_t off, uint64_t len, struct err *e)
 	struct job *j = ctx;
 	struct record r = {.type = REC_HOLE, .u.hole = {off, len}};
 
-	return content_begin(j, e) || flush_copy(j, e) || put(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
 static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
@@ -364,7 +224,7 @@ static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, str
 	struct job *j = ctx;
 	struct record r = {.type = REC_DIGESTS, .u.digests = {first, span_of(rows, n * DIGESTS_ROW)}};
 
-	return content_begin(j, e) || put_local(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || emit_local(&j->emit, &r, e) ? -1 : 0;
 }
 
 /* ---- objects ---- */
@@ -379,7 +239,7 @@ static int seal(struct job *j, uint64_t size, const struct digest *d, bool unset
 {
 	struct record r = {.type = REC_SEAL, .u.seal = {size, *d, unsettled ? SEAL_UNSETTLED : 0}};
 
-	return content_begin(j, e) || flush_copy(j, e) || put(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
 /* The file's content, until it holds still. *unsettled: it changed under us but what was taken is whole (its first bytes read the
@@ -463,11 +323,11 @@ static int put_create(struct job *j, const struct spool_item *it, uint64_t *ref,
 		if (level_ref(j, it->depth - 1, &parent, e))
 			return -1;
 		if (it->type == OBJ_DIR || it->link || it->type == OBJ_FILE)
-			*ref = j->next_ref++;
+			*ref = emit_new_ref(&j->emit);
 	}
 	r.u.create = (struct r_create){*ref, parent, it->type, it->name};
 	j->d->n_created++;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
 static int put_attach(struct job *j, const struct spool_item *it, uint64_t ref, struct err *e)
@@ -479,17 +339,7 @@ static int put_attach(struct job *j, const struct spool_item *it, uint64_t ref, 
 		return -1;
 	r.u.attach = (struct r_attach){ref, parent, it->name};
 	j->d->n_moved++;
-	return put(j, &r, e);
-}
-
-/* A hint for a base object that the delta itself need not mention. */
-static int local_hint(struct job *j, uint64_t no, const struct attr *a, uint64_t dev, bool settled, struct err *e)
-{
-	struct record r = {.type = REC_OBJECT, .u.object.ref = no | UINT64_C(1) << 63};
-
-	if (j->d->image_only)
-		return 0;
-	return put_local(j, &r, e) || put_hint(j, a, dev, settled, e) ? -1 : 0;
+	return emit_put(&j->emit, &r, e);
 }
 
 static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struct err *e)
@@ -509,7 +359,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 		if (it->how == SCAN_SAME || it->how == SCAN_SUSPECT)
 			return 0;
 		uint64_t r = it->base ? 0 : numbers_get(&j->links, it->link);
-		if (it->base && base_ref(j, it->base, &r, e))
+		if (it->base && emit_ref(&j->emit, it->base, &r, e))
 			return -1;
 		return r ? put_attach(j, it, r, e) : 0; /* 0: the first name was lost */
 	}
@@ -540,22 +390,22 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 			rc = 0;
 			goto out;
 		}
-		if (put_create(j, it, ref, e) || put_meta(j, &a.meta, e))
+		if (put_create(j, it, ref, e) || emit_meta(&j->emit, &a.meta, e))
 			goto out;
 		if (it->link)
 			*numbers_at(&j->links, it->link) = *ref;
 		j->cur_old = NULL;
 		j->cur_ref = *ref;
 	} else {
-		if (it->how == SCAN_ATTACH && (base_ref(j, it->base, ref, e) || put_attach(j, it, *ref, e)))
+		if (it->how == SCAN_ATTACH && (emit_ref(&j->emit, it->base, ref, e) || put_attach(j, it, *ref, e)))
 			goto out;
 		if (!got) {
 			/* A wanted directory is made all the same: others that are wanted may hang below. */
-			rc = wanted && it->type == OBJ_DIR && (begin_base(j, it->base, e) || put_meta(j, &old.meta, e)) ? -1 : 0;
+			rc = wanted && it->type == OBJ_DIR && (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e)) ? -1 : 0;
 			goto out;
 		}
 		if (wanted || !attr_same(&a.meta, &old.meta)) {
-			if (begin_base(j, it->base, e) || put_meta(j, &a.meta, e))
+			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &a.meta, e))
 				goto out;
 			changed = true;
 		}
@@ -581,11 +431,11 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 			if (it->how == SCAN_NEW) {
 				if (it->link)
 					*numbers_at(&j->links, it->link) = 0;
-				rc = put(j, &drop, e);
+				rc = emit_put(&j->emit, &drop, e);
 				goto out;
 			}
 			/* Back to the base's state: a patch without extents. */
-			if (begin_base(j, it->base, e) || put_meta(j, &old.meta, e))
+			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e))
 				goto out;
 			j->cur_begun = false;
 			j->cur_patch = true;
@@ -595,7 +445,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 		}
 		if (a.meta.mtime_s != first.mtime_s || a.meta.mtime_ns != first.mtime_ns) {
 			/* what was taken is of a later moment than the first look */
-			if ((it->base && begin_base(j, it->base, e)) || put_meta(j, &a.meta, e))
+			if ((it->base && emit_current(&j->emit, it->base, e)) || emit_meta(&j->emit, &a.meta, e))
 				goto out;
 		}
 		if (unsettled)
@@ -605,9 +455,9 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 	if (is_group || !got || only_meta)
 		rc = 0;
 	else if (it->how == SCAN_NEW)
-		rc = put_hint(j, &a, it->a.hint.dev, !unsettled, e);
+		rc = emit_hint(&j->emit, &a, it->a.hint.dev, !unsettled, e);
 	else
-		rc = local_hint(j, it->base, &a, it->a.hint.dev, !unsettled, e);
+		rc = emit_base_hint(&j->emit, it->base, &a, it->a.hint.dev, !unsettled, e);
 	if (changed)
 		d->n_changed++;
 out:
@@ -650,34 +500,25 @@ static int put_head(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
 	struct record r = {.type = REC_IMAGE, .u.image = d->stamps};
-	enum stream_kind kind = d->image_only ? KIND_IMAGE : KIND_DELTA;
 
-	if (stream_begin(d->out, kind, e) || stream_begin(d->plan, KIND_DELTA, e) || put(j, &r, e))
+	if (emit_put(&j->emit, &r, e))
 		return -1;
 	for (size_t i = 0; i < d->n_roots; i++) {
 		r = (struct record){.type = REC_MEMBER, .u.member = d->members[i]};
-		if (put(j, &r, e))
+		if (emit_put(&j->emit, &r, e))
 			return -1;
 	}
 	if (d->image_only)
 		return 0;
 	r = (struct record){.type = REC_DELTA, .u.delta = {d->base_id, j->n_items + j->moves.n_gone, j->n_bytes}};
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
 static int finish(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
-	struct record r = {.type = REC_END};
 
-	catalog_see_base(j->next, false);
-	if (image_load_end(&j->loader, &d->id, e))
-		return -1;
-	r.u.end.id = d->id;
-	if (catalog_count(j->next, &r.u.end.entries, e))
-		return -1;
-	r.u.end.bytes = d->bytes_sent;
-	if (stream_put(d->out, &r, e) || stream_put(d->plan, &r, e))
+	if (emit_end(&j->emit, d->bytes_sent, &d->id, e))
 		return -1;
 	if (stream_finish(d->plan, e) || (d->ready && d->ready(d->ctx, &d->id, e)))
 		return -1;
@@ -741,7 +582,7 @@ static int guess(struct job *j, struct err *e)
 
 int diff_run(struct diff *d, struct err *e)
 {
-	struct job j = {.d = d, .moves.base = d->base, .next_ref = REF_ROOT + 1};
+	struct job j = {.d = d, .moves.base = d->base};
 	int rc = -1;
 
 	j.target = (struct target){.roots = d->roots, .n_roots = d->n_roots, .warn = d->warn};
@@ -755,31 +596,27 @@ int diff_run(struct diff *d, struct err *e)
 	j.spool = (struct spool){.tmpdir = d->tmpdir, .all_dirs = d->mends};
 	if (spool_open(&j.spool, e))
 		goto out;
-	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data, .copy = on_copy,
-		.hole = on_hole, .rows = on_rows, .ctx = &j};
+	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data,
+		.copy = on_copy, .hole = on_hole, .rows = on_rows, .ctx = &j};
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
 		goto out;
 	uint64_t objects;
-	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, j.n_bytes, &j.next, e))
+	struct catalog *next = NULL;
+	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, j.n_bytes, &next, e))
 		goto out;
-	image_load_start(&j.loader, j.next);
-	j.loader.local = true;
-	if (j.next == d->base)
-		catalog_see_base(d->base, true);
 	j.content.everywhere = j.n_bytes / 64 >= objects;
-	if (put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) ||
+	j.emit = (struct emit){.out = d->out, .plan = d->plan, .base = d->base, .wanted = &j.wanted, .image_only = d->image_only,
+		.no_hints = d->no_hints, .edge_ns = d->edge_ns};
+	if (emit_start(&j.emit, next, e) || put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) ||
 		spool_replay(&j.spool, second_look, &j, e) || finish(&j, e))
 		goto out;
 	rc = 0;
 out:
-	if (j.next)
-		catalog_see_base(j.next, false);
+	emit_free(&j.emit);
 	spool_free(&j.spool);
 	target_free(&j.target);
 	free(j.levels);
-	numbers_free(&j.refs);
 	numbers_free(&j.links);
-	numbers_free(&j.owners);
 	guess_free(&j.guess);
 	moves_free(&j.moves);
 	buf_free(&j.wanted);
@@ -787,6 +624,5 @@ out:
 	buf_free(&j.strays);
 	scan_free(&j.scan);
 	content_free(&j.content);
-	image_loader_free(&j.loader);
 	return rc;
 }

@@ -160,7 +160,10 @@ int guess_run(struct guess *g, struct err *e)
 	return g->taken.n > 0;
 }
 
-uint64_t guess_at(const struct guess *g, const struct attr *a) { return numbers_get(&g->taken, inode_key(a->hint.dev, a->hint.ino)); }
+uint64_t guess_at(const struct guess *g, const struct attr *a)
+{
+	return numbers_get(&g->taken, inode_key(a->hint.dev, a->hint.ino));
+}
 
 void guess_free(struct guess *g)
 {

@@ -23,7 +23,8 @@ static int vanished(const struct target *t, const struct spool_item *it)
 {
 	char text[512];
 
-	warn_say(t->warn, "vanished", "'%s' went away while it was read; the replica keeps what it had", esc_cut(text, sizeof text, it->path));
+	warn_say(t->warn, "vanished", "'%s' went away while it was read; the replica keeps what it had",
+		esc_cut(text, sizeof text, it->path));
 	return 0;
 }
 
