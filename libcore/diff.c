@@ -1,88 +1,39 @@
 #include "diff.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "changes.h"
-#include "file.h"
-#include "image.h"
-#include "path.h"
+#include "emit.h"
+#include "guess.h"
+#include "moves.h"
+#include "numbers.h"
+#include "spool.h"
+#include "target.h"
 
-/* A map from number to number; ∝ what the delta names, not what the tree holds. */
-struct map {
-	uint64_t *kv;
-	size_t n, cap;
-};
-
-static uint64_t *map_at(struct map *m, uint64_t key)
-{
-	size_t i;
-
-	if (m->n * 2 >= m->cap) {
-		struct map old = *m;
-		m->cap = old.cap ? old.cap * 2 : 64;
-		m->kv = xalloc(m->cap * 2 * sizeof *m->kv);
-		m->n = 0;
-		for (i = 0; i < old.cap; i++)
-			if (old.kv[2 * i])
-				*map_at(m, old.kv[2 * i]) = old.kv[2 * i + 1];
-		free(old.kv);
-	}
-	for (i = (size_t)(key * ROLL_P >> 16) & (m->cap - 1); m->kv[2 * i]; i = (i + 1) & (m->cap - 1))
-		if (m->kv[2 * i] == key)
-			return &m->kv[2 * i + 1];
-	m->kv[2 * i] = key;
-	m->n++;
-	return &m->kv[2 * i + 1];
-}
-
+/* A directory on the way down. */
 struct level {
-	uint64_t base, ref;
-	size_t name_at; /* in names */
-	bool named;     /* ref was given in the stream */
-};
-
-/* Which directory of the base a new one may have been: the one most of its children came from. */
-struct vote {
-	uint64_t dev, ino, dir, count;
+	uint64_t base;
+	uint64_t ref; /* 0: not given in the stream so far */
 };
 
 struct job {
 	struct diff *d;
 	struct scan scan;
-	struct catalog *next;
-	struct image_loader loader;
 	struct content content;
-	struct path_cache **roots;
+	struct target target;
 	/* first pass */
-	FILE *spool;
+	struct spool spool;
 	uint64_t n_items, n_new, n_bytes;
-	struct buf gone;   /* rows of u32 depth, u64 dir, u64 no, str name */
-	size_t n_gone;
-	struct map detached, attached;
+	struct moves moves;
 	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
 	struct buf wanted, strays;
 	struct buf wanted_whole; /* of the wanted ones, those that more than metadata is wanted of */
-	struct buf moved;  /* numbers of attached objects */
-	/* guesses where inodes say nothing: content of what is gone, and what is taken for what */
-	struct map gone_sizes, gone_content, guessed;
-	struct vote *votes;
-	size_t n_votes, cap_votes;
-	/* directories that were entered and not yet spooled: nothing in them has changed so far */
-	struct buf pending;
-	size_t n_pending;
+	struct guess guess;
 	/* second pass */
-	struct map refs, links, owners;
-	uint64_t next_ref;
+	struct emit emit;
+	struct numbers links; /* of the scan's link groups: what became of the first name, as a number in the stream */
 	struct level *levels;
-	size_t n_levels, cap_levels;
-	struct buf names;
+	size_t cap_levels;
 	/* the object whose content is being reported */
 	struct object *cur_old;
 	uint64_t cur_ref;
@@ -91,143 +42,24 @@ struct job {
 	struct r_copy copy; /* not sent yet; len 0: none */
 };
 
-static void map_clear(struct map *m)
-{
-	free(m->kv);
-	*m = (struct map){0};
-}
-
-/* ---- one record to everybody ---- */
-
-static int load(struct job *j, const struct record *r, struct err *e)
-{
-	catalog_see_base(j->next, false);
-	int rc = image_load(&j->loader, r, e);
-	if (j->next == j->d->base)
-		catalog_see_base(j->next, true);
-	return rc;
-}
-
-static int put(struct job *j, const struct record *r, struct err *e)
-{
-	bool bulk = r->type == REC_DATA || r->type == REC_COPY || r->type == REC_HOLE;
-
-	if (bulk && j->d->image_only)
-		return 0;
-	if (stream_put(j->d->out, r, e))
-		return -1;
-	return bulk ? 0 : stream_put(j->d->plan, r, e) || load(j, r, e) ? -1 : 0;
-}
-
-/* What only this side needs to remember. */
-static int put_local(struct job *j, const struct record *r, struct err *e)
-{
-	if (j->d->image_only && stream_put(j->d->out, r, e))
-		return -1;
-	return stream_put(j->d->plan, r, e) || load(j, r, e) ? -1 : 0;
-}
-
 /* ---- first pass: names ---- */
-
-enum { SP_ENTER = 1, SP_LEAVE, SP_ENTRY };
-
-static void encode_item(struct buf *b, const struct scan_item *it, bool was_same)
-{
-	size_t start = b->len;
-
-	wr_u32(b, 0);
-	wr_u8(b, it->kind == SCAN_ENTER ? SP_ENTER : it->kind == SCAN_LEAVE ? SP_LEAVE : SP_ENTRY);
-	wr_u8(b, (uint8_t)it->how);
-	wr_u8(b, it->attr ? it->attr->type : 0);
-	wr_u8(b, (uint8_t)(it->again | it->unsure << 1 | was_same << 2));
-	wr_u64(b, it->base);
-	wr_u64(b, it->link);
-	wr_u64(b, it->prior);
-	wr_u32(b, it->root);
-	wr_str(b, it->name.p, it->name.len);
-	if (it->attr) {
-		const struct attr *a = it->attr;
-		wr_u64(b, a->size);
-		wr_u16(b, a->meta.mode);
-		wr_u32(b, a->meta.uid);
-		wr_u32(b, a->meta.gid);
-		wr_i64(b, a->meta.mtime_s);
-		wr_u32(b, a->meta.mtime_ns);
-		wr_u32(b, a->meta.major);
-		wr_u32(b, a->meta.minor);
-		wr_u64(b, a->hint.dev);
-		wr_u64(b, a->hint.ino);
-	}
-	size_t len = b->len - start - 4;
-	for (unsigned i = 0; i < 4; i++)
-		b->p[start + i] = (uint8_t)(len >> (8 * i));
-}
-
-static int spool(struct job *j, const void *p, size_t n, struct err *e)
-{
-	if (n && fwrite(p, 1, n, j->spool) != n)
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
-	return 0;
-}
 
 static int on_item(void *ctx, const struct scan_item *seen, struct err *e)
 {
 	struct job *j = ctx;
-	struct scan_item mine = *seen, *it = &mine;
-	AUTO_BUF struct buf b = {0};
+	struct scan_item it = *seen;
 
-	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base))
-		it->how = SCAN_SUSPECT;
-
-	if (it->kind == SCAN_LEAVE) {
-		if (j->n_pending) { /* nothing in it: forget that it was entered */
-			struct rd r = rd_of(j->pending.p + j->pending.len - 4, 4);
-			j->pending.len -= 4 + rd_u32(&r);
-			j->n_pending--;
-			return 0;
-		}
-		encode_item(&b, it, false);
-		return spool(j, b.p, b.len, e);
+	if (it.how == SCAN_SAME && bits_has(&j->wanted, it.base))
+		it.how = SCAN_SUSPECT;
+	if (it.kind != SCAN_LEAVE && it.how != SCAN_SAME) {
+		j->n_items++;
+		j->n_new += it.how == SCAN_NEW;
+		if (it.attr->type == OBJ_FILE)
+			j->n_bytes += min_u64(it.attr->size, it.attr->blocks512 * 512); /* holes are not sent */
+		if (it.how == SCAN_ATTACH)
+			moves_attached(&j->moves, it.base);
 	}
-	encode_item(&b, it, seen->how == SCAN_SAME);
-	/* A directory may turn out to be wanted itself while what is in it is read. */
-	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME && j->d->mends)
-		return spool(j, b.p, b.len, e);
-	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME) {
-		buf_add(&j->pending, b.p, b.len);
-		wr_u32(&j->pending, (uint32_t)b.len);
-		j->n_pending++;
-		return 0;
-	}
-	if (it->how == SCAN_SAME)
-		return 0;
-	j->n_items++;
-	j->n_new += it->how == SCAN_NEW;
-	if (it->attr->type == OBJ_FILE)
-		j->n_bytes += min_u64(it->attr->size, it->attr->blocks512 * 512); /* holes are not sent */
-	if (it->how == SCAN_ATTACH) {
-		*map_at(&j->attached, it->base) = 1;
-		wr_u64(&j->moved, it->base);
-	}
-	/* Directories on the way, outermost first: each stands with its length behind it. */
-	AUTO_BUF struct buf order = {0};
-	size_t at = j->pending.len;
-	while (at) {
-		struct rd r = rd_of(j->pending.p + at - 4, 4);
-		uint32_t n = rd_u32(&r);
-		at -= 4 + (size_t)n;
-		wr_u64(&order, at);
-		wr_u32(&order, n);
-	}
-	for (at = order.len; at; at -= 12) {
-		struct rd r = rd_of(order.p + at - 12, 12);
-		uint64_t start = rd_u64(&r);
-		if (spool(j, j->pending.p + start, rd_u32(&r), e))
-			return -1;
-	}
-	buf_reset(&j->pending);
-	j->n_pending = 0;
-	return spool(j, b.p, b.len, e);
+	return spool_put(&j->spool, &it, seen->how == SCAN_SAME, e);
 }
 
 static int want_below(struct job *j, uint64_t no, struct err *e)
@@ -271,152 +103,21 @@ static int on_wanted(void *ctx, uint64_t dir, const struct r_changed *c, struct 
 	return c->flags & CHANGED_SUBTREE ? want_below(j, no, e) : 0;
 }
 
-static int depth_of(struct catalog *c, uint64_t dir, uint32_t *depth, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-
-	for (*depth = 0; dir != CATALOG_ROOT; ++*depth) {
-		int got = catalog_name(c, dir, &dir, &name, e);
-		if (got != 1)
-			return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
-	}
-	return 0;
-}
-
 static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struct err *e)
 {
 	struct job *j = ctx;
-	uint32_t depth;
 
-	if (depth_of(j->d->base, dir, &depth, e))
-		return -1;
-	wr_u32(&j->gone, depth);
-	wr_u64(&j->gone, dir);
-	wr_u64(&j->gone, no);
-	wr_str(&j->gone, name.p, name.len);
-	j->n_gone++;
-	*map_at(&j->detached, no) = 1;
-	return 0;
+	return moves_gone(&j->moves, dir, name, no, e);
 }
 
-/* Is this base directory still in the target? It is not when it, or one above it, was detached and nobody attached it. */
-static int is_dead(struct job *j, uint64_t dir, bool *dead, struct err *e)
+/* ---- second pass ---- */
+
+static int put_gone(void *ctx, const struct moves_row *row, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
+	struct job *j = ctx;
 
-	for (*dead = false; dir != CATALOG_ROOT;) {
-		/* Attached anywhere it lives, whatever becomes of the directory that it was in. */
-		if (*map_at(&j->attached, dir))
-			return 0;
-		if (*map_at(&j->detached, dir)) {
-			*dead = true;
-			return 0;
-		}
-		int got = catalog_name(j->d->base, dir, &dir, &name, e);
-		if (got != 1)
-			return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
-	}
-	return 0;
-}
-
-/* What moved out of a directory that goes is detached first; the scan never looked into that directory. */
-static int rescue(struct job *j, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-	struct rd r = rd_of(j->moved.p, j->moved.len);
-
-	while (r.len) {
-		uint64_t no = rd_u64(&r), dir;
-		int got;
-		for (unsigned nth = 0; (got = catalog_nth_name(j->d->base, no, nth, &dir, &name, e)) == 1; nth++) {
-			bool dead;
-			if (is_dead(j, dir, &dead, e))
-				return -1;
-			if (dead && on_gone(j, dir, span_of(name.p, name.len), no, e))
-				return -1;
-		}
-		if (got < 0)
-			return -1;
-	}
-	return 0;
-}
-
-/* ---- numbers ---- */
-
-/* The number of a base object, introducing it (and the directories above it) when it has none. */
-static int base_ref(struct job *j, uint64_t no, uint64_t *ref, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-	uint64_t dir, parent;
-
-	if (no == CATALOG_ROOT) {
-		*ref = REF_ROOT;
-		return 0;
-	}
-	*ref = *map_at(&j->refs, no);
-	if (*ref)
-		return 0;
-	int got = catalog_name(j->d->base, no, &dir, &name, e);
-	if (got != 1)
-		return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: an object without a name");
-	if (base_ref(j, dir, &parent, e))
-		return -1;
-	struct record r = {.type = REC_BASE};
-	*ref = j->next_ref++;
-	*map_at(&j->refs, no) = *ref;
-	r.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = bits_has(&j->wanted, no) ? BASE_WANTED : 0,
-		.name = span_of(name.p, name.len)};
-	return put(j, &r, e);
-}
-
-static int gone_cmp(const void *a, const void *b)
-{
-	struct rd x = *(const struct rd *)a, y = *(const struct rd *)b;
-	uint32_t dx = rd_u32(&x), dy = rd_u32(&y);
-
-	if (dx != dy)
-		return dx < dy ? 1 : -1; /* deepest first */
-	uint64_t px = rd_u64(&x), py = rd_u64(&y);
-	if (px != py)
-		return px < py ? -1 : 1;
-	rd_u64(&x);
-	rd_u64(&y);
-	return span_cmp(rd_str(&x, REC_NAME_MAX), rd_str(&y, REC_NAME_MAX));
-}
-
-static int put_gone(struct job *j, struct err *e)
-{
-	AUTO_FREE struct rd *rows = xalloc((j->n_gone + 1) * sizeof *rows);
-	struct rd r = rd_of(j->gone.p, j->gone.len);
-
-	for (size_t i = 0; i < j->n_gone; i++) {
-		rows[i] = r;
-		rd_raw(&r, 20);
-		rd_str(&r, REC_NAME_MAX);
-	}
-	qsort(rows, j->n_gone, sizeof *rows, gone_cmp);
-	for (size_t i = 0; i < j->n_gone; i++) {
-		struct rd row = rows[i];
-		rd_u32(&row);
-		uint64_t dir = rd_u64(&row), no = rd_u64(&row), parent;
-		struct span name = rd_str(&row, REC_NAME_MAX);
-		struct record rec = {.type = REC_BASE};
-		if (i && !gone_cmp(&rows[i - 1], &rows[i]))
-			continue;
-		if (base_ref(j, dir, &parent, e))
-			return -1;
-		uint64_t *ref = map_at(&j->refs, no);
-		if (!*ref)
-			*ref = j->next_ref++;
-		rec.u.base = (struct r_base){.ref = *ref, .parent = parent, .flags = BASE_DETACH, .name = name};
-		if (bits_has(&j->wanted, no))
-			rec.u.base.flags |= BASE_WANTED;
-		if (put(j, &rec, e))
-			return -1;
-		if (!*map_at(&j->attached, no))
-			j->d->n_removed++;
-	}
-	return 0;
+	j->d->n_removed += !moves_is_attached(&j->moves, row->no);
+	return emit_detach(&j->emit, row->dir, row->name, row->no, e);
 }
 
 /* Before anything else the replica hears what is wanted, even what goes now. */
@@ -425,111 +126,26 @@ static int put_wanted(struct job *j, struct err *e)
 	uint64_t ref;
 
 	for (uint64_t no = 0; no < j->wanted.len * 8; no++)
-		if (bits_has(&j->wanted, no) && base_ref(j, no, &ref, e))
+		if (bits_has(&j->wanted, no) && emit_ref(&j->emit, no, &ref, e))
 			return -1;
 	for (struct rd r = rd_of(j->strays.p, j->strays.len); r.len;) {
 		struct record rec = {.type = REC_STRAY};
 		uint64_t dir = rd_u64(&r);
 		rec.u.stray.name = rd_str(&r, REC_NAME_MAX);
-		if (base_ref(j, dir, &rec.u.stray.parent, e) || put(j, &rec, e))
+		if (emit_ref(&j->emit, dir, &rec.u.stray.parent, e) || emit_put(&j->emit, &rec, e))
 			return -1;
 	}
 	return 0;
 }
 
-/* ---- second pass ---- */
-
-static struct span level_name(struct job *j, const struct level *l)
+static int level_ref(struct job *j, size_t depth, uint64_t *ref, struct err *e)
 {
-	struct rd r = rd_of(j->names.p + l->name_at, j->names.len - l->name_at);
+	struct level *l = &j->levels[depth];
 
-	return rd_str(&r, REC_NAME_MAX);
-}
-
-static int level_ref(struct job *j, size_t n, uint64_t *ref, struct err *e)
-{
-	struct level *l = &j->levels[n];
-
-	if (!l->ref && base_ref(j, l->base, &l->ref, e))
+	if (!l->ref && emit_ref(&j->emit, l->base, &l->ref, e))
 		return -1;
 	*ref = l->ref;
 	return 0;
-}
-
-static struct span cur_path(struct job *j, struct buf *b, struct span name)
-{
-	buf_reset(b);
-	for (size_t i = 0; i < j->n_levels; i++) {
-		struct span s = level_name(j, &j->levels[i]);
-		if (s.len)
-			path_push(b, s);
-	}
-	if (name.len)
-		path_push(b, name);
-	return span_of(b->p, b->len);
-}
-
-static int put_owner(struct job *j, bool is_group, uint32_t id, struct err *e);
-
-static int put_meta(struct job *j, const struct r_meta *m, struct err *e)
-{
-	struct record r = {.type = REC_META, .u.meta = *m};
-
-	return put_owner(j, false, m->uid, e) || put_owner(j, true, m->gid, e) || put(j, &r, e) ? -1 : 0;
-}
-
-/* A name once per stream, and only where there is one. */
-static int put_owner(struct job *j, bool is_group, uint32_t id, struct err *e)
-{
-	uint64_t *seen = map_at(&j->owners, ((uint64_t)id << 1 | is_group) + 1);
-	char text[4096];
-	const char *name = NULL;
-
-	if (*seen)
-		return 0;
-	*seen = 1;
-	if (is_group) {
-		struct group g, *found = NULL;
-		if (!getgrgid_r(id, &g, text, sizeof text, &found) && found)
-			name = found->gr_name;
-	} else {
-		struct passwd p, *found = NULL;
-		if (!getpwuid_r(id, &p, text, sizeof text, &found) && found)
-			name = found->pw_name;
-	}
-	if (!name || strlen(name) > REC_TEXT_MAX)
-		return 0;
-	struct record r = {.type = REC_OWNER, .u.owner = {is_group, id, span_cstr(name)}};
-	return put(j, &r, e);
-}
-
-static int put_hint(struct job *j, const struct attr *a, uint64_t dev, bool settled, struct err *e)
-{
-	struct record r = {.type = REC_HINT, .u.hint = a->hint};
-	int64_t ct, edge = j->d->edge_ns;
-
-	if (j->d->no_hints)
-		return 0;
-	r.u.hint.dev = dev;
-	/* An object changed within the clock's tick of the image, or after, may change again unseen: look at it next time.
-	 * Filesystems with whole-second stamps are given two seconds. */
-	ct = a->hint.ctime_s * 1000000000 + a->hint.ctime_ns;
-	if (edge && settled && ct < edge - (a->hint.ctime_ns ? 20000000 : 2000000000))
-		r.u.hint.flags = HINT_SETTLED;
-	return put_local(j, &r, e);
-}
-
-/* Makes the object current for what follows: a base object that was not mentioned is introduced now. */
-static int begin_base(struct job *j, uint64_t no, struct err *e)
-{
-	uint64_t *had = map_at(&j->refs, no), ref;
-	struct record r = {.type = REC_OBJECT};
-
-	if (no == CATALOG_ROOT || *had) {
-		r.u.object.ref = no == CATALOG_ROOT ? REF_ROOT : *had;
-		return put(j, &r, e);
-	}
-	return base_ref(j, no, &ref, e);
 }
 
 /* ---- content callbacks ---- */
@@ -541,33 +157,33 @@ static int content_begin(struct job *j, struct err *e)
 	if (j->cur_begun)
 		return 0;
 	j->cur_begun = true;
-	if (j->cur_old && begin_base(j, j->cur_old->no, e))
+	if (j->cur_old && emit_current(&j->emit, j->cur_old->no, e))
 		return -1;
 	r.u.content.flags = j->cur_patch ? CONTENT_PATCH : 0;
 	r.u.content.grain = j->cur_grain;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
 static int flush_copy(struct job *j, struct err *e)
 {
 	struct record r = {.type = REC_COPY, .u.copy = {j->copy.off, j->copy.len, 0, j->copy.src}};
-	uint64_t no = j->copy.ref, old = *map_at(&j->refs, no);
+	uint64_t no = j->copy.ref, old = emit_known_ref(&j->emit, no);
 
 	if (!j->copy.len)
 		return 0;
 	j->copy.len = 0;
 	/* Introducing the source makes it current; the file is made current again. */
 	if (!old) {
-		if (base_ref(j, no, &old, e))
+		if (emit_ref(&j->emit, no, &old, e))
 			return -1;
 		struct record back = {.type = REC_OBJECT, .u.object.ref = j->cur_ref};
 		if (j->cur_old)
-			back.u.object.ref = *map_at(&j->refs, j->cur_old->no);
-		if (back.u.object.ref != old && put(j, &back, e))
+			back.u.object.ref = emit_known_ref(&j->emit, j->cur_old->no);
+		if (back.u.object.ref != old && emit_put(&j->emit, &back, e))
 			return -1;
 	}
 	r.u.copy.ref = old;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
 static int on_data(void *ctx, uint64_t off, const struct digest *d, struct span bytes, struct err *e)
@@ -576,7 +192,7 @@ static int on_data(void *ctx, uint64_t off, const struct digest *d, struct span 
 	struct record r = {.type = REC_DATA, .u.data = {off, *d, bytes}};
 
 	j->d->bytes_sent += bytes.len;
-	return content_begin(j, e) || flush_copy(j, e) || put(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
 /* Copies come block by block; what joins goes out as one. (copy.ref holds the base object's number here.) */
@@ -600,7 +216,7 @@ static int on_hole(void *ctx, uint64_t off, uint64_t len, struct err *e)
 	struct job *j = ctx;
 	struct record r = {.type = REC_HOLE, .u.hole = {off, len}};
 
-	return content_begin(j, e) || flush_copy(j, e) || put(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
 static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
@@ -608,20 +224,10 @@ static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, str
 	struct job *j = ctx;
 	struct record r = {.type = REC_DIGESTS, .u.digests = {first, span_of(rows, n * DIGESTS_ROW)}};
 
-	return content_begin(j, e) || put_local(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || emit_local(&j->emit, &r, e) ? -1 : 0;
 }
 
 /* ---- objects ---- */
-
-struct spooled {
-	uint8_t kind, how, type;
-	bool again, unsure, was_same; /* wanted, though nothing changed here */
-	uint64_t base, link, prior;
-	unsigned root;
-	struct span name;
-	struct attr a;
-	uint64_t dev; /* as hints keep it */
-};
 
 static bool moved_on(const struct attr *a, const struct attr *b)
 {
@@ -633,7 +239,7 @@ static int seal(struct job *j, uint64_t size, const struct digest *d, bool unset
 {
 	struct record r = {.type = REC_SEAL, .u.seal = {size, *d, unsettled ? SEAL_UNSETTLED : 0}};
 
-	return content_begin(j, e) || flush_copy(j, e) || put(j, &r, e) ? -1 : 0;
+	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
 /* The file's content, until it holds still. *unsettled: it changed under us but what was taken is whole (its first bytes read the
@@ -705,137 +311,62 @@ out:
 	return rc;
 }
 
-static void say_vanished(struct job *j, struct span path)
-{
-	char text[512];
-
-	warn_say(j->d->warn, "vanished", "'%s' went away while it was read; the replica keeps what it had", esc_cut(text, sizeof text, path));
-}
-
-static int open_item(struct job *j, struct spooled *it, struct span path, int *dirfd, int *fd, struct attr *a, char name[256],
-	struct err *e)
-{
-	struct err why = {0};
-	struct span rel = path;
-	char text[512];
-
-	*fd = -1;
-	/* Below a named member the path starts with the member's name. */
-	const char *member = j->d->roots[it->root].name;
-	if (member[0]) {
-		size_t n = strlen(member);
-		rel = path.len > n ? span_of(path.p + n + 1, path.len - n - 1) : span_of(path.p + n, 0);
-	}
-	struct span dir = {0}, last = {0};
-	path_split(rel, &dir, &last);
-	*dirfd = path_cached(j->roots[it->root], dir, &why);
-	memcpy(name, last.p ? (const char *)last.p : "", last.len);
-	name[last.len] = 0;
-	bool whole = rel.len == 0;
-	if (*dirfd < 0 || attr_stat(a, *dirfd, whole ? NULL : name, &why)) {
-		say_vanished(j, path);
-		return 0;
-	}
-	if (a->type != it->type) {
-		say_vanished(j, path);
-		return 0;
-	}
-	if (a->type == OBJ_FILE || a->type == OBJ_DIR) {
-		*fd = whole ? openat(*dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : path_open_at(*dirfd, name, O_RDONLY, 0);
-		if (*fd < 0) {
-			if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
-				say_vanished(j, path);
-			else
-				warn_say(j->d->warn, "unreadable", "cannot read '%s': %s; the replica keeps what it had",
-					esc_cut(text, sizeof text, path), strerror(errno));
-			return 0;
-		}
-		uint64_t ino = a->hint.ino;
-		if (attr_stat(a, *fd, NULL, e))
-			return -1;
-		if (a->hint.ino != ino || a->type != it->type) {
-			close_fd(fd);
-			say_vanished(j, path);
-			return 0;
-		}
-	}
-	if (attr_rest(a, a->type == OBJ_FILE || a->type == OBJ_DIR ? *fd : *dirfd, whole ? NULL : name, j->d->warn, &why)) {
-		close_fd(fd);
-		say_vanished(j, path);
-		return 0;
-	}
-	return 1;
-}
-
-static int put_create(struct job *j, const struct spooled *it, uint64_t *ref, struct err *e)
+static int put_create(struct job *j, const struct spool_item *it, uint64_t *ref, struct err *e)
 {
 	struct record r = {.type = REC_CREATE};
 	uint64_t parent = 0;
 
 	*ref = REF_NONE;
-	if (j->n_levels == 0) {
+	if (it->depth == 0) {
 		*ref = REF_ROOT;
 	} else {
-		if (level_ref(j, j->n_levels - 1, &parent, e))
+		if (level_ref(j, it->depth - 1, &parent, e))
 			return -1;
 		if (it->type == OBJ_DIR || it->link || it->type == OBJ_FILE)
-			*ref = j->next_ref++;
+			*ref = emit_new_ref(&j->emit);
 	}
 	r.u.create = (struct r_create){*ref, parent, it->type, it->name};
 	j->d->n_created++;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
-static int put_attach(struct job *j, const struct spooled *it, uint64_t ref, struct err *e)
+static int put_attach(struct job *j, const struct spool_item *it, uint64_t ref, struct err *e)
 {
 	struct record r = {.type = REC_ATTACH};
 	uint64_t parent;
 
-	if (level_ref(j, j->n_levels - 1, &parent, e))
+	if (level_ref(j, it->depth - 1, &parent, e))
 		return -1;
 	r.u.attach = (struct r_attach){ref, parent, it->name};
 	j->d->n_moved++;
-	return put(j, &r, e);
+	return emit_put(&j->emit, &r, e);
 }
 
-/* A hint for a base object that the delta itself need not mention. */
-static int local_hint(struct job *j, uint64_t no, const struct attr *a, uint64_t dev, bool settled, struct err *e)
-{
-	struct record r = {.type = REC_OBJECT, .u.object.ref = no | UINT64_C(1) << 63};
-
-	if (j->d->image_only)
-		return 0;
-	return put_local(j, &r, e) || put_hint(j, a, dev, settled, e) ? -1 : 0;
-}
-
-static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct err *e)
+static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struct err *e)
 {
 	struct diff *d = j->d;
-	AUTO_BUF struct buf path = {0};
 	AUTO_CLOSE int fd = -1;
 	struct attr a = {0};
 	struct object old = {0}, prior = {0};
-	char name[256];
-	int dirfd, rc = -1;
+	int rc = -1;
 	bool unsettled = false, lost = false, changed = false, wanted = bits_has(&j->wanted, it->base);
 	bool only_meta = wanted && it->was_same && !bits_has(&j->wanted_whole, it->base);
-	struct span p = cur_path(j, &path, it->name);
-	bool is_group = it->type == OBJ_DIR && it->a.hint.ino == 0 && j->n_levels == 0;
+	bool is_group = it->type == OBJ_DIR && it->a.hint.ino == 0 && it->depth == 0;
 	int got = 1;
 
 	*ref = REF_NONE;
 	if (it->again) {
 		if (it->how == SCAN_SAME || it->how == SCAN_SUSPECT)
 			return 0;
-		uint64_t r = it->base ? 0 : *map_at(&j->links, it->link);
-		if (it->base && base_ref(j, it->base, &r, e))
+		uint64_t r = it->base ? 0 : numbers_get(&j->links, it->link);
+		if (it->base && emit_ref(&j->emit, it->base, &r, e))
 			return -1;
 		return r ? put_attach(j, it, r, e) : 0; /* 0: the first name was lost */
 	}
 	if (is_group) {
 		scan_group_attr(&a);
 	} else {
-		got = open_item(j, it, p, &dirfd, &fd, &a, name, e);
+		got = target_get(&j->target, it, &fd, &a, e);
 		if (got < 0)
 			goto out;
 	}
@@ -853,26 +384,28 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		goto out;
 	if (it->how == SCAN_NEW) {
 		if (it->type == OBJ_FILE && a.size > REC_SIZE_MAX) {
+			char name[256];
+			span_name(name, it->name);
 			warn_say(d->warn, "too-large", "'%s' is too large", name);
 			rc = 0;
 			goto out;
 		}
-		if (put_create(j, it, ref, e) || put_meta(j, &a.meta, e))
+		if (put_create(j, it, ref, e) || emit_meta(&j->emit, &a.meta, e))
 			goto out;
 		if (it->link)
-			*map_at(&j->links, it->link) = *ref;
+			*numbers_at(&j->links, it->link) = *ref;
 		j->cur_old = NULL;
 		j->cur_ref = *ref;
 	} else {
-		if (it->how == SCAN_ATTACH && (base_ref(j, it->base, ref, e) || put_attach(j, it, *ref, e)))
+		if (it->how == SCAN_ATTACH && (emit_ref(&j->emit, it->base, ref, e) || put_attach(j, it, *ref, e)))
 			goto out;
 		if (!got) {
 			/* A wanted directory is made all the same: others that are wanted may hang below. */
-			rc = wanted && it->type == OBJ_DIR && (begin_base(j, it->base, e) || put_meta(j, &old.meta, e)) ? -1 : 0;
+			rc = wanted && it->type == OBJ_DIR && (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e)) ? -1 : 0;
 			goto out;
 		}
 		if (wanted || !attr_same(&a.meta, &old.meta)) {
-			if (begin_base(j, it->base, e) || put_meta(j, &a.meta, e))
+			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &a.meta, e))
 				goto out;
 			changed = true;
 		}
@@ -886,23 +419,23 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		if (lost && wanted) {
 			char text[512];
 			err_set(e, ERR_SYSTEM, "'%s' did not hold still while it was read, and the replica has nothing to keep: try again",
-				esc_cut(text, sizeof text, p));
+				esc_cut(text, sizeof text, it->path));
 			goto out;
 		}
 		if (lost) {
 			char text[512];
 			d->n_unsettled++;
 			warn_say(d->warn, "unsettled", "'%s' did not hold still while it was read; the replica keeps what it had",
-				esc_cut(text, sizeof text, p));
+				esc_cut(text, sizeof text, it->path));
 			struct record drop = {.type = REC_DROP};
 			if (it->how == SCAN_NEW) {
 				if (it->link)
-					*map_at(&j->links, it->link) = 0;
-				rc = put(j, &drop, e);
+					*numbers_at(&j->links, it->link) = 0;
+				rc = emit_put(&j->emit, &drop, e);
 				goto out;
 			}
 			/* Back to the base's state: a patch without extents. */
-			if (begin_base(j, it->base, e) || put_meta(j, &old.meta, e))
+			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e))
 				goto out;
 			j->cur_begun = false;
 			j->cur_patch = true;
@@ -912,7 +445,7 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 		}
 		if (a.meta.mtime_s != first.mtime_s || a.meta.mtime_ns != first.mtime_ns) {
 			/* what was taken is of a later moment than the first look */
-			if ((it->base && begin_base(j, it->base, e)) || put_meta(j, &a.meta, e))
+			if ((it->base && emit_current(&j->emit, it->base, e)) || emit_meta(&j->emit, &a.meta, e))
 				goto out;
 		}
 		if (unsettled)
@@ -922,9 +455,9 @@ static int one_object(struct job *j, struct spooled *it, uint64_t *ref, struct e
 	if (is_group || !got || only_meta)
 		rc = 0;
 	else if (it->how == SCAN_NEW)
-		rc = put_hint(j, &a, it->dev, !unsettled, e);
+		rc = emit_hint(&j->emit, &a, it->a.hint.dev, !unsettled, e);
 	else
-		rc = local_hint(j, it->base, &a, it->dev, !unsettled, e);
+		rc = emit_base_hint(&j->emit, it->base, &a, it->a.hint.dev, !unsettled, e);
 	if (changed)
 		d->n_changed++;
 out:
@@ -934,119 +467,58 @@ out:
 	return rc;
 }
 
-static int push_level(struct job *j, const struct spooled *it, uint64_t ref)
+static void enter(struct job *j, const struct spool_item *it, uint64_t ref)
 {
-	if (j->n_levels == j->cap_levels) {
+	if (it->depth == j->cap_levels) {
 		j->cap_levels = j->cap_levels ? j->cap_levels * 2 : 32;
 		j->levels = xrealloc(j->levels, j->cap_levels * sizeof *j->levels);
 	}
-	j->levels[j->n_levels++] = (struct level){.base = it->base, .ref = ref, .name_at = j->names.len};
-	wr_str(&j->names, it->name.p, it->name.len);
-	return 0;
+	j->levels[it->depth] = (struct level){it->base, it->depth ? ref : REF_ROOT};
 }
 
-static int replay_item(struct job *j, struct spooled *it, struct err *e)
+static int second_look(void *ctx, struct spool_item *it, struct err *e)
 {
+	struct job *j = ctx;
 	uint64_t ref = REF_NONE;
 
-	if (it->kind == SP_LEAVE) {
-		struct level *l = &j->levels[--j->n_levels];
-		j->names.len = l->name_at;
+	if (it->kind == SCAN_LEAVE)
 		return 0;
-	}
 	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base)) {
 		it->how = SCAN_SUSPECT;
 		it->was_same = true;
 	}
 	if (it->how != SCAN_SAME && one_object(j, it, &ref, e))
 		return -1;
-	if (it->kind == SP_ENTER)
-		push_level(j, it, j->n_levels == 0 ? REF_ROOT : ref);
+	if (it->kind == SCAN_ENTER)
+		enter(j, it, ref);
 	if (j->d->progress)
 		j->d->progress(j->d->ctx, j->d->bytes_read, j->n_bytes, j->d->n_created + j->d->n_changed);
 	return 0;
-}
-
-typedef int (*item_fn)(struct job *j, struct spooled *it, struct err *e);
-
-static int replay(struct job *j, item_fn fn, struct err *e)
-{
-	AUTO_BUF struct buf b = {0};
-	uint8_t head[4];
-
-	if (fflush(j->spool) || fseek(j->spool, 0, SEEK_SET))
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
-	while (fread(head, 1, 4, j->spool) == 4) {
-		struct rd h = rd_of(head, 4);
-		size_t n = rd_u32(&h);
-		struct spooled it = {0};
-		buf_reset(&b);
-		buf_reserve(&b, n);
-		if (fread(b.p, 1, n, j->spool) != n)
-			return err_sys(e, "cannot read a temporary file in '%s'", j->d->tmpdir);
-		struct rd r = rd_of(b.p, n);
-		it.kind = rd_u8(&r);
-		it.how = rd_u8(&r);
-		it.type = rd_u8(&r);
-		uint8_t flags = rd_u8(&r);
-		it.again = flags & 1;
-		it.unsure = flags & 2;
-		it.was_same = flags & 4;
-		it.base = rd_u64(&r);
-		it.link = rd_u64(&r);
-		it.prior = rd_u64(&r);
-		it.root = rd_u32(&r);
-		it.name = rd_str(&r, REC_NAME_MAX);
-		if (r.len) {
-			it.a.size = rd_u64(&r);
-			it.a.meta.mode = rd_u16(&r);
-			it.a.meta.uid = rd_u32(&r);
-			it.a.meta.gid = rd_u32(&r);
-			it.a.meta.mtime_s = rd_i64(&r);
-			it.a.meta.mtime_ns = rd_u32(&r);
-			it.a.meta.major = rd_u32(&r);
-			it.a.meta.minor = rd_u32(&r);
-			it.dev = rd_u64(&r);
-			it.a.hint.ino = rd_u64(&r);
-		}
-		if (fn(j, &it, e))
-			return -1;
-	}
-	return ferror(j->spool) ? err_sys(e, "cannot read a temporary file in '%s'", j->d->tmpdir) : 0;
 }
 
 static int put_head(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
 	struct record r = {.type = REC_IMAGE, .u.image = d->stamps};
-	enum stream_kind kind = d->image_only ? KIND_IMAGE : KIND_DELTA;
 
-	if (stream_begin(d->out, kind, e) || stream_begin(d->plan, KIND_DELTA, e) || put(j, &r, e))
+	if (emit_put(&j->emit, &r, e))
 		return -1;
 	for (size_t i = 0; i < d->n_roots; i++) {
 		r = (struct record){.type = REC_MEMBER, .u.member = d->members[i]};
-		if (put(j, &r, e))
+		if (emit_put(&j->emit, &r, e))
 			return -1;
 	}
 	if (d->image_only)
 		return 0;
-	r = (struct record){.type = REC_DELTA, .u.delta = {d->base_id, j->n_items + j->n_gone, j->n_bytes}};
-	return put(j, &r, e);
+	r = (struct record){.type = REC_DELTA, .u.delta = {d->base_id, j->n_items + j->moves.n_gone, j->n_bytes}};
+	return emit_put(&j->emit, &r, e);
 }
 
 static int finish(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
-	struct record r = {.type = REC_END};
 
-	catalog_see_base(j->next, false);
-	if (image_load_end(&j->loader, &d->id, e))
-		return -1;
-	r.u.end.id = d->id;
-	if (catalog_count(j->next, &r.u.end.entries, e))
-		return -1;
-	r.u.end.bytes = d->bytes_sent;
-	if (stream_put(d->out, &r, e) || stream_put(d->plan, &r, e))
+	if (emit_end(&j->emit, d->bytes_sent, &d->id, e))
 		return -1;
 	if (stream_finish(d->plan, e) || (d->ready && d->ready(d->ctx, &d->id, e)))
 		return -1;
@@ -1056,16 +528,12 @@ static int finish(struct job *j, struct err *e)
 /* Looks at everything, from the start, knowing better than the first time. */
 static int scan_again(struct job *j, struct err *e)
 {
-	map_clear(&j->detached);
-	map_clear(&j->attached);
-	buf_reset(&j->gone);
-	buf_reset(&j->moved);
-	j->n_gone = 0;
+	moves_reset(&j->moves);
 	j->n_items = j->n_bytes = j->n_new = 0;
-	if (fseek(j->spool, 0, SEEK_SET) || ftruncate(fileno(j->spool), 0))
-		return err_sys(e, "cannot write a temporary file in '%s'", j->d->tmpdir);
+	if (spool_reset(&j->spool, e))
+		return -1;
 	scan_free(&j->scan);
-	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || rescue(j, e) ? -1 : 0;
+	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || moves_rescue(&j->moves, e) ? -1 : 0;
 }
 
 static int first_pass(struct job *j, struct err *e)
@@ -1073,10 +541,10 @@ static int first_pass(struct job *j, struct err *e)
 	struct diff *d = j->d;
 
 	if (d->changes && !catalog_is_empty(d->base)) {
-		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->roots, e))
+		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->target.caches, e))
 			return -1;
 		/* What is wanted went or moved meanwhile: where to, only all the names tell. */
-		if (d->mends && (j->n_gone || j->moved.len))
+		if (d->mends && !moves_is_empty(&j->moves))
 			return scan_again(j, e);
 	} else {
 		/* A change stream against nothing says nothing more than "everything"; it still has to be whole. */
@@ -1088,248 +556,73 @@ static int first_pass(struct job *j, struct err *e)
 		if (scan_tree(&j->scan, d->roots, d->n_roots, e))
 			return -1;
 	}
-	return rescue(j, e);
+	return moves_rescue(&j->moves, e);
 }
 
-/* ---- renames that no inode tells ----
- *
- * A base without hints (an image of the replica, another directory) says nothing about who was who. What is gone is listed by
- * size and digest; new files of such a size are read, and where the digest is the same they are taken for the gone one. A new
- * directory is taken for the gone one that most of its children came from. Then the names are compared once more with these
- * guesses. A wrong one costs bytes, never content: that is compared either way. */
-
-static uint64_t inode_key(const struct attr *a) { return (a->hint.ino ^ a->hint.dev << 48) * ROLL_P | 1; }
-
-static uint64_t content_key(const struct digest *d) { return get_le64(d->b) | 1; }
-
-static int list_gone(struct job *j, uint64_t no, struct err *e)
-{
-	AUTO_BUF struct buf stack = {0};
-	struct object o = {0};
-	struct catalog_iter it = {0};
-	int got = 0;
-
-	wr_u64(&stack, no);
-	while (stack.len && got >= 0) {
-		stack.len -= 8;
-		no = get_le64(stack.p + stack.len);
-		got = catalog_get(j->d->base, no, &o, e);
-		if (got != 1 || o.hint.ino)
-			continue;
-		if (o.type == OBJ_FILE && o.size) {
-			*map_at(&j->gone_sizes, o.size) = 1;
-			*map_at(&j->gone_content, content_key(&o.content)) = no;
-		}
-		if (o.type != OBJ_DIR)
-			continue;
-		catalog_iter_start(&it, j->d->base, no);
-		while ((got = catalog_iter_next(&it, e)) == 1)
-			wr_u64(&stack, it.no);
-	}
-	catalog_iter_free(&it);
-	object_free(&o);
-	return got < 0 ? -1 : 0;
-}
-
-static void vote(struct job *j, uint64_t dir)
-{
-	struct vote *v = j->n_votes ? &j->votes[j->n_votes - 1] : NULL;
-
-	if (!v || !dir)
-		return;
-	if (v->dir == dir)
-		v->count++;
-	else if (v->count)
-		v->count--;
-	else
-		*v = (struct vote){v->dev, v->ino, dir, 1};
-}
-
-static int parent_of(struct job *j, uint64_t no, uint64_t *dir, struct err *e)
-{
-	AUTO_BUF struct buf name = {0};
-
-	*dir = 0;
-	return no == CATALOG_ROOT ? 0 : catalog_name(j->d->base, no, dir, &name, e) < 0 ? -1 : 0;
-}
-
-static int guess_file(struct job *j, struct spooled *it, struct err *e)
-{
-	AUTO_BUF struct buf path = {0};
-	AUTO_CLOSE int fd = -1;
-	struct attr a = {0};
-	struct content_file f = {.only_digest = true};
-	char name[256];
-	int dirfd, rc = -1;
-	uint64_t dir;
-
-	if (open_item(j, it, cur_path(j, &path, it->name), &dirfd, &fd, &a, name, e) < 0)
-		goto out;
-	rc = 0;
-	if (fd < 0 || a.size != it->a.size)
-		goto out;
-	f.fd = fd;
-	f.size = a.size;
-	f.grain = content_grain(a.size);
-	if (content_run(&j->content, &f, e)) {
-		rc = f.is_short ? 0 : -1;
-		goto out;
-	}
-	uint64_t *no = map_at(&j->gone_content, content_key(&f.digest));
-	if (*no) {
-		a.hint.dev = it->dev;
-		*map_at(&j->guessed, inode_key(&a)) = *no;
-		rc = parent_of(j, *no, &dir, e);
-		vote(j, dir);
-		*no = 0;
-	}
-out:
-	attr_free(&a);
-	return rc;
-}
-
-static int guess_item(struct job *j, struct spooled *it, struct err *e)
-{
-	uint64_t dir;
-
-	/* Another inode under the same name, and what had the name is nowhere else: replaced, as a package manager does it. */
-	if (it->kind != SP_LEAVE && it->how == SCAN_NEW && it->prior && !it->link && !*map_at(&j->attached, it->prior)) {
-		struct object o = {0};
-		struct attr a = {.hint = {.dev = it->dev, .ino = it->a.hint.ino}};
-		int got = catalog_get(j->d->base, it->prior, &o, e);
-		if (got == 1 && o.type == it->type)
-			*map_at(&j->guessed, inode_key(&a)) = it->prior;
-		object_free(&o);
-		if (got < 0)
-			return -1;
-	}
-	if (it->kind == SP_ENTER) {
-		push_level(j, it, 0);
-		if (j->n_votes == j->cap_votes) {
-			j->cap_votes = j->cap_votes ? j->cap_votes * 2 : 32;
-			j->votes = xrealloc(j->votes, j->cap_votes * sizeof *j->votes);
-		}
-		j->votes[j->n_votes++] = (struct vote){it->dev, it->how == SCAN_NEW ? it->a.hint.ino : 0, 0, 0};
-	} else if (it->kind == SP_LEAVE) {
-		struct vote v = j->votes[--j->n_votes];
-		j->names.len = j->levels[--j->n_levels].name_at;
-		bool dead = false;
-		if (v.dir && v.ino && is_dead(j, v.dir, &dead, e))
-			return -1;
-		if (dead) {
-			struct attr a = {.hint = {.dev = v.dev, .ino = v.ino}};
-			*map_at(&j->guessed, inode_key(&a)) = v.dir;
-			if (parent_of(j, v.dir, &dir, e))
-				return -1;
-			vote(j, dir);
-		}
-	} else if (it->type == OBJ_FILE && it->how == SCAN_NEW && !it->prior && !it->link && it->a.size && *map_at(&j->gone_sizes, it->a.size)) {
-		return guess_file(j, it, e);
-	}
-	return 0;
-}
-
-static uint64_t take_guess(void *ctx, const struct attr *a)
+static uint64_t on_guess(void *ctx, const struct attr *a)
 {
 	struct job *j = ctx;
 
-	return *map_at(&j->guessed, inode_key(a));
+	return guess_at(&j->guess, a);
 }
 
 static int guess(struct job *j, struct err *e)
 {
-	struct rd r = rd_of(j->gone.p, j->gone.len);
-
-	if (catalog_is_empty(j->d->base) || !j->n_gone || !j->n_new)
+	if (catalog_is_empty(j->d->base) || !j->moves.n_gone || !j->n_new)
 		return 0;
-	while (r.len) {
-		rd_raw(&r, 12);
-		uint64_t no = rd_u64(&r);
-		rd_str(&r, REC_NAME_MAX);
-		if (!*map_at(&j->attached, no) && list_gone(j, no, e))
-			return -1;
-	}
-	if (replay(j, guess_item, e))
-		return -1;
-	map_clear(&j->gone_sizes);
-	map_clear(&j->gone_content);
-	if (!j->guessed.n)
-		return 0;
-	j->scan.guess = take_guess;
+	j->guess = (struct guess){.base = j->d->base, .items = &j->spool, .moves = &j->moves, .target = &j->target,
+		.content = &j->content};
+	int got = guess_run(&j->guess, e);
+	if (got <= 0)
+		return got;
+	j->scan.guess = on_guess;
 	/* A change stream has been read; the guesses may concern what it did not name. */
 	return scan_again(j, e);
 }
 
 int diff_run(struct diff *d, struct err *e)
 {
-	struct job j = {.d = d, .next_ref = REF_ROOT + 1};
-	uint64_t *devs = xalloc((d->n_roots + 1) * sizeof *devs);
+	struct job j = {.d = d, .moves.base = d->base};
 	int rc = -1;
 
-	j.roots = xalloc((d->n_roots + 1) * sizeof *j.roots);
-	for (size_t i = 0; i < d->n_roots; i++) {
-		struct attr a = {0};
-		if (attr_stat(&a, d->roots[i].fd, NULL, e))
-			goto out;
-		devs[i] = a.hint.dev;
-		attr_free(&a);
-		j.roots[i] = path_cache_new(d->roots[i].fd);
-	}
+	j.target = (struct target){.roots = d->roots, .n_roots = d->n_roots, .warn = d->warn};
+	if (target_start(&j.target, e))
+		goto out;
 	j.scan = (struct scan){.base = d->base, .filter = d->filter, .prune_dev = d->prune_dev, .prune_ino = d->prune_ino,
-		.root_dev = devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
+		.root_dev = j.target.devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
 		.tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .wanted = d->mends ? on_wanted : NULL,
 		.ctx = &j};
-	int spool_fd = file_temp(d->tmpdir);
-	j.spool = spool_fd >= 0 ? fdopen(spool_fd, "w+") : NULL;
-	if (!j.spool) {
-		err_sys(e, "cannot make a temporary file in '%s'", d->tmpdir);
-		close_fd(&spool_fd);
+	/* When it mends, a directory may turn out to be wanted itself while what is in it is read. */
+	j.spool = (struct spool){.tmpdir = d->tmpdir, .all_dirs = d->mends};
+	if (spool_open(&j.spool, e))
 		goto out;
-	}
-	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data, .copy = on_copy,
-		.hole = on_hole, .rows = on_rows, .ctx = &j};
+	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data,
+		.copy = on_copy, .hole = on_hole, .rows = on_rows, .ctx = &j};
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
 		goto out;
 	uint64_t objects;
-	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.n_gone, j.n_bytes, &j.next, e))
+	struct catalog *next = NULL;
+	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, j.n_bytes, &next, e))
 		goto out;
-	image_load_start(&j.loader, j.next);
-	j.loader.local = true;
-	if (j.next == d->base)
-		catalog_see_base(d->base, true);
 	j.content.everywhere = j.n_bytes / 64 >= objects;
-	if (put_head(&j, e) || put_wanted(&j, e) || put_gone(&j, e) || replay(&j, replay_item, e) || finish(&j, e))
+	j.emit = (struct emit){.out = d->out, .plan = d->plan, .base = d->base, .wanted = &j.wanted, .image_only = d->image_only,
+		.no_hints = d->no_hints, .edge_ns = d->edge_ns};
+	if (emit_start(&j.emit, next, e) || put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) ||
+		spool_replay(&j.spool, second_look, &j, e) || finish(&j, e))
 		goto out;
 	rc = 0;
 out:
-	if (j.next)
-		catalog_see_base(j.next, false);
-	if (j.spool)
-		fclose(j.spool);
-	for (size_t i = 0; i < d->n_roots; i++)
-		if (j.roots[i])
-			path_cache_free(&j.roots[i]);
-	free(j.roots);
-	free(devs);
+	emit_free(&j.emit);
+	spool_free(&j.spool);
+	target_free(&j.target);
 	free(j.levels);
-	free(j.detached.kv);
-	free(j.attached.kv);
-	free(j.refs.kv);
-	free(j.links.kv);
-	free(j.owners.kv);
-	map_clear(&j.gone_sizes);
-	map_clear(&j.gone_content);
-	map_clear(&j.guessed);
-	free(j.votes);
-	buf_free(&j.gone);
-	buf_free(&j.moved);
+	numbers_free(&j.links);
+	guess_free(&j.guess);
+	moves_free(&j.moves);
 	buf_free(&j.wanted);
 	buf_free(&j.wanted_whole);
 	buf_free(&j.strays);
-	buf_free(&j.pending);
-	buf_free(&j.names);
 	scan_free(&j.scan);
 	content_free(&j.content);
-	image_loader_free(&j.loader);
 	return rc;
 }

@@ -5,7 +5,7 @@
  * what is new or suspect. Every record goes to the delta, to the plan (the delta without content, with digests and hints, which
  * the source keeps until the replica acknowledged) and into a second catalog, whose id at the end is the target's.
  *
- * May use: scan, content, image, catalog, attr, file, path, input, stream.
+ * May use: scan, changes, spool, moves, guess, target, content, emit, catalog, attr, input, stream, numbers.
  */
 #ifndef REPL_DIFF_H
 #define REPL_DIFF_H

@@ -7,7 +7,8 @@
 /* Of the row that has this number, or of the free one where it belongs. */
 static size_t find(const struct numbers *m, uint64_t no)
 {
-	size_t i = (size_t)(no * UINT64_C(0x9E3779B97F4A7C15)) & (m->cap - 1);
+	/* From the middle of the product: its low bits know nothing of what sizes that end in zeros differ in. */
+	size_t i = (size_t)(no * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (m->cap - 1);
 
 	while (m->rows[2 * i] && m->rows[2 * i] != no)
 		i = (i + 1) & (m->cap - 1);

@@ -1,5 +1,5 @@
 /*
- * numbers: what belongs to an object's number: a small map in memory, 32 bytes for each number at worst.
+ * numbers: what belongs to a number (an object's, a size, a hash): a small map in memory, 64 bytes for each number at worst.
  *
  * May use: bytes.
  */
