@@ -30,6 +30,8 @@ static void show_progress(void *ctx, uint64_t bytes, uint64_t total, uint64_t it
 	cli_progress(d->ui, bytes, total, items, "compared");
 }
 
+static void on_note(void *ui, const char *text) { cli_say(ui, 1, "%s", text); }
+
 static int fill(struct cli *c, struct settings *s, struct err *e)
 {
 	struct diff *d = &s->d.diff;
@@ -54,6 +56,7 @@ static int fill(struct cli *c, struct settings *s, struct err *e)
 	d->tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp";
 	d->key = &s->key;
 	d->progress = show_progress;
+	s->d.note = on_note;
 	s->d.ui = c;
 	s->d.lock_wait = (unsigned)s->lock_wait;
 	s->d.out_name = c->output ? c->output : "standard output";
@@ -106,6 +109,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 
 static void count(struct cli *c, const struct delta *d)
 {
+	cli_stat(c, "looked at", d->diff.n_looked_at, "names");
 	cli_stat(c, "created", d->diff.n_created, "");
 	cli_stat(c, "changed", d->diff.n_changed, "");
 	cli_stat(c, "moved or linked", d->diff.n_moved, "");

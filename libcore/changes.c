@@ -14,7 +14,8 @@ struct frame {
 	bool is_fresh;      /* no record spoke of its inside so far */
 	bool is_closed;     /* what is said about its inside is passed over */
 	bool is_hidden;     /* it was not reported itself */
-	bool unsure;
+	bool is_mount;
+	bool unsure;        /* not all of its inside could be looked at */
 	struct buf last;    /* the last name in it */
 };
 
@@ -29,6 +30,7 @@ struct reader {
 	size_t n, cap;
 	struct buf path;    /* of the top frame, plus a name while one is looked at */
 	uint64_t last_ref;
+	struct stream_out *copy;
 	bool is_whole;      /* everything was scanned: the rest says nothing */
 	/* What the caller gave; between it and the scan we listen. */
 	struct scan theirs;
@@ -66,7 +68,8 @@ static void push(struct reader *r, struct frame f)
 static int pop(struct reader *r, struct err *e)
 {
 	struct frame *f = top(r);
-	struct scan_item it = {.kind = SCAN_LEAVE, .base = f->base, .root = f->root, .unsure = f->unsure};
+	struct scan_item it = {.kind = SCAN_LEAVE, .base = f->base, .root = f->root, .is_mount = f->is_mount,
+		.unsure = f->unsure};
 
 	r->path.len = f->path_len;
 	it.name = frame_name(r, r->n - 1);
@@ -219,6 +222,7 @@ static int stat_name(struct reader *r, struct look *l, struct err *e)
 	if (is_gone(why.sys))
 		return 0;
 	l->is_passed = true;
+	f->unsure = true;
 	warn_say(r->s->warn, "unreadable", "cannot look at '%s': %s", esc_cut(text, sizeof text, path_now(r)), why.text);
 	return 0;
 }
@@ -260,7 +264,7 @@ static int sift(struct reader *r, struct look *l, struct err *e)
 }
 
 /* Everything inside the directory at path_now, which was reported just now. */
-static int inside(struct reader *r, struct look *l, const struct scan_item *it, struct err *e)
+static int inside(struct reader *r, struct look *l, const struct scan_item *it, bool *unsure, struct err *e)
 {
 	char name[REC_NAME_MAX + 1], text[300];
 	AUTO_CLOSE int fd = -1;
@@ -268,11 +272,12 @@ static int inside(struct reader *r, struct look *l, const struct scan_item *it, 
 	span_name(name, l->name);
 	fd = l->is_member ? fcntl(l->dirfd, F_DUPFD_CLOEXEC, 3) : path_open_at(l->dirfd, name, O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0) {
+		*unsure = true;
 		warn_say(r->s->warn, is_gone(errno) ? "vanished" : "unreadable", "cannot open '%s': %s",
 			esc_cut(text, sizeof text, path_now(r)), strerror(errno));
 		return 0;
 	}
-	return scan_below(r->s, fd, it->root, path_now(r), it->base, e);
+	return scan_below(r->s, fd, it->root, path_now(r), it->base, unsure, e);
 }
 
 /* The name was appended to the path. A directory stays open as the top frame when ref is given. */
@@ -289,23 +294,24 @@ static int look_at(struct reader *r, struct span name, uint64_t ref, uint8_t fla
 		rc = sift(r, &l, e);
 	if (rc || l.is_passed)
 		goto out;
+	it.is_mount = l.is_mount;
 	if ((rc = scan_classify(s, top(r)->base, l.root, &it, e)))
 		goto out;
-	it.unsure = l.is_mount;
 	it.kind = l.a.type == OBJ_DIR ? SCAN_ENTER : SCAN_ENTRY;
 	if ((rc = s->item(s->ctx, &it, e)) || it.kind == SCAN_ENTRY)
 		goto out;
 	f.base = it.base;
 	f.root = l.root;
-	f.unsure = it.unsure;
+	f.is_mount = l.is_mount;
 	f.is_hidden = false;
 	/* What the base does not know at this place is looked at whole, whatever else is said about it. */
 	is_whole = it.how == SCAN_NEW || it.how == SCAN_ATTACH || flags & CHANGED_SUBTREE;
 	if (is_whole && !l.is_mount)
-		rc = inside(r, &l, &it, e);
+		rc = inside(r, &l, &it, &f.unsure, e);
 	f.is_closed = is_whole || l.is_mount;
 	if (!ref && !rc) {
 		it.kind = SCAN_LEAVE;
+		it.unsure = f.unsure;
 		rc = s->item(s->ctx, &it, e);
 	}
 out:
@@ -376,7 +382,8 @@ static int on_gap(struct reader *r, uint64_t ref, struct err *e)
 	struct err why = {0};
 	int fd = path_cached(r->caches[root], below_root(r, path_now(r)), &why);
 	if (fd >= 0)
-		return scan_below(r->s, fd, root, path_now(r), base, e);
+		return scan_below(r->s, fd, root, path_now(r), base, &f->unsure, e);
+	f->unsure = true;
 	warn_say(r->s->warn, is_gone(why.sys) ? "vanished" : "unreadable", "cannot open '%s': %s",
 		esc_cut(text, sizeof text, path_now(r)), why.text);
 	return 0;
@@ -437,7 +444,9 @@ static int read_all(struct reader *r, struct err *e)
 		if (got != STREAM_RECORD || has_end)
 			return disorder(r, e);
 		has_end = rec->type == REC_END;
-		if (!has_end && on_record(r, rec, e))
+		if (has_end)
+			continue;
+		if (on_record(r, rec, e) || (r->copy && stream_pass(r->copy, r->in->s.raw, e)))
 			return -1;
 	}
 	if (got < 0)
@@ -453,10 +462,22 @@ static int read_all(struct reader *r, struct err *e)
 	return leave_old_places(r, e);
 }
 
-int changes_scan(struct scan *s, struct input *in, const struct walk_root *roots, size_t n_roots, struct path_cache **caches,
-	struct err *e)
+int changes_pass(struct input *in, struct err *e)
 {
-	struct reader r = {.s = s, .in = in, .roots = roots, .n_roots = n_roots, .caches = caches,
+	bool has_end = false;
+	int got = STREAM_RECORD;
+
+	for (; got > 0 && got != STREAM_END; got = input_next(in, e))
+		has_end = in->s.rec.type == REC_END;
+	if (got < 0)
+		return -1;
+	return got == STREAM_END && has_end ? 0 : err_set(e, ERR_STREAM, "the change stream ends early");
+}
+
+int changes_scan(struct scan *s, struct input *in, const struct walk_root *roots, size_t n_roots, struct path_cache **caches,
+	struct stream_out *copy, struct err *e)
+{
+	struct reader r = {.s = s, .in = in, .roots = roots, .n_roots = n_roots, .caches = caches, .copy = copy,
 		.is_named = n_roots != 1 || roots[0].name[0], .last_ref = REF_ROOT, .theirs = *s};
 
 	s->item = hear_item;

@@ -13,10 +13,12 @@
 #include "scan.h"
 
 /* IMAGE and MEMBER records were read by the caller, and the record after them, which in->s.rec still shows; reads on
- * to the end. The roots are those of the stream's members, caches[i] stands on roots[i]. s->base is not empty.
- * ERR_STREAM when the order makes no sense or the end is missing. */
+ * to the end. The roots are those of the stream's members, caches[i] stands on roots[i]. s->base is not empty. copy: gets the
+ * records up to END as well, as they are; NULL: nobody. ERR_STREAM when the order makes no sense or the end is missing. */
 int changes_scan(struct scan *s, struct input *in, const struct walk_root *roots, size_t n_roots, struct path_cache **caches,
-	struct err *e);
+	struct stream_out *copy, struct err *e);
+/* The same without a look at anything: the stream is read to its end. */
+int changes_pass(struct input *in, struct err *e);
 
 /* Writing: the caller enters and leaves all directories, depth first; those in which nothing is named stay out of the stream.
  * {.o = stream} is ready: its head was written by the caller, who finishes it too. */

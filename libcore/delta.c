@@ -250,6 +250,37 @@ static int same_image(const struct delta *d, const struct head *h, struct err *e
 	return rc;
 }
 
+/* What decides which names are looked at, and which devices: a list of what changed since the base is complete only for who looks in
+ * the same way as when the base was made. The cursor, from where on lists are needed, remembers it. */
+static void set_view(struct delta *d, struct head *h)
+{
+	AUTO_BUF struct buf text = {0};
+	struct digest sum;
+
+	wr_u8(&text, d->diff.one_file_system);
+	if (d->diff.filter)
+		filter_text(d->diff.filter, &text);
+	digest_bytes(&sum, text.p, text.len);
+	hex(d->view, sum.b, 16);
+	h->cursor.consumer = span_cstr(d->view);
+}
+
+/* The change stream is not enough. */
+static int look_at_everything(struct delta *d, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct r_cursor c;
+	int got = image_cursor(d->base, &c, &store, e);
+
+	if (got < 0)
+		return -1;
+	bool is_other = got && !span_eq(c.consumer, span_cstr(d->view));
+	d->diff.everything = is_other || d->diff.checksum;
+	if (is_other && d->note)
+		d->note(d->ui, "comparing everything: patterns or --one-file-system are not those of the base");
+	return 0;
+}
+
 /* The image that mending makes: of now where something changed since the base, else the base once more. It keeps the base's
  * time, as what is not mended is no newer. */
 static int open_mended(struct delta *d, struct head *h, struct err *e)
@@ -312,6 +343,12 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	d->diff.members = head.members;
 	d->diff.stamps = head.stamps;
 	d->diff.changes = changes ? in : NULL;
+	if (!mends) {
+		set_view(d, &head);
+		if (look_at_everything(d, e))
+			goto out;
+	}
+	d->diff.cursor = head.has_cursor ? &head.cursor : NULL;
 	d->diff.prune_dev = st.dev;
 	d->diff.prune_ino = st.ino;
 	d->diff.next = next_state;

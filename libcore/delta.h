@@ -16,7 +16,8 @@ struct delta {
 	const char *image;         /* --image: also write the target as an image file; NULL: no */
 	int64_t time_ns;           /* stateless: the stamp; 0: none */
 	unsigned lock_wait;
-	void *ui;                  /* the caller's, for diff.progress, whose ctx is this struct */
+	void (*note)(void *ui, const char *text); /* what is done otherwise than one may think, for -v */
+	void *ui;                  /* the caller's, also for diff.progress, whose ctx is this struct */
 	/* out */
 	bool differs;
 	uint64_t written;
@@ -25,6 +26,7 @@ struct delta {
 	struct catalog *base, *next;
 	bool live;
 	char *plan_tmp;
+	char view[33];
 	int plan_fd;
 	struct sink *plan_sink;
 };

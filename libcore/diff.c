@@ -8,6 +8,7 @@
 #include "moves.h"
 #include "numbers.h"
 #include "spool.h"
+#include "tape.h"
 #include "target.h"
 
 /* A directory on the way down. */
@@ -23,6 +24,7 @@ struct job {
 	struct target target;
 	/* first pass */
 	struct spool spool;
+	struct tape tape; /* what the change stream says, for a second look */
 	uint64_t n_items, n_new, n_bytes;
 	struct moves moves;
 	/* mending: numbers of base objects that the replica does not have as they are; rows of u64 dir, str name */
@@ -342,7 +344,8 @@ static int put_attach(struct job *j, const struct spool_item *it, uint64_t ref, 
 	return emit_put(&j->emit, &r, e);
 }
 
-static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struct err *e)
+/* is_taken: the target has it as it is, or as it was a moment ago and no longer. */
+static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool *is_taken, struct err *e)
 {
 	struct diff *d = j->d;
 	AUTO_CLOSE int fd = -1;
@@ -355,13 +358,15 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 	int got = 1;
 
 	*ref = REF_NONE;
+	*is_taken = true;
 	if (it->again) {
 		if (it->how == SCAN_SAME || it->how == SCAN_SUSPECT)
 			return 0;
 		uint64_t r = it->base ? 0 : numbers_get(&j->links, it->link);
 		if (it->base && emit_ref(&j->emit, it->base, &r, e))
 			return -1;
-		return r ? put_attach(j, it, r, e) : 0; /* 0: the first name was lost */
+		*is_taken = r; /* 0: the first name was lost */
+		return r ? put_attach(j, it, r, e) : 0;
 	}
 	if (is_group) {
 		scan_group_attr(&a);
@@ -370,6 +375,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 		if (got < 0)
 			goto out;
 	}
+	*is_taken = got;
 	if (!got && (it->how == SCAN_NEW) && it->type != OBJ_DIR) {
 		rc = 0;
 		goto out;
@@ -387,6 +393,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 			char name[256];
 			span_name(name, it->name);
 			warn_say(d->warn, "too-large", "'%s' is too large", name);
+			*is_taken = false;
 			rc = 0;
 			goto out;
 		}
@@ -416,6 +423,7 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, struc
 		if (put_content(j, fd, &a, it->base && !wanted ? &old : NULL, it->prior ? &prior : NULL, &unsettled, &lost, e))
 			goto out;
 		changed |= j->cur_begun;
+		*is_taken = !lost && !unsettled;
 		if (lost && wanted) {
 			char text[512];
 			err_set(e, ERR_SYSTEM, "'%s' did not hold still while it was read, and the replica has nothing to keep: try again",
@@ -467,6 +475,36 @@ out:
 	return rc;
 }
 
+/* The directory's number for this side alone: one of the base need not be introduced for it. */
+static uint64_t local_ref(const struct job *j, size_t depth)
+{
+	const struct level *l = &j->levels[depth];
+
+	return l->base ? l->base | UINT64_C(1) << 63 : l->ref;
+}
+
+/* The next run has to look at this name again. The root is looked at anyway. */
+static int miss(struct job *j, const struct spool_item *it, struct err *e)
+{
+	struct record r = {.type = REC_CHANGED};
+
+	if (j->d->image_only || !it->depth)
+		return 0;
+	r.u.changed = (struct r_changed){local_ref(j, it->depth - 1), CHANGED_UNSETTLED, it->name};
+	return emit_local(&j->emit, &r, e);
+}
+
+/* And at everything in this directory. */
+static int miss_inside(struct job *j, const struct spool_item *it, struct err *e)
+{
+	struct record r = {.type = REC_GAP};
+
+	if (j->d->image_only)
+		return 0;
+	r.u.gap = (struct r_gap){local_ref(j, it->depth), span_cstr("not all of it could be read")};
+	return emit_local(&j->emit, &r, e);
+}
+
 static void enter(struct job *j, const struct spool_item *it, uint64_t ref)
 {
 	if (it->depth == j->cap_levels) {
@@ -480,20 +518,32 @@ static int second_look(void *ctx, struct spool_item *it, struct err *e)
 {
 	struct job *j = ctx;
 	uint64_t ref = REF_NONE;
+	bool is_taken;
 
 	if (it->kind == SCAN_LEAVE)
-		return 0;
+		return it->unsure ? miss_inside(j, it, e) : 0;
 	if (it->how == SCAN_SAME && bits_has(&j->wanted, it->base)) {
 		it->how = SCAN_SUSPECT;
 		it->was_same = true;
 	}
-	if (it->how != SCAN_SAME && one_object(j, it, &ref, e))
+	if (it->how != SCAN_SAME && (one_object(j, it, &ref, &is_taken, e) || (!is_taken && miss(j, it, e))))
 		return -1;
 	if (it->kind == SCAN_ENTER)
 		enter(j, it, ref);
 	if (j->d->progress)
 		j->d->progress(j->d->ctx, j->d->bytes_read, j->n_bytes, j->d->n_created + j->d->n_changed);
 	return 0;
+}
+
+/* What is to be looked at again is none of a mending's business. */
+static int keep_again(void *ctx, const struct image_again *a, struct err *e)
+{
+	struct job *j = ctx;
+	struct record r = {.type = REC_GAP, .u.gap = {a->dir | UINT64_C(1) << 63, {0}}};
+
+	if (a->name.len)
+		r = (struct record){.type = REC_CHANGED, .u.changed = {a->dir | UINT64_C(1) << 63, CHANGED_UNSETTLED, a->name}};
+	return emit_local(&j->emit, &r, e);
 }
 
 static int put_head(struct job *j, struct err *e)
@@ -510,8 +560,14 @@ static int put_head(struct job *j, struct err *e)
 	}
 	if (d->image_only)
 		return 0;
+	r = (struct record){.type = REC_CURSOR};
+	if (d->cursor) {
+		r.u.cursor = *d->cursor;
+		if (emit_local(&j->emit, &r, e))
+			return -1;
+	}
 	r = (struct record){.type = REC_DELTA, .u.delta = {d->base_id, j->n_items + j->moves.n_gone, j->n_bytes}};
-	return emit_put(&j->emit, &r, e);
+	return emit_put(&j->emit, &r, e) || (d->mends && image_again_each(d->base, keep_again, j, e)) ? -1 : 0;
 }
 
 static int finish(struct job *j, struct err *e)
@@ -525,36 +581,47 @@ static int finish(struct job *j, struct err *e)
 	return stream_finish(d->out, e);
 }
 
-/* Looks at everything, from the start, knowing better than the first time. */
-static int scan_again(struct job *j, struct err *e)
+/* Looks at what the change stream says, as it was kept. */
+static int read_again(struct job *j, struct err *e)
+{
+	struct input in = {0};
+
+	if (tape_read(&j->tape, &in, e))
+		return -1;
+	int rc = changes_scan(&j->scan, &in, j->d->roots, j->d->n_roots, j->target.caches, NULL, e);
+	input_close(&in);
+	return rc;
+}
+
+/* Looks at everything, or once more at what was named, from the start, knowing better than the first time. */
+static int scan_again(struct job *j, bool everything, struct err *e)
 {
 	moves_reset(&j->moves);
 	j->n_items = j->n_bytes = j->n_new = 0;
 	if (spool_reset(&j->spool, e))
 		return -1;
 	scan_free(&j->scan);
-	return scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) || moves_rescue(&j->moves, e) ? -1 : 0;
+	int rc = everything ? scan_tree(&j->scan, j->d->roots, j->d->n_roots, e) : read_again(j, e);
+	return rc || moves_rescue(&j->moves, e) ? -1 : 0;
 }
+
+/* A change stream against nothing says nothing more than "everything"; it still has to be whole. */
+static bool is_guided(const struct diff *d) { return d->changes && !d->everything && !catalog_is_empty(d->base); }
 
 static int first_pass(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
 
-	if (d->changes && !catalog_is_empty(d->base)) {
-		if (changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->target.caches, e))
+	if (is_guided(d)) {
+		if (tape_open(&j->tape, d->tmpdir, e) ||
+				changes_scan(&j->scan, d->changes, d->roots, d->n_roots, j->target.caches, &j->tape.out, e) ||
+				tape_close(&j->tape, e))
 			return -1;
 		/* What is wanted went or moved meanwhile: where to, only all the names tell. */
 		if (d->mends && !moves_is_empty(&j->moves))
-			return scan_again(j, e);
-	} else {
-		/* A change stream against nothing says nothing more than "everything"; it still has to be whole. */
-		int got = 1;
-		while (d->changes && (got = input_next(d->changes, e)) > 0 && got != STREAM_END)
-			;
-		if (got < 0 || (d->changes && got == 0))
-			return err_set(e, ERR_STREAM, "the change stream ends early");
-		if (scan_tree(&j->scan, d->roots, d->n_roots, e))
-			return -1;
+			return scan_again(j, true, e);
+	} else if ((d->changes && changes_pass(d->changes, e)) || scan_tree(&j->scan, d->roots, d->n_roots, e)) {
+		return -1;
 	}
 	return moves_rescue(&j->moves, e);
 }
@@ -576,13 +643,12 @@ static int guess(struct job *j, struct err *e)
 	if (got <= 0)
 		return got;
 	j->scan.guess = on_guess;
-	/* A change stream has been read; the guesses may concern what it did not name. */
-	return scan_again(j, e);
+	return scan_again(j, !is_guided(j->d) || j->d->mends, e);
 }
 
 int diff_run(struct diff *d, struct err *e)
 {
-	struct job j = {.d = d, .moves.base = d->base};
+	struct job j = {.d = d, .moves.base = d->base, .tape.fd = -1};
 	int rc = -1;
 
 	j.target = (struct target){.roots = d->roots, .n_roots = d->n_roots, .warn = d->warn};
@@ -612,8 +678,10 @@ int diff_run(struct diff *d, struct err *e)
 		goto out;
 	rc = 0;
 out:
+	d->n_looked_at = j.scan.entries;
 	emit_free(&j.emit);
 	spool_free(&j.spool);
+	tape_free(&j.tape);
 	target_free(&j.target);
 	free(j.levels);
 	numbers_free(&j.links);

@@ -5,7 +5,10 @@
  * what is new or suspect. Every record goes to the delta, to the plan (the delta without content, with digests and hints, which
  * the source keeps until the replica acknowledged) and into a second catalog, whose id at the end is the target's.
  *
- * May use: scan, changes, spool, moves, guess, target, content, emit, catalog, attr, input, stream, numbers.
+ * What could not be taken (it went away, could not be read, did not hold still) the plan names, so that the next run looks at it
+ * whether or not it changes again.
+ *
+ * May use: scan, changes, tape, spool, moves, guess, target, content, emit, catalog, attr, input, stream, numbers.
  */
 #ifndef REPL_DIFF_H
 #define REPL_DIFF_H
@@ -22,6 +25,8 @@ struct diff {
 	struct r_image stamps;          /* of the target */
 	const struct r_member *members; /* one for each root */
 	struct input *changes;          /* a change stream after its MEMBER records, or NULL: look at everything */
+	bool everything;                /* there is more to look at than changes says: it is only read to its end */
+	const struct r_cursor *cursor;  /* kept in the plan; NULL: none */
 	bool mends;                     /* changes says what a replica of the base lacks: that is sent whole */
 	struct stream_out *out;         /* the delta */
 	struct stream_out *plan;
@@ -45,6 +50,7 @@ struct diff {
 	const struct warn *warn;
 	/* out */
 	struct digest base_id, id;
+	uint64_t n_looked_at;           /* names */
 	uint64_t n_created, n_changed, n_removed, n_moved, bytes_sent, bytes_read, n_unsettled;
 };
 /* The caller closes or commits `next`. On an error nothing was promised: the delta has no trailer. */

@@ -20,6 +20,15 @@ void filter_free(struct filter *f)
 	*f = (struct filter){0};
 }
 
+void filter_text(const struct filter *f, struct buf *text)
+{
+	for (size_t i = 0; i < f->n; i++) {
+		const struct filter_rule *r = &f->rules[i];
+		wr_u8(text, (uint8_t)(r->include | r->dir_only << 1 | r->whole << 2));
+		wr_str(text, r->pattern, r->len);
+	}
+}
+
 static bool is_quoted(struct span s, size_t at)
 {
 	size_t n = 0;

@@ -29,6 +29,8 @@ bool filter_accepts(const struct filter *f, struct span path, bool is_dir);
 bool filter_accepts_child(const struct filter *f, struct span path, bool is_dir);
 /* The options --include, --exclude, --exclude-from in their order; tags: '+', '-', 'f'. ERR_USAGE, ERR_SYSTEM. */
 int filter_options(struct filter *f, const char *const *v, const char *tags, size_t n, struct err *e);
+/* The rules as text that is the same for the same rules, and for no others. */
+void filter_text(const struct filter *f, struct buf *text);
 void filter_free(struct filter *f);
 
 #endif

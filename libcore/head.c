@@ -47,6 +47,12 @@ bool head_take(struct head *h, const struct record *r)
 		h->stamps.group = keep(h, r->u.image.group);
 		return true;
 	}
+	if (r->type == REC_CURSOR) {
+		h->has_cursor = true;
+		h->cursor = r->u.cursor;
+		h->cursor.consumer = keep(h, r->u.cursor.consumer);
+		return true;
+	}
 	if (r->type != REC_MEMBER)
 		return false;
 	h->members = xrealloc(h->members, (h->n_members + 1) * sizeof *h->members);
@@ -64,6 +70,11 @@ int head_of(struct head *h, struct catalog *c, struct err *e)
 	if (got != 1)
 		return got;
 	head_take(h, &r);
+	r = (struct record){.type = REC_CURSOR};
+	if ((got = image_cursor(c, &r.u.cursor, &rows, e)) < 0)
+		return -1;
+	if (got)
+		head_take(h, &r);
 	if ((got = image_members(c, &rows, e)) != 1)
 		return got;
 	for (struct rd all = rd_of(rows.p, rows.len); all.len;) {
@@ -117,7 +128,8 @@ int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, 
 		if (stream_put(o, &r, e))
 			return -1;
 	}
-	return 0;
+	r = (struct record){.type = REC_CURSOR, .u.cursor = h->cursor};
+	return h->has_cursor ? stream_put(o, &r, e) : 0;
 }
 
 static const char *bad_members(const struct head *h)

@@ -20,6 +20,7 @@ void image_loader_free(struct image_loader *l)
 	buf_free(&l->store);
 	buf_free(&l->members);
 	buf_free(&l->cursor);
+	buf_free(&l->again);
 	buf_free(&l->cur_name);
 	object_free(&l->cur);
 	*l = (struct image_loader){0};
@@ -267,6 +268,24 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 	}
 }
 
+#define AGAIN_MAX (1u << 20) /* bytes; when there is more to look at again, everything is */
+
+static int load_again(struct image_loader *l, uint64_t ref, struct span name, struct err *e)
+{
+	uint64_t dir = ref & ~(UINT64_C(1) << 63);
+
+	if (dir == ref && known(l, ref, &dir, e))
+		return -1;
+	if (l->again.len + name.len + 12 > AGAIN_MAX) {
+		buf_reset(&l->again);
+		dir = CATALOG_ROOT;
+		name = (struct span){0};
+	}
+	wr_u64(&l->again, dir);
+	wr_str(&l->again, name.p, name.len);
+	return 0;
+}
+
 int image_load(struct image_loader *l, const struct record *r, struct err *e)
 {
 	uint64_t no;
@@ -276,6 +295,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 		buf_reset(&l->store);
 		buf_reset(&l->members);
 		buf_reset(&l->cursor);
+		buf_reset(&l->again);
 		rec_encode(&l->store, r);
 		l->has_image = true;
 		return 0;
@@ -314,9 +334,15 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_BEAT:
 	case REC_TRAILER:
 		return 0;
-	case REC_DIR:
 	case REC_CHANGED:
+		if (!l->local)
+			break;
+		return load_again(l, r->u.changed.parent, r->u.changed.name, e);
 	case REC_GAP:
+		if (!l->local)
+			break;
+		return load_again(l, r->u.gap.ref, (struct span){0}, e);
+	case REC_DIR:
 	case REC_REGION:
 	case REC_ACK:
 	case REC_LOSS:
@@ -334,7 +360,8 @@ int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
 		return -1;
 	if (l->has_image && (catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e) ||
 			catalog_set_fact(l->cat, "members", l->members.p, l->members.len, e) ||
-			catalog_set_fact(l->cat, "cursor", l->cursor.p, l->cursor.len, e)))
+			catalog_set_fact(l->cat, "cursor", l->cursor.p, l->cursor.len, e) ||
+			catalog_set_fact(l->cat, "again", l->again.p, l->again.len, e)))
 		return -1;
 	return catalog_seal(l->cat, id, e);
 }
@@ -372,6 +399,25 @@ int image_cursor(struct catalog *cat, struct r_cursor *r, struct buf *store, str
 		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad cursor");
 	*r = rec.u.cursor;
 	return 1;
+}
+
+int image_again_each(struct catalog *cat, int (*fn)(void *ctx, const struct image_again *a, struct err *e), void *ctx,
+	struct err *e)
+{
+	AUTO_BUF struct buf rows = {0};
+	int got = catalog_fact(cat, "again", &rows, e);
+
+	if (got != 1)
+		return got;
+	for (struct rd r = rd_of(rows.p, rows.len); r.len;) {
+		struct image_again a = {.dir = rd_u64(&r)};
+		a.name = rd_str(&r, REC_NAME_MAX);
+		if (r.bad)
+			return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad names to look at again");
+		if (fn(ctx, &a, e))
+			return -1;
+	}
+	return 0;
 }
 
 int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e)

@@ -19,7 +19,7 @@ struct image_loader {
 	uint64_t n_refs, cap_refs;
 	bool has_image;
 	struct r_image stamps; /* spans point into store */
-	struct buf store, members, cursor;
+	struct buf store, members, cursor, again;
 	/* the current object */
 	bool has_cur, is_new, was_dropped, was_sealed;
 	bool has_placed;    /* the target has begun: nothing is detached any more */
@@ -28,7 +28,7 @@ struct image_loader {
 	struct object cur;
 	uint64_t cur_dir;
 	struct buf cur_name;
-	bool local; /* a plan: OBJECT may give a catalog number, with the top bit set */
+	bool local; /* a plan: OBJECT, CHANGED and GAP may give a catalog number, with the top bit set */
 };
 void image_load_start(struct image_loader *l, struct catalog *cat);
 /* One record. ERR_MISMATCH when it speaks of something that the base does not have or already has; ERR_STREAM when the order
@@ -50,6 +50,14 @@ int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, stru
 int image_members(struct catalog *cat, struct buf *rows, struct err *e);
 /* How far a recorder's journal had come at the image's instant: r points into store. 1, 0 when it does not say, -1. */
 int image_cursor(struct catalog *cat, struct r_cursor *r, struct buf *store, struct err *e);
+/* What could not be taken when the image was made, and is to be looked at again whether or not it changes: a name in a directory;
+ * empty: the directory with all below it. The directory may be gone. */
+struct image_again {
+	uint64_t dir;
+	struct span name;
+};
+int image_again_each(struct catalog *cat, int (*fn)(void *ctx, const struct image_again *a, struct err *e), void *ctx,
+	struct err *e);
 int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e);
 
 #endif

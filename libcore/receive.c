@@ -411,6 +411,9 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		if (!j->skip && take_content(j, rec, e))
 			return -1;
 		break;
+	case REC_CHANGED:
+	case REC_GAP:
+		return err_set(e, ERR_STREAM, "a '%s' record, which only a plan may hold", rec_row(rec->type)->name);
 	case REC_DIGESTS:
 	case REC_HINT: /* of another machine: ours are made when the object is placed */
 		return 0;

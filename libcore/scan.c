@@ -108,6 +108,9 @@ static int match(struct scan *s, uint64_t dir, const struct scan_item *it, uint6
 		if (got && o->type == a->type && (s->by_name || !o->hint.ino || same_inode(&o->hint, &a->hint)))
 			no = b;
 		same_type = got && o->type == a->type;
+		/* What the base has there is hidden, not gone. */
+		if (same_type && it->is_mount)
+			no = b;
 	}
 	if (!no && !s->by_name) {
 		if (catalog_by_inode(s->base, &a->hint, &no, e) < 0)
@@ -123,6 +126,13 @@ static int match(struct scan *s, uint64_t dir, const struct scan_item *it, uint6
 	}
 	*self = no;
 	return 0;
+}
+
+static void say_hidden(const struct scan *s, const struct scan_item *it)
+{
+	char text[512];
+
+	warn_say(s->warn, "note", "'%s' is on another filesystem now: what the base has there stays", esc_cut(text, sizeof text, it->path));
 }
 
 int scan_classify(struct scan *s, uint64_t dir, unsigned root, struct scan_item *it, struct err *e)
@@ -161,12 +171,16 @@ int scan_classify(struct scan *s, uint64_t dir, unsigned root, struct scan_item 
 	it->base = self;
 	it->replaced = self && o.no == self && o.hint.ino && !same_inode(&o.hint, &a->hint);
 	it->prior = at_name != self ? at_name : 0;
+	if (it->is_mount && it->replaced)
+		say_hidden(s, it);
 	if (at_name && at_name != self && s->gone(s->ctx, dir, it->name, at_name, e))
 		goto out;
 	if (!self)
 		it->how = SCAN_NEW;
 	else if (at_name != self)
 		it->how = SCAN_ATTACH;
+	else if (it->is_mount && it->replaced)
+		it->how = SCAN_SAME;
 	else if (scan_unchanged(&o, a) && !(s->checksum && a->type == OBJ_FILE))
 		it->how = SCAN_SAME;
 	else
@@ -182,7 +196,7 @@ out:
 struct frame {
 	uint64_t dir;   /* of the base; 0: none */
 	bool has_row;   /* the iterator stands on a row that was not used yet */
-	bool done, unsure;
+	bool done, unsure, is_mount;
 	bool replaced;  /* the directory is another inode than the base's */
 	struct catalog_iter it;
 };
@@ -251,7 +265,7 @@ static int gone_before(struct run *r, struct span dir_path, const struct span *u
 		f->has_row = false;
 		if (c == 0)
 			return 0;
-		if (f->unsure)
+		if (f->unsure || f->is_mount)
 			continue;
 		/* What is excluded now is neither updated nor deleted. */
 		if (s->filter && !filter_accepts(s->filter, full_path(r, dir_path, f->it.name), f->it.type == OBJ_DIR))
@@ -306,13 +320,15 @@ static int on_entry(struct run *r, struct walk *w, const struct walk_entry *en, 
 		if (f && gone_before(r, dirname_of(en->path, en->name), &en->name, e))
 			return -1;
 		it.replaced = f && f->replaced;
+		it.is_mount = en->is_mount;
+		it.path = full_path(r, en->path, (struct span){0});
 		if (scan_classify(s, f ? f->dir : 0, root, &it, e))
 			return -1;
 		p = full_path(r, en->path, (struct span){0});
 	}
 	buf_add(&copy, p.p, p.len);
 	it.path = span_of(copy.p, copy.len);
-	it.unsure = en->unreadable || en->is_mount;
+	it.unsure = en->unreadable;
 	if (s->item(s->ctx, &it, e))
 		return -1;
 	if (en->event != WALK_DIR)
@@ -320,6 +336,7 @@ static int on_entry(struct run *r, struct walk *w, const struct walk_entry *en, 
 	push(r, it.base);
 	r->frames[r->n - 1].replaced = it.replaced;
 	r->frames[r->n - 1].unsure = it.unsure;
+	r->frames[r->n - 1].is_mount = it.is_mount;
 	if (s->skip && s->skip(s->ctx, &it)) {
 		r->frames[r->n - 1].done = true;
 		walk_skip(w);
@@ -343,7 +360,7 @@ static int on_leave(struct run *r, const struct walk_entry *en, unsigned root, s
 	struct span p = full_path(r, en->path, (struct span){0});
 	buf_add(&copy, p.p, p.len);
 	struct scan_item it = {.kind = SCAN_LEAVE, .base = f->dir, .name = en->name, .path = span_of(copy.p, copy.len),
-		.attr = en->attr, .unsure = f->unsure, .root = root};
+		.attr = en->attr, .unsure = f->unsure, .is_mount = f->is_mount, .root = root};
 	pop(r);
 	return s->item(s->ctx, &it, e);
 }
@@ -413,7 +430,7 @@ int scan_tree(struct scan *s, const struct walk_root *roots, size_t n, struct er
 	return rc;
 }
 
-int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t dir, struct err *e)
+int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t dir, bool *unsure, struct err *e)
 {
 	struct run r = {.s = s};
 	struct walk_root wr = {"", fd};
@@ -423,6 +440,7 @@ int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t
 	int rc = run_walk(&r, &wr, 1, false, root, true, e);
 	if (!rc)
 		rc = gone_before(&r, (struct span){0}, NULL, e);
+	*unsure |= r.frames[0].unsure;
 	run_free(&r);
 	return rc;
 }

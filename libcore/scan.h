@@ -33,7 +33,8 @@ struct scan_item {
 	uint64_t prior;      /* what the base had under this name instead; 0: nothing */
 	bool replaced;       /* in: the directory is another inode than the base's, names decide; out: so is this object */
 	bool again;          /* a further name of an object that this scan has reported */
-	bool unsure;         /* directory that was not listed completely, or not entered */
+	bool is_mount;       /* directory of another filesystem, not entered */
+	bool unsure;         /* directory whose inside was not all seen, though it was to be; at LEAVE this is final */
 };
 struct scan {
 	struct catalog *base; /* borrowed */
@@ -67,10 +68,12 @@ struct scan {
 int scan_tree(struct scan *s, const struct walk_root *roots, size_t n, struct err *e);
 /* The root's own attributes when there are named members: mode 0755, owner 0, mtime 0. */
 void scan_group_attr(struct attr *a);
-/* The inside of one directory: fd open, `dir` its object in the base (0: none), at path in the target. */
-int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t dir, struct err *e);
+/* The inside of one directory: fd open, `dir` its object in the base (0: none), at path in the target. *unsure becomes true when
+ * not all of it could be seen. */
+int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t dir, bool *unsure, struct err *e);
 /* One name of a directory (base object dir or 0), statted by the caller into a: fills it. When the base has another object under
- * that name, reports it gone. For directories the caller reports ENTER and LEAVE itself. */
+ * that name, reports it gone. For directories the caller reports ENTER and LEAVE itself. A mount keeps what the base has under its
+ * name, which it hides. */
 int scan_classify(struct scan *s, uint64_t dir, unsigned root, struct scan_item *it, struct err *e);
 void scan_free(struct scan *s);
 

@@ -37,7 +37,7 @@ static void encode(struct buf *b, const struct scan_item *it, bool was_same)
 	wr_u8(b, (uint8_t)it->kind);
 	wr_u8(b, (uint8_t)it->how);
 	wr_u8(b, it->attr ? it->attr->type : 0);
-	wr_u8(b, (uint8_t)(it->again | was_same << 1));
+	wr_u8(b, (uint8_t)(it->again | was_same << 1 | it->unsure << 2));
 	wr_u64(b, it->base);
 	wr_u64(b, it->link);
 	wr_u64(b, it->prior);
@@ -69,6 +69,7 @@ static void decode(struct rd r, struct spool_item *it)
 	uint8_t flags = rd_u8(&r);
 	it->again = flags & 1;
 	it->was_same = flags & 2;
+	it->unsure = flags & 4;
 	it->base = rd_u64(&r);
 	it->link = rd_u64(&r);
 	it->prior = rd_u64(&r);
@@ -109,7 +110,7 @@ int spool_put(struct spool *s, const struct scan_item *it, bool was_same, struct
 {
 	AUTO_BUF struct buf b = {0};
 
-	if (it->kind == SCAN_LEAVE && drop_pending(s))
+	if (it->kind == SCAN_LEAVE && !it->unsure && drop_pending(s))
 		return 0;
 	if (it->kind == SCAN_ENTER && it->how == SCAN_SAME && !s->all_dirs) {
 		wr_u64(&s->starts, s->pending.len);

@@ -23,7 +23,8 @@ struct spool {
 };
 /* tmpdir and all_dirs are set. ERR_SYSTEM. */
 int spool_open(struct spool *s, struct err *e);
-/* The next item of the scan. was_same: the scan called it SAME, though it->how says otherwise now. */
+/* The next item of the scan. was_same: the scan called it SAME, though it->how says otherwise now. A directory that was not all
+ * seen is kept, whatever it is. */
 int spool_put(struct spool *s, const struct scan_item *it, bool was_same, struct err *e);
 /* Forgets all items. */
 int spool_reset(struct spool *s, struct err *e);
@@ -34,6 +35,7 @@ struct spool_item { /* as in struct scan_item; all of it lives until the callbac
 	enum scan_how how;
 	uint8_t type;
 	bool again, was_same;
+	bool unsure;    /* at a LEAVE: not all of the directory's inside was seen */
 	uint64_t base, link, prior;
 	unsigned root;
 	size_t depth;   /* directories above it; 0: the image's root */

@@ -16,7 +16,7 @@ setup() {
 floors="
 err bytes json
 digest numbers codec record stamp stream token filter
-attr file path confine subvol walk input sink catalog image head state pending
+attr file path confine subvol walk input sink tape catalog image head state pending
 content replica scan changes redo history stage partial plan check undo edits place restore land moves spool target guess emit diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
