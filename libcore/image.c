@@ -313,6 +313,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_GAP:
 	case REC_REGION:
 	case REC_CURSOR:
+	case REC_INODE:
 	case REC_ACK:
 	case REC_LOSS:
 	case REC_WRITE:
