@@ -2,16 +2,25 @@
  * repl-track: says what may have changed since the base, for the image that repl-snap opened.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "head.h"
+#include "json.h"
+#include "recorder.h"
 #include "sink.h"
+#include "tap.h"
 #include "track.h"
+
+#define ANSWER_MS 30000u /* that a recorder has to answer */
 
 struct settings {
 	const char *state;
 	int64_t threads;
+	const char *journal, *source;
+	bool wants_record, wants_cut, wants_status, json;
+	int signal; /* that ended the recorder */
 	struct state s;
 	struct head head;
 	struct sink sink;
@@ -55,6 +64,102 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	return 0;
 }
 
+/* ---- --record, and talking to it ---- */
+
+static void on_say(void *ctx, int level, const char *text) { cli_say(ctx, level, "%s", text); }
+
+static int record(struct cli *c, struct settings *o, struct err *e)
+{
+	const char *usec = cli_env("WATCHDOG_USEC"), *pid = cli_env("WATCHDOG_PID");
+	struct recorder r = {.journal = o->journal, .paths = c->args, .n_paths = (size_t)c->n_args, .source = o->source,
+		.notify = cli_env("NOTIFY_SOCKET"), .say = on_say, .warn = &c->warn, .ctx = c};
+
+	if (!c->n_args)
+		return err_set(e, ERR_USAGE, "what is to be recorded? give the paths");
+	/* sd_watchdog_enabled(3): it may be meant for another process. */
+	if (usec && (!pid || strtol(pid, NULL, 10) == getpid()))
+		r.watchdog_us = strtoull(usec, NULL, 10);
+	if (recorder_run(&r, e))
+		return -1;
+	o->signal = r.signal;
+	return 0;
+}
+
+static int print(const struct buf *text, struct err *e)
+{
+	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
+	struct span s = span_of(text->p, text->len);
+	int rc = sink_write(&out, &s, 1, e) || sink_flush(&out, e) ? -1 : 0;
+
+	sink_free(&out);
+	return rc;
+}
+
+static int say_nobody(const char *reason, struct err *e) { return err_set(e, ERR_GAP, "there is no record: %s", reason); }
+
+static int cut(struct settings *o, struct err *e)
+{
+	struct tap_cut t;
+	char reason[256], uuid[33];
+	AUTO_BUF struct buf out = {0};
+	int got = tap_cut(o->journal, ANSWER_MS, &t, reason, e);
+
+	if (got != 1)
+		return got ? -1 : say_nobody(reason, e);
+	hex(uuid, t.journal, sizeof t.journal);
+	buf_fmt(&out, "%s %" PRIu64 "\n", uuid, t.seq);
+	return print(&out, e);
+}
+
+static int status(struct settings *o, struct err *e)
+{
+	struct tap_status s = {0};
+	char reason[256];
+	AUTO_BUF struct buf out = {0};
+	int got = tap_status(o->journal, ANSWER_MS, &s, reason, e);
+	const char *p = (const char *)s.text.p;
+
+	for (size_t i = 0; got == 1 && i < s.n; i++, p += strlen(p) + 1) {
+		struct span word = span_of(p, strcspn(p, "=")), value = span_cstr(p + word.len + 1);
+		bool is_number = value.len && strspn((const char *)value.p, "0123456789") == value.len;
+		if (!o->json) {
+			buf_fmt(&out, "%.*s: ", (int)word.len, p);
+			esc_name(&out, value);
+			buf_str(&out, "\n");
+			continue;
+		}
+		buf_str(&out, i ? "," : "{");
+		json_string(&out, word);
+		buf_str(&out, ":");
+		if (is_number)
+			buf_add(&out, value.p, value.len);
+		else
+			json_string(&out, value);
+	}
+	tap_status_free(&s);
+	if (got != 1)
+		return got ? -1 : say_nobody(reason, e);
+	buf_str(&out, o->json ? "}\n" : "");
+	return print(&out, e);
+}
+
+static int choose(struct cli *c, struct settings *o, struct err *e)
+{
+	int n = o->wants_record + o->wants_cut + o->wants_status;
+
+	if (!n)
+		return run(c, o, e);
+	if (n > 1)
+		return err_set(e, ERR_USAGE, "--record, --cut and --status are three different things");
+	if (!o->journal)
+		return err_set(e, ERR_USAGE, "which journal? give -j DIR");
+	if (o->wants_record)
+		return record(c, o, e);
+	if (c->n_args)
+		return err_set(e, ERR_USAGE, "only --record takes paths");
+	return o->wants_cut ? cut(o, e) : status(o, e);
+}
+
 int main(int argc, char **argv)
 {
 	struct cli c;
@@ -62,20 +167,28 @@ int main(int argc, char **argv)
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
+		{"journal", 'j', OPT_STRING, &o.journal, "DIR", "what a recorder keeps of changes", 0},
+		{"record", 0, OPT_FLAG, &o.wants_record, NULL, "with -j: record what changes below PATH...", 0},
+		{"source", 0, OPT_STRING, &o.source, "NAME",
+			"with --record: fanotify, fanotify-dirs or inotify; default: the best that works", 0},
+		{"cut", 0, OPT_FLAG, &o.wants_cut, NULL, "with -j: wait until all is recorded; print how far that is", 0},
+		{"status", 0, OPT_FLAG, &o.wants_status, NULL, "with -j: what the recorder does", 0},
+		{"json", 0, OPT_FLAG, &o.json, NULL, "with --status: one JSON object", 0},
 		{"threads", 'T', OPT_NUMBER, &o.threads, "N", "threads that look; 0, the default: all cores", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},
 		{"force", 0, OPT_FLAG, &c.force, NULL, "overwrite FILE; use a terminal", 0},
 	};
 
 	cli_start(&c, "repl-track");
-	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "-s DIR <IMAGE >CHANGES",
-		"Says what may have changed since the base.");
+	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "-s DIR <IMAGE >CHANGES\n-j DIR --record PATH...\n-j DIR --cut|--status",
+		"Says what may have changed since the base, and records what changes.");
 	if (status)
 		return status;
-	run(&c, &o, &e);
+	choose(&c, &o, &e);
 	state_close(&o.s);
 	head_free(&o.head);
 	stream_out_free(&o.out);
 	sink_free(&o.sink);
-	return cli_finish(&c, &e);
+	int rc = cli_finish(&c, &e);
+	return o.signal && !rc ? cli_die(o.signal) : rc;
 }

@@ -86,6 +86,17 @@ static void on_ending(int sig)
 	raise(sig);
 }
 
+int cli_die(int sig)
+{
+	sigset_t just;
+
+	sigemptyset(&just);
+	sigaddset(&just, sig);
+	raise(sig);
+	pthread_sigmask(SIG_UNBLOCK, &just, NULL);
+	return 128 + sig;
+}
+
 static void on_usr1(int sig)
 {
 	(void)sig;

@@ -87,6 +87,8 @@ int cli_output(struct cli *c, struct err *e);
 /* Prints the error (if any), the counted warnings and the statistics, flushes and closes the output with its error
  * checked, removes temporaries; returns the exit status. EPIPE ends like SIGPIPE: quietly. */
 int cli_finish(struct cli *c, const struct err *e);
+/* Ends the program by a signal that was taken some other way, so that the status is 128+N. Returns only when it was ignored: that. */
+int cli_die(int sig);
 /* level 0: unless -q; 1: with -v; 2: with -vv */
 void cli_say(struct cli *c, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* One progress line at most every 200 ms on a terminal, 10 s else; total 0: unknown. Cheap to call often.

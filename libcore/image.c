@@ -344,6 +344,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 		return load_again(l, r->u.gap.ref, (struct span){0}, e);
 	case REC_DIR:
 	case REC_REGION:
+	case REC_INODE:
 	case REC_ACK:
 	case REC_LOSS:
 	case REC_WRITE:

@@ -11,6 +11,7 @@ enum event {
 	EV_NAME,   /* CHANGED */
 	EV_DIR,    /* and what follows may be in it */
 	EV_REGION, /* of the EV_NAME before it */
+	EV_INODE,  /* before all others */
 };
 
 /* A directory on the way down. */
@@ -140,6 +141,13 @@ static int take(struct merge_source *s, const struct record *r, struct err *e)
 		s->kind = EV_REGION;
 		s->grain = r->u.region.grain;
 		s->text = r->u.region.rows;
+		return 1;
+	case REC_INODE:
+		if (s->n_changed || has_names(s) || top(s)->has_gap)
+			return disorder(s, e);
+		s->kind = EV_INODE;
+		s->depth = 1;
+		s->inode = r->u.inode;
 		return 1;
 	case REC_END:
 		s->has_end = true;
@@ -478,10 +486,24 @@ static int on_way(struct run *r, struct err *e)
 	return pass_name(r, e);
 }
 
+/* Objects without a name belong to no directory, and stand before all names. */
+static int put_inodes(struct run *r, struct err *e)
+{
+	for (size_t i = 0; i < r->m->n; i++) {
+		struct merge_source *s = &r->m->sources[i];
+		while (s->kind == EV_INODE) {
+			struct record rec = {.type = REC_INODE, .u.inode = s->inode};
+			if (stream_put(r->m->out->o, &rec, e) || next(s, e))
+				return -1;
+		}
+	}
+	return 0;
+}
+
 static int run(struct run *r, struct err *e)
 {
 	r->depth = 1;
-	if (begin_dir(r, e))
+	if (put_inodes(r, e) || begin_dir(r, e))
 		return -1;
 	while (!r->is_over) {
 		int rc = 0;

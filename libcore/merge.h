@@ -32,6 +32,7 @@ struct merge_source {
 	struct span text;
 	uint8_t flags;
 	uint32_t grain;
+	struct r_inode inode;
 	struct merge_frame *frames;
 	size_t n, cap;
 	struct buf names;       /* the last name in each frame, one after the other */

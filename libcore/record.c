@@ -88,6 +88,10 @@ static const struct field f_cursor[] = {
 	{"journal", F_UUID, AT(cursor.journal)}, {"seq", F_U64, AT(cursor.seq)},
 	{"consumer", F_TEXT, AT(cursor.consumer)},
 };
+static const struct field f_inode[] = {
+	{"dev", F_U64, AT(inode.dev)}, {"ino", F_U64, AT(inode.ino)}, {"btime_s", F_I64, AT(inode.btime_s)},
+	{"btime_ns", F_U32, AT(inode.btime_ns)},
+};
 static const struct field f_ack[] = {
 	{"id", F_DIGEST, AT(ack.id)}, {"base", F_DIGEST, AT(ack.base)}, {"time", F_I64, AT(ack.time_ns)},
 	{"seq", F_U64, AT(ack.seq)}, {"instance", F_UUID, AT(ack.instance)}, {"action", F_U8, AT(ack.action)},
@@ -136,6 +140,7 @@ static const struct rec_row rows[] = {
 	{REC_GAP, "gap", 1, false, K(CHANGE) | K(DELTA) | K(JOURNAL), FIELDS(f_gap)},
 	{REC_REGION, "region", 1, true, K(CHANGE), FIELDS(f_region)},
 	{REC_CURSOR, "cursor", 1, true, K(IMAGE) | K(CHANGE) | K(DELTA), FIELDS(f_cursor)},
+	{REC_INODE, "inode", 1, false, K(CHANGE), FIELDS(f_inode)},
 	{REC_ACK, "ack", 1, false, K(ACK), FIELDS(f_ack)},
 	{REC_LOSS, "loss", 1, true, K(ACK), FIELDS(f_loss)},
 	{REC_WRITE, "write", 1, false, K(JOURNAL), FIELDS(f_write)},
@@ -415,6 +420,8 @@ static const char *check(const struct record *r)
 	case REC_HINT:
 		return r->u.hint.ctime_ns < 1000000000u && r->u.hint.btime_ns < 1000000000u ?
 			NULL : "nanoseconds out of range";
+	case REC_INODE:
+		return r->u.inode.btime_ns < 1000000000u ? NULL : "nanoseconds out of range";
 	case REC_DIR:
 		if (r->u.dir.ref <= REF_ROOT || !r->u.dir.parent)
 			return "bad number";

@@ -57,6 +57,7 @@ enum rec_type {
 	REC_GAP = 0x42,
 	REC_REGION = 0x43,
 	REC_CURSOR = 0x44,
+	REC_INODE = 0x45,
 	REC_ACK = 0x50,
 	REC_LOSS = 0x51,
 	REC_WRITE = 0x60,
@@ -205,6 +206,11 @@ struct r_cursor { /* so far has been read in the journal of a recorder; in a del
 	uint64_t seq;
 	struct span consumer;
 };
+struct r_inode { /* change stream: an object that may have changed, whatever its names are */
+	uint64_t dev, ino; /* as stat gives them on the machine that wrote the stream */
+	int64_t btime_s;
+	uint32_t btime_ns;
+};
 enum { ACK_APPLIED = 1, ACK_ALREADY = 2, ACK_ADOPTED = 3, ACK_HELD = 4 };
 struct r_ack {
 	struct digest id, base;
@@ -268,6 +274,7 @@ struct record {
 		struct r_gap gap;
 		struct r_region region;
 		struct r_cursor cursor;
+		struct r_inode inode;
 		struct r_ack ack;
 		struct r_loss loss;
 		struct r_write write;

@@ -1,0 +1,905 @@
+#include "fanotify.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/fanotify.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "words.h"
+
+#define EVENTS (FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB | FAN_ONDIR)
+#define MARKER (FAN_OPEN | FAN_ONDIR)
+#define CHUNK (64u * 1024)
+#define BACKLOG_MAX (6u * 1024 * 1024) /* of all groups; what is more waits in the kernel, until its queue overflows */
+#define HANDLE_MAX 128u                /* MAX_HANDLE_SZ */
+
+/* A mount through which a superblock is seen below the paths. */
+struct view {
+	uint64_t id;   /* of the mount */
+	char *top;     /* what of it is watched: the path, or where it is mounted below one */
+	int fd;        /* of top while a batch is written; else -1 */
+	bool is_kept;  /* seen again by the check under way */
+};
+struct group {
+	uint64_t dev;  /* of the superblock, as mountinfo has it */
+	uint32_t no;   /* never used again */
+	int fd;
+	bool is_dirs;  /* marks on directories */
+	struct view *views;
+	size_t n_views;
+	struct buf backlog;
+	size_t at;     /* so far was told */
+	struct buf marker; /* handle of the directory that was opened as the marker; empty: none is on its way */
+	char *marked;  /* its path */
+	bool is_spoiled; /* we opened it for another reason since */
+	bool is_late;  /* directories were made that have no mark */
+};
+/* One of the paths. */
+struct top {
+	uint64_t mount;
+	struct buf handle; /* empty: not there */
+};
+struct fan {
+	bool all_dirs;
+	struct group *groups;
+	size_t n;
+	uint32_t last_no;
+	struct top *tops;
+	struct words dirs, objs; /* u32 group, handle */
+	struct words fresh;      /* u32 directory, name: new directories that need a mark */
+	unsigned marks_out;      /* markers that did not come back */
+};
+
+/* ---- handles ---- */
+
+struct handle {
+	struct file_handle h;
+	uint8_t bytes[HANDLE_MAX];
+};
+
+static struct span handle_span(const struct file_handle *h)
+{
+	return span_of(h, sizeof *h + h->handle_bytes);
+}
+
+/* 0, or -1 with errno. name NULL: fd itself. */
+static int handle_of(int fd, const char *name, struct handle *out)
+{
+	int mount;
+
+	*out = (struct handle){.h.handle_bytes = HANDLE_MAX};
+	return name_to_handle_at(fd, name ? name : "", &out->h, &mount, name ? 0 : AT_EMPTY_PATH);
+}
+
+static uint32_t number(struct words *w, uint32_t group, const struct file_handle *h)
+{
+	uint8_t key[4 + sizeof *h + HANDLE_MAX];
+	struct span s = handle_span(h);
+
+	memcpy(key, &group, 4);
+	memcpy(key + 4, s.p, s.len);
+	return words_put(w, span_of(key, 4 + s.len));
+}
+
+static struct group *group_of(struct fan *f, const struct words *w, uint32_t no, struct handle *h)
+{
+	struct span key = words_get(w, no);
+	uint32_t group;
+
+	memcpy(&group, key.p, 4);
+	*h = (struct handle){0};
+	memcpy(h, key.p + 4, key.len - 4);
+	for (size_t i = 0; i < f->n; i++)
+		if (f->groups[i].no == group)
+			return &f->groups[i];
+	return NULL;
+}
+
+static int stat_mount(int fd, const char *path, uint64_t *id, struct statx *sx)
+{
+	int flags = AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC | (path ? 0 : AT_EMPTY_PATH);
+	unsigned mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID;
+
+	if (statx(fd, path ? path : "", flags, mask, sx))
+		return -1;
+	*id = sx->stx_mask & STATX_MNT_ID ? sx->stx_mnt_id : 0;
+	return 0;
+}
+
+/* ---- marks ---- */
+
+static int mark_error(const struct group *g, const char *path, struct err *e)
+{
+	char text[300];
+
+	(void)g;
+	if (errno == ENOSPC)
+		return err_set(e, ERR_REFUSED, "too many marks to watch '%s': raise /proc/sys/fs/fanotify/max_user_marks",
+			esc_cut(text, sizeof text, span_cstr(path)));
+	return err_sys(e, "cannot watch '%s'", esc_cut(text, sizeof text, span_cstr(path)));
+}
+
+struct marking {
+	struct watch *w;
+	struct group *g;
+	const char *top;
+};
+
+static int mark_dir(void *ctx, int fd, struct span rel, struct err *e)
+{
+	struct marking *m = ctx;
+	AUTO_BUF struct buf path = {0};
+
+	buf_str(&path, m->top);
+	if (rel.len && path.len > 1)
+		buf_str(&path, "/");
+	buf_add(&path, rel.p, rel.len);
+	if (!watch_is_inside(m->w, span_of(path.p, path.len)))
+		return 0;
+	if (!fanotify_mark(m->g->fd, FAN_MARK_ADD, EVENTS | FAN_EVENT_ON_CHILD, fd, NULL))
+		return 1;
+	return errno == ENOENT ? 0 : mark_error(m->g, buf_cstr(&path), e);
+}
+
+static int mark_tree(struct watch *w, struct group *g, const char *top, struct err *e)
+{
+	struct marking m = {w, g, top};
+
+	if (g->marker.len)
+		g->is_spoiled = true;
+	return watch_descend(w, top, mark_dir, &m, e);
+}
+
+/* Marks what a view shows. On a filesystem that wants no mark of its own: its directories. */
+static int mark_view(struct watch *w, struct group *g, const char *top, struct err *e)
+{
+	struct fan *f = w->data;
+
+	if (!g->is_dirs && !f->all_dirs) {
+		if (!fanotify_mark(g->fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, EVENTS, AT_FDCWD, top))
+			return 0;
+		if (errno != EXDEV)
+			return mark_error(g, top, e);
+	}
+	g->is_dirs = true;
+	return mark_tree(w, g, top, e);
+}
+
+/* Does the kernel still have a mark of ours on this superblock? An unmount takes them away without a word. */
+static bool has_marks(const struct group *g)
+{
+	char path[64], text[4096], want[40];
+
+	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", g->fd);
+	/* The kernel's own way to write a device number: 20 bits of minor. */
+	snprintf(want, sizeof want, "sdev:%llx ", (unsigned long long)major(g->dev) << 20 | minor(g->dev));
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (n < 0)
+		return false;
+	text[n] = '\0';
+	return strstr(text, want) != NULL;
+}
+
+/* ---- what is to be watched ---- */
+
+static void view_free(struct view *v)
+{
+	close_fd(&v->fd);
+	free(v->top);
+}
+
+static void group_free(struct fan *f, size_t i)
+{
+	struct group *g = &f->groups[i];
+
+	if (g->marker.len)
+		f->marks_out--;
+	for (size_t k = 0; k < g->n_views; k++)
+		view_free(&g->views[k]);
+	free(g->views);
+	buf_free(&g->backlog);
+	buf_free(&g->marker);
+	free(g->marked);
+	close_fd(&g->fd);
+	f->groups[i] = f->groups[--f->n];
+}
+
+static struct group *group_new(struct fan *f, uint64_t dev, struct err *e)
+{
+	/* Not FAN_UNLIMITED_QUEUE: when nobody reads, that is all of the kernel's memory. */
+	int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
+		FAN_UNLIMITED_MARKS, O_RDONLY | O_CLOEXEC | O_LARGEFILE);
+
+	if (fd < 0 && errno == EMFILE) {
+		err_set(e, ERR_REFUSED, "too many filesystems to watch: raise /proc/sys/fs/fanotify/max_user_groups");
+		return NULL;
+	}
+	if (fd < 0) {
+		err_sys(e, "cannot use fanotify");
+		return NULL;
+	}
+	f->groups = xrealloc(f->groups, (f->n + 1) * sizeof *f->groups);
+	f->groups[f->n] = (struct group){.dev = dev, .no = ++f->last_no, .fd = fd};
+	return &f->groups[f->n++];
+}
+
+static void say_lost(struct watch *w, const char *path, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void say_lost(struct watch *w, const char *path, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	w->hear.lost(w->hear.ctx, path, text);
+}
+
+/* The mount shows something at top: is it watched? */
+static int want(struct watch *w, const struct mount *m, uint64_t id, const char *top, bool is_start, struct err *e)
+{
+	struct fan *f = w->data;
+	struct group *g = NULL;
+	struct err why = {0};
+
+	if (watch_is_mute(m->type)) {
+		say_lost(w, top, "a filesystem of type '%s' does not tell what changes", m->type);
+		return 0;
+	}
+	for (size_t i = 0; i < f->n && !g; i++)
+		g = f->groups[i].dev == m->dev ? &f->groups[i] : NULL;
+	for (size_t i = 0; g && i < g->n_views; i++) {
+		struct view *v = &g->views[i];
+		if (v->id != id || strcmp(v->top, top))
+			continue;
+		v->is_kept = true;
+		return 0;
+	}
+	if (!g && !(g = group_new(f, m->dev, e)))
+		return -1;
+	if (mark_view(w, g, top, &why)) {
+		if (!g->n_views)
+			group_free(f, (size_t)(g - f->groups));
+		/* Nothing works without the paths themselves, and no limit is overcome by waiting. A filesystem that cannot be watched
+		 * is compared each time. */
+		if (is_start || why.kind == ERR_REFUSED) {
+			*e = why;
+			return -1;
+		}
+		say_lost(w, top, "%s", why.text);
+		return 0;
+	}
+	g->views = xrealloc(g->views, (g->n_views + 1) * sizeof *g->views);
+	g->views[g->n_views++] = (struct view){.id = id, .top = xstrdup(top), .fd = -1, .is_kept = true};
+	w->hear.lost(w->hear.ctx, top, "it is watched from now on");
+	return 0;
+}
+
+/* Is it still the directory that it was? */
+static int check_top(struct watch *w, size_t i, uint64_t *mount, struct err *e)
+{
+	struct fan *f = w->data;
+	struct top *t = &f->tops[i];
+	struct statx sx;
+	struct handle h = {0};
+	char text[300];
+
+	(void)e;
+	bool is_there = !stat_mount(AT_FDCWD, w->paths[i], mount, &sx) && S_ISDIR(sx.stx_mode);
+	if (is_there && handle_of(AT_FDCWD, w->paths[i], &h))
+		h = (struct handle){0};
+	if (is_there && t->mount == *mount && t->handle.len && span_eq(handle_span(&h.h), span_of(t->handle.p, t->handle.len)))
+		return 1;
+	bool was_known = t->handle.len > 0;
+	buf_reset(&t->handle);
+	t->mount = is_there ? *mount : 0;
+	if (!is_there) {
+		w->hear.lost(w->hear.ctx, w->paths[i], "it is not there");
+		return 0;
+	}
+	struct span s = handle_span(&h.h);
+	buf_add(&t->handle, s.p, s.len);
+	if (was_known)
+		say_lost(w, w->paths[i], "'%s' is another directory now", esc_cut(text, sizeof text, span_cstr(w->paths[i])));
+	/* Marks of directories do not come with the name. */
+	for (size_t k = 0; was_known && k < f->n; k++)
+		f->groups[k].is_late = f->groups[k].is_late || f->groups[k].is_dirs;
+	return 1;
+}
+
+static void drop_unkept(struct watch *w)
+{
+	struct fan *f = w->data;
+
+	for (size_t i = f->n; i-- > 0;) {
+		struct group *g = &f->groups[i];
+		for (size_t k = g->n_views; k-- > 0;) {
+			struct view *v = &g->views[k];
+			if (v->is_kept)
+				continue;
+			w->hear.lost(w->hear.ctx, v->top, "what was mounted there is not any more");
+			view_free(v);
+			g->views[k] = g->views[--g->n_views];
+		}
+		if (!g->n_views)
+			group_free(f, i);
+	}
+}
+
+static int remark(struct watch *w, struct group *g, const char *reason, struct err *e)
+{
+	for (size_t k = 0; k < g->n_views; k++) {
+		struct err why = {0};
+		if (mark_view(w, g, g->views[k].top, &why) && why.kind == ERR_REFUSED) {
+			*e = why;
+			return -1;
+		}
+		w->hear.lost(w->hear.ctx, g->views[k].top, why.kind ? why.text : reason);
+	}
+	return 0;
+}
+
+static int check(struct watch *w, bool is_start, struct err *e)
+{
+	struct fan *f = w->data;
+	struct mounts all = {0};
+	int rc = mounts_read(&all, e);
+
+	for (size_t i = 0; i < f->n; i++)
+		for (size_t k = 0; k < f->groups[i].n_views; k++)
+			f->groups[i].views[k].is_kept = false;
+	for (size_t i = 0; i < w->n_paths && !rc; i++) {
+		uint64_t mount = 0;
+		int got = check_top(w, i, &mount, e);
+		if (is_start && !got)
+			rc = err_set(e, ERR_SYSTEM, "'%s' is not a directory", w->paths[i]);
+		for (size_t k = 0; k < all.n && !rc; k++) {
+			const struct mount *m = &all.v[k];
+			struct span point = span_cstr(m->point), top = span_cstr(w->paths[i]);
+			if (got && m->id == mount)
+				rc = want(w, m, m->id, w->paths[i], is_start, e);
+			else if (!span_eq(point, top) && mounts_below(point, top))
+				rc = want(w, m, m->id, m->point, false, e);
+		}
+	}
+	mounts_free(&all);
+	if (rc)
+		return -1;
+	bool is_waiting = f->marks_out > 0;
+	drop_unkept(w);
+	if (is_waiting && !f->marks_out)
+		w->hear.seen(w->hear.ctx);
+	for (size_t i = 0; i < f->n; i++) {
+		struct group *g = &f->groups[i];
+		if (!has_marks(g) && remark(w, g, "it was unmounted meanwhile", e))
+			return -1;
+		if (g->is_late && remark(w, g, "directories appeared that were not watched", e))
+			return -1;
+		g->is_late = false;
+	}
+	return 0;
+}
+
+static int fan_check(struct watch *w, struct err *e) { return check(w, false, e); }
+
+/* ---- opening ---- */
+
+static int fan_open(struct watch *w, bool all_dirs, struct err *e)
+{
+	struct fan *f = xalloc(sizeof *f);
+
+	f->all_dirs = all_dirs;
+	f->dirs.seed = f->objs.seed = f->fresh.seed = w->seed;
+	f->tops = xalloc(w->n_paths * sizeof *f->tops);
+	w->data = f;
+	/* Without it no handle leads anywhere. */
+	struct handle h;
+	int fd = handle_of(AT_FDCWD, w->paths[0], &h) ? -1 : 0;
+	if (fd < 0)
+		return err_sys(e, "cannot use fanotify for '%s'", w->paths[0]);
+	AUTO_CLOSE int at = open(w->paths[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO_CLOSE int found = at < 0 ? -1 : open_by_handle_at(at, &h.h, O_PATH | O_CLOEXEC);
+	if (found < 0)
+		return err_sys(e, "cannot use fanotify for '%s'", w->paths[0]);
+	return check(w, true, e);
+}
+
+static int fan_open_marks(struct watch *w, struct err *e) { return fan_open(w, false, e); }
+static int fan_open_dirs(struct watch *w, struct err *e) { return fan_open(w, true, e); }
+
+static void fan_close(struct watch *w)
+{
+	struct fan *f = w->data;
+
+	while (f->n)
+		group_free(f, f->n - 1);
+	free(f->groups);
+	for (size_t i = 0; i < w->n_paths; i++)
+		buf_free(&f->tops[i].handle);
+	free(f->tops);
+	words_free(&f->dirs);
+	words_free(&f->objs);
+	words_free(&f->fresh);
+	free(f);
+}
+
+static void fan_describe(const struct watch *w, struct buf *text)
+{
+	const struct fan *f = w->data;
+	bool has_dirs = false, has_whole = false;
+
+	for (size_t i = 0; i < f->n; i++) {
+		has_dirs = has_dirs || f->groups[i].is_dirs;
+		has_whole = has_whole || !f->groups[i].is_dirs;
+	}
+	buf_fmt(text, "fanotify, %s%s%s marks", has_whole ? "filesystem" : "", has_whole && has_dirs ? " and " : "",
+		has_dirs ? "directory" : "");
+}
+
+static size_t fan_fds(const struct watch *w, struct pollfd *p)
+{
+	const struct fan *f = w->data;
+	size_t n = 0;
+
+	for (; n < f->n && n < WATCH_FDS; n++)
+		p[n] = (struct pollfd){.fd = f->groups[n].fd, .events = POLLIN};
+	return n;
+}
+
+/* ---- events ---- */
+
+static int fan_gather(struct watch *w, struct err *e)
+{
+	struct fan *f = w->data;
+	size_t held = 0;
+
+	for (size_t i = 0; i < f->n; i++)
+		held += f->groups[i].backlog.len - f->groups[i].at;
+	for (size_t i = 0; i < f->n; i++) {
+		struct group *g = &f->groups[i];
+		if (g->at && g->at == g->backlog.len)
+			g->at = g->backlog.len = 0;
+		while (held < BACKLOG_MAX) {
+			buf_reserve(&g->backlog, CHUNK);
+			ssize_t n = read(g->fd, g->backlog.p + g->backlog.len, CHUNK);
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n < 0 && errno != EAGAIN)
+				return err_sys(e, "cannot read events");
+			if (n <= 0)
+				break;
+			g->backlog.len += (size_t)n;
+			held += (size_t)n;
+		}
+	}
+	return 0;
+}
+
+static int send_marker(struct watch *w, struct group *g, struct err *e)
+{
+	struct handle h;
+
+	(void)e;
+	AUTO_CLOSE int fd = -1;
+	const char *top = g->views[0].top;
+	buf_reset(&g->marker);
+	g->is_spoiled = false;
+	if (!handle_of(AT_FDCWD, top, &h) && !fanotify_mark(g->fd, FAN_MARK_ADD, MARKER, AT_FDCWD, top))
+		fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) {
+		/* What stands in the way is not gone with the next event: the check tells. Until then there is nothing to wait for. */
+		w->hear.lost(w->hear.ctx, top, "it cannot be reached");
+		return 0;
+	}
+	struct span s = handle_span(&h.h);
+	buf_add(&g->marker, s.p, s.len);
+	free(g->marked);
+	g->marked = xstrdup(top);
+	return 1;
+}
+
+static void drop_marker(struct watch *w, struct group *g)
+{
+	struct fan *f = w->data;
+
+	/* Fails when the place is gone, and then the mark is, too. A directory's own mark needs its FAN_ONDIR. */
+	fanotify_mark(g->fd, FAN_MARK_REMOVE, g->is_dirs ? FAN_OPEN : MARKER, AT_FDCWD, g->marked);
+	buf_reset(&g->marker);
+	if (!--f->marks_out)
+		w->hear.seen(w->hear.ctx);
+}
+
+static int fan_mark(struct watch *w, struct err *e)
+{
+	struct fan *f = w->data;
+
+	f->marks_out = 1; /* until all are sent */
+	for (size_t i = 0; i < f->n; i++) {
+		int sent = send_marker(w, &f->groups[i], e);
+		if (sent < 0)
+			return -1;
+		f->marks_out += (unsigned)sent;
+	}
+	if (!--f->marks_out)
+		w->hear.seen(w->hear.ctx);
+	return 0;
+}
+
+static int marker_back(struct watch *w, struct group *g, struct err *e)
+{
+	if (g->is_spoiled) {
+		int sent = send_marker(w, g, e);
+		if (sent)
+			return sent < 0 ? -1 : 0;
+		((struct fan *)w->data)->marks_out--;
+		return 0;
+	}
+	drop_marker(w, g);
+	return 0;
+}
+
+static void overflow(struct watch *w, struct group *g)
+{
+	for (size_t k = 0; k < g->n_views; k++)
+		w->hear.lost(w->hear.ctx, g->views[k].top,
+			"the event queue overflowed (/proc/sys/fs/fanotify/max_queued_events)");
+	g->is_late = g->is_dirs;
+	/* The marker may be among what was lost. */
+	if (g->marker.len)
+		g->is_spoiled = true;
+}
+
+struct event {
+	uint64_t mask;
+	int pid;
+	const struct file_handle *dir, *obj;
+	struct span name;
+};
+
+/* Decodes one event; false: it makes no sense, which the kernel does not do. */
+static bool decode(const uint8_t *p, size_t left, struct event *ev, size_t *len)
+{
+	struct fanotify_event_metadata m;
+
+	if (left < sizeof m)
+		return false;
+	memcpy(&m, p, sizeof m);
+	if (m.event_len < sizeof m || m.event_len > left || m.vers != FANOTIFY_METADATA_VERSION)
+		return false;
+	*len = m.event_len;
+	*ev = (struct event){.mask = m.mask, .pid = m.pid};
+	for (size_t at = m.metadata_len; at + sizeof(struct fanotify_event_info_header) <= m.event_len;) {
+		struct fanotify_event_info_header h;
+		memcpy(&h, p + at, sizeof h);
+		if (h.len < sizeof h || h.len > m.event_len - at)
+			return false;
+		size_t body = offsetof(struct fanotify_event_info_fid, handle);
+		if (h.info_type == FAN_EVENT_INFO_TYPE_FID || h.info_type == FAN_EVENT_INFO_TYPE_DFID ||
+				h.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME) {
+			/* Events and their parts are padded to four bytes, so the handle is aligned. */
+			const struct file_handle *fh = (const void *)(p + at + body);
+			size_t room = h.len - body;
+			if (h.len < body + sizeof *fh || fh->handle_bytes > HANDLE_MAX || fh->handle_bytes > room - sizeof *fh)
+				return false;
+			if (h.info_type == FAN_EVENT_INFO_TYPE_FID)
+				ev->obj = fh;
+			else
+				ev->dir = fh;
+			const uint8_t *name = (const uint8_t *)fh + sizeof *fh + fh->handle_bytes;
+			if (h.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME)
+				ev->name = span_of(name, strnlen((const char *)name, room - sizeof *fh - fh->handle_bytes));
+		}
+		at += h.len;
+	}
+	return true;
+}
+
+static uint8_t flags_of(uint64_t mask)
+{
+	uint8_t flags = 0;
+
+	if (mask & (FAN_CREATE | FAN_MOVED_TO))
+		flags |= CHANGED_NEW;
+	if (mask & (FAN_DELETE | FAN_MOVED_FROM))
+		flags |= CHANGED_GONE;
+	if (mask & (FAN_MODIFY | FAN_CLOSE_WRITE))
+		flags |= CHANGED_CONTENT;
+	if (mask & FAN_ATTRIB)
+		flags |= CHANGED_META;
+	/* What a directory brings along, or takes away, has no events of its own. Away as well: who looks at an older image of the tree
+	 * finds it under the old name, and things in it that changed are told under the new one. */
+	if (mask & FAN_ONDIR && mask & (FAN_CREATE | FAN_MOVED_TO | FAN_MOVED_FROM))
+		flags |= CHANGED_SUBTREE;
+	return flags;
+}
+
+static int on_event(struct watch *w, struct group *g, const struct event *ev, struct err *e)
+{
+	struct fan *f = w->data;
+
+	if (ev->mask & FAN_Q_OVERFLOW) {
+		overflow(w, g);
+		if (g->marker.len)
+			return marker_back(w, g, e);
+		return 0;
+	}
+	/* Ours is the marker; what else we do is in our own directory. */
+	if (ev->pid == getpid()) {
+		if (ev->mask & FAN_OPEN && g->marker.len && ev->dir &&
+				span_eq(handle_span(ev->dir), span_of(g->marker.p, g->marker.len)))
+			return marker_back(w, g, e);
+		return 0;
+	}
+	uint8_t flags = flags_of(ev->mask);
+	if (!flags)
+		return 0;
+	bool is_self = ev->name.len == 1 && ev->name.p[0] == '.';
+	uint32_t dir = ev->dir ? number(&f->dirs, g->no, ev->dir) : 0;
+	bool is_written = ev->mask & (FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB);
+	uint32_t obj = ev->obj && is_written && !is_self ? number(&f->objs, g->no, ev->obj) : 0;
+	if (!dir && !obj)
+		return 0;
+	w->hear.changed(w->hear.ctx, dir, is_self ? (struct span){0} : ev->name, flags, obj, is_written);
+	if (g->is_dirs && dir && ev->mask & FAN_ONDIR && ev->mask & (FAN_CREATE | FAN_MOVED_TO)) {
+		uint8_t key[4 + REC_NAME_MAX];
+		memcpy(key, &dir, 4);
+		memcpy(key + 4, ev->name.p, ev->name.len);
+		words_put(&f->fresh, span_of(key, 4 + ev->name.len));
+	}
+	return 0;
+}
+
+/* ---- new directories, where each needs a mark ---- */
+
+struct fresh {
+	struct watch *w;
+	struct group *g;
+	struct span name;
+};
+
+static int mark_fresh(void *ctx, struct span path, int fd, struct err *e)
+{
+	struct fresh *n = ctx;
+	AUTO_BUF struct buf top = {0};
+	struct err why = {0};
+
+	(void)fd;
+	buf_add(&top, path.p, path.len);
+	if (path.len > 1)
+		buf_str(&top, "/");
+	buf_add(&top, n->name.p, n->name.len);
+	if (!mark_tree(n->w, n->g, buf_cstr(&top), &why))
+		return 0;
+	if (why.kind == ERR_REFUSED) {
+		*e = why;
+		return -1;
+	}
+	n->w->hear.lost(n->w->hear.ctx, buf_cstr(&top), why.text);
+	return 0;
+}
+
+static int fan_find(struct watch *w, uint32_t dir, const struct watch_where *where, struct err *e);
+
+static void close_views(struct fan *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		for (size_t k = 0; k < f->groups[i].n_views; k++)
+			close_fd(&f->groups[i].views[k].fd);
+}
+
+static int mark_all_fresh(struct watch *w, struct err *e)
+{
+	struct fan *f = w->data;
+	int rc = 0;
+
+	for (uint32_t no = 1; no <= f->fresh.n && !rc; no++) {
+		struct span key = words_get(&f->fresh, no);
+		struct handle h;
+		uint32_t dir;
+		memcpy(&dir, key.p, 4);
+		struct fresh n = {w, group_of(f, &f->dirs, dir, &h), span_of(key.p + 4, key.len - 4)};
+		struct watch_where where = {mark_fresh, &n};
+		rc = n.g && fan_find(w, dir, &where, e) < 0 ? -1 : fan_gather(w, e);
+	}
+	words_reset(&f->fresh);
+	close_views(f);
+	return rc;
+}
+
+static int tell_backlog(struct watch *w, struct group *g, const bool *stop, struct err *e)
+{
+	while (g->at < g->backlog.len && !*stop) {
+		struct event ev;
+		size_t len;
+		if (!decode(g->backlog.p + g->at, g->backlog.len - g->at, &ev, &len))
+			return err_set(e, ERR_SYSTEM, "the kernel's events make no sense");
+		if (on_event(w, g, &ev, e))
+			return -1;
+		g->at += len;
+	}
+	return 0;
+}
+
+static int fan_tell(struct watch *w, const bool *stop, struct err *e)
+{
+	struct fan *f = w->data;
+
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < f->n; i++)
+			if (tell_backlog(w, &f->groups[i], stop, e))
+				return -1;
+		if (f->fresh.n && mark_all_fresh(w, e))
+			return -1;
+		if (!round && !*stop && fan_gather(w, e))
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- numbers ---- */
+
+static int view_fd(struct group *g, struct view *v)
+{
+	struct statx sx;
+	uint64_t id;
+
+	if (v->fd >= 0)
+		return v->fd;
+	if (g->marker.len)
+		g->is_spoiled = true;
+	v->fd = open(v->top, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (v->fd >= 0 && (stat_mount(v->fd, NULL, &id, &sx) || id != v->id))
+		close_fd(&v->fd);
+	return v->fd;
+}
+
+/* The path of a directory; for one whose path is longer than the kernel tells, *is_cut and that of the nearest one above. */
+static int path_of(int fd, struct buf *path, bool *is_cut)
+{
+	char link[64], text[PATH_MAX];
+	AUTO_CLOSE int up = -1;
+
+	*is_cut = false;
+	for (;;) {
+		snprintf(link, sizeof link, "/proc/self/fd/%d", up < 0 ? fd : up);
+		ssize_t n = readlink(link, text, sizeof text);
+		if (n > 0 && (size_t)n < sizeof text) {
+			buf_reset(path);
+			buf_add(path, text, (size_t)n);
+			return text[0] == '/' ? 0 : -1;
+		}
+		if (n < 0 && errno != ENAMETOOLONG)
+			return -1;
+		*is_cut = true;
+		int next = openat(up < 0 ? fd : up, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (next < 0)
+			return -1;
+		close_fd(&up);
+		up = next;
+	}
+}
+
+/* Opens what a handle leads to, through any mount of its superblock: -1 with errno, ESTALE when it is gone. */
+static int open_handle(struct group *g, struct handle *h)
+{
+	errno = ESTALE;
+	for (size_t k = 0; k < g->n_views; k++) {
+		int at = view_fd(g, &g->views[k]);
+		int fd = at < 0 ? -1 : open_by_handle_at(at, &h->h, O_PATH | O_CLOEXEC);
+		if (fd >= 0 || (at >= 0 && errno == ESTALE))
+			return fd;
+	}
+	return -1;
+}
+
+static int lose_views(struct watch *w, const struct group *g, const char *why)
+{
+	for (size_t k = 0; k < g->n_views; k++)
+		say_lost(w, g->views[k].top, "a directory cannot be found: %s", why);
+	return WATCH_LOST;
+}
+
+static int fan_find(struct watch *w, uint32_t dir, const struct watch_where *where, struct err *e)
+{
+	struct fan *f = w->data;
+	struct handle h;
+	struct group *g = group_of(f, &f->dirs, dir, &h);
+	AUTO_BUF struct buf path = {0};
+	bool is_found = false, is_cut;
+
+	if (!g) /* its filesystem went away, and that was told */
+		return WATCH_GONE;
+	for (size_t k = 0; k < g->n_views; k++) {
+		int at = view_fd(g, &g->views[k]);
+		if (at < 0)
+			continue; /* the next check tells */
+		AUTO_CLOSE int fd = open_by_handle_at(at, &h.h, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		struct stat st;
+		if (fd < 0 && errno != ESTALE)
+			return lose_views(w, g, strerror(errno));
+		if (fd < 0 || fstat(fd, &st) || !st.st_nlink)
+			return WATCH_GONE;
+		if (path_of(fd, &path, &is_cut))
+			return lose_views(w, g, strerror(errno));
+		if (is_cut) {
+			w->hear.lost(w->hear.ctx, buf_cstr(&path), "paths below it are longer than the kernel tells");
+			return WATCH_LOST;
+		}
+		if (where->at(where->ctx, span_of(path.p, path.len), fd, e))
+			return -1;
+		is_found = true;
+	}
+	return is_found ? WATCH_FOUND : WATCH_GONE;
+}
+
+static uint32_t fan_dirs(const struct watch *w) { return ((const struct fan *)w->data)->dirs.n; }
+
+static bool fan_is_only_name(struct watch *w, int dirfd, struct span name, uint32_t obj)
+{
+	struct fan *f = w->data;
+	struct handle have, want_it;
+	char text[256];
+	struct stat st;
+
+	span_name(text, name);
+	if (fstatat(dirfd, text, &st, AT_SYMLINK_NOFOLLOW) || st.st_nlink != 1 || handle_of(dirfd, text, &have))
+		return false;
+	return group_of(f, &f->objs, obj, &want_it) && span_eq(handle_span(&have.h), handle_span(&want_it.h));
+}
+
+static int fan_object(struct watch *w, uint32_t obj, struct r_inode *out)
+{
+	struct fan *f = w->data;
+	struct handle h;
+	struct statx sx;
+	uint64_t mount;
+	struct group *g = group_of(f, &f->objs, obj, &h);
+
+	if (!g)
+		return 0;
+	AUTO_CLOSE int fd = open_handle(g, &h);
+	if (fd < 0)
+		return errno == ESTALE ? 0 : 2;
+	if (stat_mount(fd, NULL, &mount, &sx))
+		return 2;
+	if (!sx.stx_nlink)
+		return 0;
+	*out = (struct r_inode){.dev = makedev(sx.stx_dev_major, sx.stx_dev_minor), .ino = sx.stx_ino};
+	if (sx.stx_mask & STATX_BTIME) {
+		out->btime_s = sx.stx_btime.tv_sec;
+		out->btime_ns = sx.stx_btime.tv_nsec;
+	}
+	return 1;
+}
+
+static size_t fan_size(const struct watch *w)
+{
+	const struct fan *f = w->data;
+
+	return words_size(&f->dirs) + words_size(&f->objs);
+}
+
+static void fan_forget(struct watch *w)
+{
+	struct fan *f = w->data;
+
+	words_reset(&f->dirs);
+	words_reset(&f->objs);
+	close_views(f);
+}
+
+static void fan_rest(struct watch *w) { close_views(w->data); }
+
+#define REST .close = fan_close, .describe = fan_describe, .fds = fan_fds, .gather = fan_gather, .tell = fan_tell, .mark = fan_mark, \
+	.check = fan_check, .find = fan_find, .dirs = fan_dirs, .is_only_name = fan_is_only_name, .object = fan_object, .size = fan_size, \
+	.forget = fan_forget, .rest = fan_rest
+
+const struct watch_source fanotify_source = {.name = "fanotify", .open = fan_open_marks, REST};
+const struct watch_source fanotify_dirs_source = {.name = "fanotify-dirs", .open = fan_open_dirs, REST};
