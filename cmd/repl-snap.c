@@ -17,7 +17,7 @@
 
 struct settings {
 	const char *state, *bookmark, *time;
-	uint64_t lock_wait, grain;
+	uint64_t lock_wait, cut_timeout, grain;
 	struct list rules;
 	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
 	struct filter filter;
@@ -100,6 +100,8 @@ static int open_again(struct cli *c, struct settings *o, struct err *e)
 	return 0;
 }
 
+static void on_note(void *ctx, const char *text) { cli_say(ctx, 1, "%s", text); }
+
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
 	if (open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
@@ -108,6 +110,9 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 		return -1;
 	o->snap.state = o->state ? &o->s : NULL;
 	o->snap.lock_wait = seconds(o->lock_wait);
+	o->snap.cut_timeout_ms = o->cut_timeout / 1000000;
+	o->snap.note = on_note;
+	o->snap.ctx = c;
 	if (snap_open_image(&o->snap, e) || head_put(&o->snap.head, &o->out, KIND_IMAGE, e) ||
 			stream_finish(&o->out, e) || sink_flush(&o->sink, e))
 		return -1;
@@ -197,7 +202,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = {.fd = -1, .lock_fd = -1}};
+	struct settings o = {.s = {.fd = -1, .lock_fd = -1}, .cut_timeout = UINT64_C(10000000000)};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -211,6 +216,7 @@ int main(int argc, char **argv)
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
 		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end", 0},
+		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder, if there is one; 10s", 0},
 		{"one-file-system", 0, OPT_FLAG, &o.one_file_system, NULL, "with --digest: do not enter other filesystems", 0},
 		{"include", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: take what matches, against a later --exclude", '+'},
 		{"exclude", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: leave out what matches", '-'},

@@ -14,11 +14,13 @@
 #include "track.h"
 
 #define ANSWER_MS 30000u /* that a recorder has to answer */
+#define LOCK_WAIT 10u    /* seconds */
 
 struct settings {
 	const char *state;
 	int64_t threads;
 	const char *journal, *source;
+	uint64_t cut_timeout;
 	bool wants_record, wants_cut, wants_status, json;
 	int signal; /* that ended the recorder */
 	struct state s;
@@ -49,12 +51,21 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	if ((is_piped && head_read(&o->head, STDIN_FILENO, "repl-track", e)) || state_open(&o->s, o->state, false, e) ||
 			(!is_piped && state_load_image(&o->s, &o->head, e)))
 		return -1;
+	AUTO_FREE char *journal = NULL;
+	if ((o->journal && state_use_journal(&o->s, o->journal, LOCK_WAIT, e)) || state_journal(&o->s, &journal, e))
+		return -1;
 	o->out = (struct stream_out){.sink = sink_write, .ctx = &o->sink};
+	t.journal = journal;
+	t.cut_timeout_ms = o->cut_timeout / 1000000;
 	t.threads = (unsigned)o->threads;
 	t.tmpdir = cli_env("TMPDIR");
 	if (track_run(&t, e) || sink_flush(&o->sink, e))
 		return -1;
-	if (t.has_base)
+	if (t.reason[0])
+		cli_say(c, 1, "%s: %s", t.has_base ? "comparing everything" : "the next run will compare everything", t.reason);
+	if (t.is_recorded)
+		cli_say(c, 1, "the recorder knows of %" PRIu64 " names that may have changed since the base", t.changed);
+	else if (t.has_base)
 		cli_say(c, 1, "compared the stat of %" PRIu64 " entries with the base; %" PRIu64 " may have changed", t.entries,
 			t.changed);
 	else
@@ -163,14 +174,15 @@ static int choose(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = {.fd = -1, .lock_fd = -1}};
+	struct settings o = {.s = {.fd = -1, .lock_fd = -1}, .cut_timeout = UINT64_C(10000000000)};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
-		{"journal", 'j', OPT_STRING, &o.journal, "DIR", "what a recorder keeps of changes", 0},
+		{"journal", 'j', OPT_STRING, &o.journal, "DIR", "what a recorder keeps of changes; remembered with -s; none", 0},
 		{"record", 0, OPT_FLAG, &o.wants_record, NULL, "with -j: record what changes below PATH...", 0},
 		{"source", 0, OPT_STRING, &o.source, "NAME",
 			"with --record: fanotify, fanotify-dirs or inotify; default: the best that works", 0},
+		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder; 10s", 0},
 		{"cut", 0, OPT_FLAG, &o.wants_cut, NULL, "with -j: wait until all is recorded; print how far that is", 0},
 		{"status", 0, OPT_FLAG, &o.wants_status, NULL, "with -j: what the recorder does", 0},
 		{"json", 0, OPT_FLAG, &o.json, NULL, "with --status: one JSON object", 0},
@@ -180,7 +192,7 @@ int main(int argc, char **argv)
 	};
 
 	cli_start(&c, "repl-track");
-	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "-s DIR <IMAGE >CHANGES\n-j DIR --record PATH...\n-j DIR --cut|--status",
+	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "-s DIR [-j JOURNAL] <IMAGE >CHANGES\n-j DIR --record PATH...\n-j DIR --cut|--status",
 		"Says what may have changed since the base, and records what changes.");
 	if (status)
 		return status;

@@ -15,6 +15,7 @@
 #include "pending.h"
 #include "source.h"
 #include "stamp.h"
+#include "tap.h"
 
 #define SHOWN 300
 #define NS 1000000000
@@ -138,13 +139,37 @@ static int number_image(struct snap *s, struct r_image *i, struct err *e)
 	return rc || state_next_seq(s->state, &i->seq, e) || state_save_image(s->state, &s->head, e) ? -1 : 0;
 }
 
-int snap_open_image(struct snap *s, struct err *e)
+/* How far the recorder is. What it has not seen by now happens after this, and so perhaps after the image. */
+static int ask_recorder(struct snap *s, struct err *e)
+{
+	AUTO_FREE char *journal = NULL;
+	AUTO_BUF struct buf text = {0};
+	struct record r = {.type = REC_CURSOR};
+	struct tap_cut cut;
+	char reason[256];
+
+	if (state_journal(s->state, &journal, e))
+		return -1;
+	int got = journal ? tap_cut(journal, s->cut_timeout_ms, &cut, reason, e) : 0;
+	if (got == 1) {
+		memcpy(r.u.cursor.journal, cut.journal, sizeof cut.journal);
+		r.u.cursor.seq = cut.seq;
+		head_take(&s->head, &r);
+	}
+	if (!got && journal && s->note) {
+		buf_fmt(&text, "the image does not say how far the recorder is: %s", reason);
+		s->note(s->ctx, buf_cstr(&text));
+	}
+	return got < 0 ? -1 : 0;
+}
+
+static int open_image(struct snap *s, struct err *e)
 {
 	struct record r = {.type = REC_IMAGE};
 	struct timespec now;
 	char host[256] = "";
 
-	if (s->state && state_lock(s->state, s->lock_wait, e))
+	if (s->state && ask_recorder(s, e))
 		return -1;
 	/* The clock is read first: what is written while the sync runs counts as written after the image. */
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -154,17 +179,22 @@ int snap_open_image(struct snap *s, struct err *e)
 		.consistency = CONS_LIVE, .host = span_cstr(host)};
 	if (s->bookmark)
 		r.u.image.bookmark = span_cstr(s->bookmark);
-	int rc = 0;
 	/* A time to come would make what is written until then look old. */
 	if (s->has_time && s->time_ns > r.u.image.time_ns)
-		rc = err_set(e, ERR_USAGE, "the image's time lies in the future");
-	else if (s->has_time)
+		return err_set(e, ERR_USAGE, "the image's time lies in the future");
+	if (s->has_time)
 		r.u.image.time_ns = s->time_ns;
 	head_take(&s->head, &r);
-	if (!rc)
-		rc = sync_members(&s->head, e);
-	if (!rc && s->state)
-		rc = number_image(s, &s->head.stamps, e);
+	if (sync_members(&s->head, e))
+		return -1;
+	return s->state ? number_image(s, &s->head.stamps, e) : 0;
+}
+
+int snap_open_image(struct snap *s, struct err *e)
+{
+	if (s->state && state_lock(s->state, s->lock_wait, e))
+		return -1;
+	int rc = open_image(s, e);
 	if (s->state)
 		state_unlock(s->state);
 	return rc;

@@ -4,7 +4,7 @@
  * A live image is a promise about stamps, not a copy: everything written before its instant is on the filesystem with a time
  * that tells (syncfs first), so that what is written after can be seen by its stat.
  *
- * May use: state, pending, head, catalog, image, input, err.
+ * May use: state, pending, head, catalog, image, input, tap, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H
@@ -18,11 +18,15 @@ struct snap {
 	bool has_time;          /* else: now */
 	int64_t time_ns;
 	const char *bookmark;   /* NULL: none */
+	uint64_t cut_timeout_ms; /* that the recorder gets whose journal the state remembers */
+	void (*note)(void *ctx, const char *text); /* why it was not asked or did not answer, for -v; may be NULL */
+	void *ctx;
 	struct head head; /* out; members from snap_members. snap_free */
 };
 /* ROOT or NAME=ROOT each: a single ROOT is the image's root itself, several stand below it, sorted by name. ERR_USAGE. */
 int snap_members(struct snap *s, const char *const *args, size_t n, struct err *e);
-/* The instant: stamps the head, syncs the members' filesystems. With a state: next number, saved as the image under way. */
+/* The instant: stamps the head, syncs the members' filesystems. With a state: next number, saved as the image under way; where the
+ * state remembers a recorder's journal, the head says how far that was before the instant. */
 int snap_open_image(struct snap *s, struct err *e);
 void snap_free(struct snap *s);
 

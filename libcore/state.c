@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -262,6 +263,66 @@ int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog 
 	if (!state_has(s, "catalog") && make_catalog(s, e))
 		return -1;
 	return catalog_open(c, path, mode, e);
+}
+
+int state_journal(const struct state *s, char **path, struct err *e)
+{
+	char text[PATH_MAX + 2];
+	int got = read_small(s->fd, "journal", text, sizeof text, e);
+	size_t n = got == 1 ? strlen(text) : 0;
+
+	if (got < 0)
+		return -1;
+	if (got && (n < 2 || text[0] != '/' || text[n - 1] != '\n'))
+		return err_set(e, ERR_SYSTEM, "the state directory is damaged: 'journal' holds no path");
+	if (got)
+		text[n - 1] = '\0';
+	*path = got ? xstrdup(text) : NULL;
+	return 0;
+}
+
+/* Absolute, and without links as far as it is there. */
+static int full_path(const char *path, struct buf *text, struct err *e)
+{
+	AUTO_FREE char *real = realpath(path, NULL);
+	AUTO_FREE char *cwd = real || path[0] == '/' ? NULL : getcwd(NULL, 0);
+
+	if (!real && path[0] != '/' && !cwd)
+		return err_sys(e, "cannot tell what the current directory is");
+	if (real || path[0] == '/')
+		buf_fmt(text, "%s\n", real ? real : path);
+	else
+		buf_fmt(text, "%s/%s\n", cwd, path);
+	return text->len > PATH_MAX ? err_set(e, ERR_USAGE, "the path of the journal is too long") : 0;
+}
+
+static int set_journal(struct state *s, const char *path, struct err *e)
+{
+	AUTO_BUF struct buf text = {0};
+
+	if (strcmp(path, "none"))
+		return full_path(path, &text, e) || file_replace(s->fd, "journal", text.p, text.len, e) ? -1 : 0;
+	if (state_forget(s, "journal", e))
+		return -1;
+	return fsync(s->fd) ? err_sys(e, "cannot sync the state directory") : 0;
+}
+
+int state_use_journal(struct state *s, const char *path, unsigned wait, struct err *e)
+{
+	AUTO_FREE char *now = NULL;
+	AUTO_BUF struct buf text = {0};
+	bool is_none = !strcmp(path, "none");
+
+	if (state_journal(s, &now, e) || (!is_none && full_path(path, &text, e)))
+		return -1;
+	/* Most runs: nobody has to wait for them. */
+	if (is_none ? !now : now && span_eq(span_cstr(now), span_of(text.p, text.len - 1)))
+		return 0;
+	if (state_lock(s, wait, e))
+		return -1;
+	int rc = set_journal(s, path, e);
+	state_unlock(s);
+	return rc;
 }
 
 /* ---- the image under way ---- */

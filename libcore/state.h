@@ -6,6 +6,7 @@
  *   catalog          the base: the image that the replica is known to hold
  *   image            the image that the running pipeline sends: an image stream of IMAGE and MEMBER records
  *   seq              the number of the last image, decimal
+ *   journal          where a recorder keeps its journal: an absolute path; not there: no recorder is asked
  *   plan, plan-ID, next   what waits for an answer: pending.h
  *
  * Every file is replaced whole (temporary, fsync, rename, fsync of the directory). Losing the directory costs one full
@@ -45,6 +46,11 @@ int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog 
 int state_seq(const struct state *s, uint64_t *seq, struct err *e);
 /* The next number, written to seq durably. */
 int state_next_seq(struct state *s, uint64_t *seq, struct err *e);
+/* The directory of a recorder's journal that this state uses; NULL when there is none. Owned. */
+int state_journal(const struct state *s, char **path, struct err *e);
+/* From now on this one, which need not be there yet; "none": none. wait: seconds for the lock, which is held only meanwhile. Durable
+ * when it returns. */
+int state_use_journal(struct state *s, const char *path, unsigned wait, struct err *e);
 int state_save_image(struct state *s, const struct head *h, struct err *e);
 /* ERR_USAGE "run repl-snap first" when there is none. */
 int state_load_image(const struct state *s, struct head *h, struct err *e);

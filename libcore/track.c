@@ -1,9 +1,11 @@
 #include "track.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "changes.h"
 #include "head.h"
+#include "since.h"
 
 struct tracker {
 	struct track *t;
@@ -136,12 +138,55 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 	return rc;
 }
 
+/* ---- what a recorder knows ---- */
+
+static int put_list(struct track *t, struct tape *list, struct err *e)
+{
+	struct input in = {0};
+	int got = STREAM_RECORD;
+
+	if (tape_read(list, &in, e))
+		return -1;
+	for (; got == STREAM_RECORD && in.s.rec.type != REC_END; got = input_next(&in, e)) {
+		bool is_head = in.s.rec.type == REC_IMAGE || in.s.rec.type == REC_MEMBER;
+		t->changed += in.s.rec.type == REC_CHANGED;
+		if (!is_head && stream_pass(t->out, in.s.raw, e)) {
+			got = -1;
+			break;
+		}
+	}
+	input_close(&in);
+	return got < 0 ? -1 : 0;
+}
+
+/* The list, if there is one; the head goes out with how far it reaches. */
+static int ask(struct track *t, struct catalog *base, const struct walk_root *roots, struct tape *list, struct err *e)
+{
+	struct since s = {.base = base, .head = t->head, .roots = roots, .journal = t->journal, .instance = t->state->instance,
+		.cut_timeout_ms = t->cut_timeout_ms, .tmpdir = t->tmpdir ? t->tmpdir : "/tmp", .j = JOURNAL_NONE};
+	struct head h = *t->head; /* borrows */
+	int got = t->journal ? since_ask(&s, e) : 0;
+
+	if (got == 1)
+		got = since_list(&s, list, e);
+	if (t->journal) {
+		h.has_cursor = s.has_cursor;
+		h.cursor = s.cursor;
+	}
+	if (!got && t->journal && (t->has_base || !s.has_cursor))
+		snprintf(t->reason, sizeof t->reason, "%s", s.reason);
+	t->is_recorded = got == 1;
+	since_free(&s);
+	return got < 0 ? -1 : head_put(&h, t->out, KIND_CHANGE, e);
+}
+
 int track_run(struct track *t, struct err *e)
 {
 	const struct head *h = t->head;
 	struct walk_root *roots = NULL;
 	struct catalog *base = NULL;
 	struct record end = {.type = REC_END};
+	struct tape list = {.fd = -1};
 
 	if (!is_zero(h->stamps.instance, sizeof h->stamps.instance) &&
 			memcmp(h->stamps.instance, t->state->instance, sizeof h->stamps.instance))
@@ -149,12 +194,17 @@ int track_run(struct track *t, struct err *e)
 	if (state_catalog(t->state, CATALOG_READ, &base, e))
 		return -1;
 	t->entries = t->changed = 0;
+	t->reason[0] = '\0';
 	t->has_base = !catalog_is_empty(base);
 	int rc = head_open_roots(h, &roots, e);
+	/* The recorder first: what it has not heard of by now happens while the trees are looked at, or later. */
 	if (!rc)
-		rc = head_put(h, t->out, KIND_CHANGE, e);
-	if (!rc)
+		rc = ask(t, base, roots, &list, e);
+	if (!rc && t->is_recorded)
+		rc = put_list(t, &list, e);
+	else if (!rc)
 		rc = t->has_base ? scan(t, base, roots, h->n_members, e) : put_gap(t, "no base image", e);
+	tape_free(&list);
 	head_close_roots(&roots, h->n_members);
 	catalog_close(&base);
 	return rc || stream_put(t->out, &end, e) || stream_finish(t->out, e) ? -1 : 0;

@@ -1,10 +1,11 @@
 /*
- * track: says what may have changed since the base, by comparing every stat with the base's hints.
+ * track: says what may have changed since the base: what a recorder heard of where there is one, else by comparing every stat with
+ * the base's hints.
  *
  * The result is a change stream: names in depth-first order, a directory numbered once something inside is named. It may name
  * too much, never too little: what is left out here nobody looks at. No filter therefore; who reads the stream has one.
  *
- * May use: state, head, scan, catalog, stream, path, err.
+ * May use: since, state, head, scan, catalog, tape, stream, err.
  */
 #ifndef REPL_TRACK_H
 #define REPL_TRACK_H
@@ -21,12 +22,16 @@ struct track {
 	struct stream_out *out;
 	unsigned threads;              /* 0: one per processor */
 	const char *tmpdir;
+	const char *journal;           /* of the recorder; NULL: there is none */
+	uint64_t cut_timeout_ms;       /* that it has to answer */
 	const struct warn *warn;
 	void (*progress)(void *ctx, uint64_t entries);
 	void *ctx;
 	/* out */
 	uint64_t entries, changed;
 	bool has_base;                 /* false: nothing to compare with, the stream is one gap */
+	bool is_recorded;              /* the recorder knew: nothing was looked at */
+	char reason[256];              /* there is a recorder's journal, and this is why it could not be used; else empty */
 };
 /* Writes the whole stream. ERR_MISMATCH when the image belongs to another state directory. */
 int track_run(struct track *t, struct err *e);

@@ -17,7 +17,7 @@ floors="
 err bytes json
 digest numbers codec record stamp stream token filter
 attr file path confine subvol walk input sink tape catalog image head state pending
-content replica scan changes merge journal redo history stage partial plan check undo edits place restore land moves spool target guess emit diff source
+content replica scan changes merge journal redo history stage partial plan check undo edits place restore land since moves spool target guess emit diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
 cli forced
