@@ -116,6 +116,20 @@ static bool hear_skip(void *ctx, const struct scan_item *it)
 	return r->theirs.skip(r->theirs.ctx, it);
 }
 
+static uint64_t hear_guess(void *ctx, const struct attr *a)
+{
+	struct reader *r = ctx;
+
+	return r->theirs.guess(r->theirs.ctx, a);
+}
+
+static uint64_t hear_guess(void *ctx, const struct attr *a)
+{
+	struct reader *r = ctx;
+
+	return r->theirs.guess(r->theirs.ctx, a);
+}
+
 static int cmp_no(const void *a, const void *b)
 {
 	uint64_t x, y;
@@ -483,11 +497,15 @@ int changes_scan(struct scan *s, struct input *in, const struct walk_root *roots
 	s->item = hear_item;
 	s->gone = hear_gone;
 	s->skip = s->skip ? hear_skip : NULL;
+	s->guess = s->guess ? hear_guess : NULL;
+	s->guess = s->guess ? hear_guess : NULL;
 	s->ctx = &r;
 	int rc = read_all(&r, e);
 	s->item = r.theirs.item;
 	s->gone = r.theirs.gone;
 	s->skip = r.theirs.skip;
+	s->guess = r.theirs.guess;
+	s->guess = r.theirs.guess;
 	s->ctx = r.theirs.ctx;
 	while (r.n)
 		buf_free(&r.frames[--r.n].last);
