@@ -31,9 +31,21 @@ struct settings {
 
 static void on_progress(void *ctx, uint64_t entries) { cli_progress(ctx, 0, 0, entries, "looked at"); }
 
+static void on_gap(void *ctx, struct span path, struct span reason)
+{
+	AUTO_BUF struct buf text = {0};
+
+	buf_str(&text, path.len ? "comparing what is below '" : "comparing everything");
+	esc_name(&text, path);
+	buf_str(&text, path.len ? "': " : ": ");
+	esc_name(&text, reason);
+	cli_say(ctx, 1, "%s", buf_cstr(&text));
+}
+
 static int run(struct cli *c, struct settings *o, struct err *e)
 {
-	struct track t = {.state = &o->s, .head = &o->head, .out = &o->out, .warn = &c->warn, .progress = on_progress, .ctx = c};
+	struct track t = {.state = &o->s, .head = &o->head, .out = &o->out, .warn = &c->warn, .gap = on_gap, .progress = on_progress,
+		.ctx = c};
 
 	if (c->n_args)
 		return err_set(e, ERR_USAGE, "repl-track takes no ROOT: the image says where to look");

@@ -6,6 +6,7 @@
 
 #include "attr.h"
 #include "image.h"
+#include "path.h"
 #include "scan.h"
 
 #define ROWS_MAX (16u << 20) /* bytes of names that are added; where there are more, everything is compared */
@@ -202,22 +203,26 @@ static int add_again(void *ctx, const struct image_again *a, struct err *e)
 
 struct since_frame {
 	uint64_t ref, dir; /* dir: what the base has there; 0: none */
+	size_t path_len;
 };
 
 static int go_to(struct since *s, uint64_t ref, struct err *e)
 {
 	while (s->n && s->frames[s->n - 1].ref != ref)
 		s->n--;
+	s->path.len = s->n ? s->frames[s->n - 1].path_len : 0;
 	return s->n ? 0 : err_set(e, ERR_SYSTEM, "the recorder's list is out of order");
 }
 
-static void push(struct since *s, uint64_t ref, uint64_t dir)
+static void push(struct since *s, uint64_t ref, struct span name, uint64_t dir)
 {
 	if (s->n == s->cap) {
 		s->cap = s->cap ? s->cap * 2 : 16;
 		s->frames = xrealloc(s->frames, s->cap * sizeof *s->frames);
 	}
-	s->frames[s->n++] = (struct since_frame){ref, dir};
+	if (name.len)
+		path_push(&s->path, name);
+	s->frames[s->n++] = (struct since_frame){ref, dir, s->path.len};
 }
 
 /* An object of the base that has this name is looked at under all that it has: the change may have come by another one, and this
@@ -271,15 +276,17 @@ static int on_record(struct since *s, const struct record *r, struct err *e)
 	if (r->type == REC_DIR) {
 		if (go_to(s, r->u.dir.parent, e) || on_name(s, r->u.dir.name, 0, &no, e))
 			return -1;
-		push(s, r->u.dir.ref, no);
+		push(s, r->u.dir.ref, r->u.dir.name, no);
 		return 0;
 	}
-	if (r->type != REC_GAP || r->u.gap.ref == REF_ROOT)
+	if (r->type != REC_GAP)
 		return 0;
 	if (go_to(s, r->u.gap.ref, e))
 		return -1;
+	if (s->gap)
+		s->gap(s->ctx, span_of(s->path.p, s->path.len), r->u.gap.reason);
 	no = s->frames[s->n - 1].dir;
-	return no ? add_below(s, no, e) : 0;
+	return no && no != CATALOG_ROOT ? add_below(s, no, e) : 0;
 }
 
 /* What the recorder knows, into `to`, but for objects without a name, which are given theirs. */
@@ -290,7 +297,7 @@ static int complete(struct since *s, struct tape *from, struct tape *to, struct 
 
 	if (tape_read(from, &in, e))
 		return -1;
-	push(s, REF_ROOT, CATALOG_ROOT);
+	push(s, REF_ROOT, (struct span){0}, CATALOG_ROOT);
 	for (; got == STREAM_RECORD && in.s.rec.type != REC_END; got = input_next(&in, e)) {
 		bool is_said = in.s.rec.type != REC_INODE;
 		if (on_record(s, &in.s.rec, e) || (is_said && stream_pass(&to->out, in.s.raw, e)))
@@ -439,6 +446,7 @@ void since_free(struct since *s)
 	journal_close(&s->j);
 	buf_free(&s->rows);
 	buf_free(&s->starts);
+	buf_free(&s->path);
 	free(s->frames);
 	s->frames = NULL;
 	s->n = s->cap = 0;

@@ -5,7 +5,7 @@
  * that have several, by which they may not be named, and what could not be taken the last time. Where anything is in doubt there
  * is no list, and a reason: then everything is compared.
  *
- * Memory: the names that are added. May use: catalog, image, head, walk, journal, merge, tap, tape, attr, err.
+ * Memory: the names that are added. May use: catalog, image, head, walk, journal, merge, tap, tape, path, attr, err.
  */
 #ifndef REPL_SINCE_H
 #define REPL_SINCE_H
@@ -24,6 +24,9 @@ struct since { /* {.j = JOURNAL_NONE}; since_free */
 	const uint8_t *instance;       /* 16 bytes: who we are to the recorder */
 	uint64_t cut_timeout_ms;
 	const char *tmpdir;
+	/* Below this path, as far as the image goes, the recorder cannot tell: empty for everything. May be NULL. */
+	void (*gap)(void *ctx, struct span path, struct span reason);
+	void *ctx;
 	/* out */
 	bool has_cursor;
 	struct r_cursor cursor;        /* from where on the next base needs a list; without a consumer */
@@ -33,7 +36,7 @@ struct since { /* {.j = JOURNAL_NONE}; since_free */
 	struct journal j;
 	struct tap_cut cut;
 	struct r_cursor from;
-	struct buf rows, starts;
+	struct buf rows, starts, path;
 	struct since_frame *frames;
 	size_t n, cap;
 };

@@ -163,7 +163,8 @@ static int put_list(struct track *t, struct tape *list, struct err *e)
 static int ask(struct track *t, struct catalog *base, const struct walk_root *roots, struct tape *list, struct err *e)
 {
 	struct since s = {.base = base, .head = t->head, .roots = roots, .journal = t->journal, .instance = t->state->instance,
-		.cut_timeout_ms = t->cut_timeout_ms, .tmpdir = t->tmpdir ? t->tmpdir : "/tmp", .j = JOURNAL_NONE};
+		.cut_timeout_ms = t->cut_timeout_ms, .tmpdir = t->tmpdir ? t->tmpdir : "/tmp", .gap = t->gap,
+		.ctx = t->ctx, .j = JOURNAL_NONE};
 	struct head h = *t->head; /* borrows */
 	int got = t->journal ? since_ask(&s, e) : 0;
 

@@ -25,6 +25,8 @@ struct track {
 	const char *journal;           /* of the recorder; NULL: there is none */
 	uint64_t cut_timeout_ms;       /* that it has to answer */
 	const struct warn *warn;
+	/* Below this path the recorder cannot tell, and why: it will be compared. Empty: everything. */
+	void (*gap)(void *ctx, struct span path, struct span reason);
 	void (*progress)(void *ctx, uint64_t entries);
 	void *ctx;
 	/* out */
