@@ -123,13 +123,6 @@ static uint64_t hear_guess(void *ctx, const struct attr *a)
 	return r->theirs.guess(r->theirs.ctx, a);
 }
 
-static uint64_t hear_guess(void *ctx, const struct attr *a)
-{
-	struct reader *r = ctx;
-
-	return r->theirs.guess(r->theirs.ctx, a);
-}
-
 static int cmp_no(const void *a, const void *b)
 {
 	uint64_t x, y;
@@ -498,13 +491,11 @@ int changes_scan(struct scan *s, struct input *in, const struct walk_root *roots
 	s->gone = hear_gone;
 	s->skip = s->skip ? hear_skip : NULL;
 	s->guess = s->guess ? hear_guess : NULL;
-	s->guess = s->guess ? hear_guess : NULL;
 	s->ctx = &r;
 	int rc = read_all(&r, e);
 	s->item = r.theirs.item;
 	s->gone = r.theirs.gone;
 	s->skip = r.theirs.skip;
-	s->guess = r.theirs.guess;
 	s->guess = r.theirs.guess;
 	s->ctx = r.theirs.ctx;
 	while (r.n)
