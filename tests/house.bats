@@ -15,8 +15,8 @@ setup() {
 # never one another. A new module gets its place here first.
 floors="
 err bytes json
-digest numbers codec record stamp stream token filter
-attr file path confine subvol walk input sink catalog image state
+digest numbers names codec record stamp stream token filter
+attr file path confine subvol spill listing ahead walk input sink catalog image state
 content replica scan changes redo history stage partial plan check undo edits place restore land diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
