@@ -15,9 +15,11 @@ setup() {
 # never one another. A new module gets its place here first.
 floors="
 err bytes json
-digest numbers codec record object stamp stream token filter
-attr file path confine subvol walk input sink store rows seal catalog image head state pending
-content replica scan changes redo history stage partial plan check undo edits place restore land moves spool target guess emit diff source
+digest numbers sorted codec record object stamp stream token filter
+attr file path confine subvol spill listing ahead walk input sink
+store rows seal catalog image head state pending
+content replica scan changes redo history stage partial plan check undo edits place restore land
+moves spool target guess emit diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
 cli forced
@@ -30,11 +32,6 @@ declare -gA also_exports=(
 	[digest]="roll_"
 	[record]="rec_ obj_ name_is_sane xattr_next"
 	[stream]="kind_"
-<<<<<<< HEAD
-	[catalog]="object_"
-=======
-	[state]="image_head_"
->>>>>>> 4f2da1f
 )
 
 # Each library that is not ours is named in one module.
