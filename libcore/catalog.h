@@ -1,22 +1,22 @@
 /*
- * catalog: an image at rest, found by key instead of read through. The only module that names LMDB.
+ * catalog: an image at rest, found by key instead of read through.
  *
  * Objects (inodes) have numbers; names are rows (directory number, name) -> object, as a filesystem has them, so renaming a
  * directory is one update. Tables: names, links (object -> its names), objects, blocks (digests of a file's blocks), inodes
- * (inode and birth time -> object), facts (small values), and the bookkeeping of a change under way (dirty, orphans).
+ * (inode and birth time -> object), facts (small values), and the bookkeeping of a change under way (seal).
  *
- * Directory digests are recomputed only along changed paths, by catalog_seal. LMDB's values never leave this module
- * uncopied. The caller holds a lock of its own over the file (LMDB's own locking is off).
+ * Directory digests are recomputed only along changed paths, by catalog_seal. The caller holds a lock of its own over the file.
  *
  * Private catalogs (scratch files, copies) are not synced and commit as they go, so that memory stays bounded whatever the
  * size of the change; a live one changes in a single transaction, all or nothing.
  *
- * May use: record, digest, bytes, err; makes system calls.
+ * May use: store, rows, seal, object, record, digest, bytes, err.
  */
 #ifndef REPL_CATALOG_H
 #define REPL_CATALOG_H
 
-#include "record.h"
+#include "object.h"
+#include "store.h"
 
 #define CATALOG_ROOT 1u
 
@@ -26,25 +26,6 @@ enum catalog_mode {
 	CATALOG_PRIVATE, /* created; batches, not durable until catalog_settle */
 };
 struct catalog;
-
-/* One object. {0} is empty; spans point into store. */
-struct object {
-	uint64_t no;
-	uint8_t type; /* enum obj_type */
-	uint32_t nlink; /* names inside the image */
-	uint64_t size;  /* files */
-	struct digest content;
-	uint32_t grain; /* block size of the digests kept for it */
-	uint8_t flags;  /* SEAL_UNSETTLED */
-	struct r_hint hint;
-	struct r_meta meta;
-	struct buf store;
-};
-void object_free(struct object *o);
-/* Deep copy of meta into o->store. */
-void object_set_meta(struct object *o, const struct r_meta *m);
-/* Blocks of size grain that size bytes have. */
-uint64_t object_blocks(uint64_t size, uint32_t grain);
 
 /* path: of the file; "path-…" side files are not made. */
 int catalog_open(struct catalog **c, const char *path, enum catalog_mode mode, struct err *e);
@@ -77,17 +58,11 @@ int catalog_object_path(struct catalog *c, uint64_t no, struct buf *path, struct
 
 /* Children of a directory in byte order of their names. */
 struct catalog_iter {
-	struct catalog *c;
-	uint64_t dir;
-	/* the current child */
+	/* the current child; the name lives until the next call on the iterator */
 	struct span name;
 	uint64_t no;
 	uint8_t type;
-	/* private */
-	struct buf batch, last;
-	size_t at;
-	unsigned want;
-	bool more;
+	struct store_walk walk; /* private */
 };
 void catalog_iter_start(struct catalog_iter *it, struct catalog *c, uint64_t dir);
 /* Continues behind a name. */

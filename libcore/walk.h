@@ -2,10 +2,10 @@
  * walk: goes through a directory tree depth first, names in byte order, on several threads.
  *
  * The caller sees one entry after the other in a fixed order, whatever the threads do; listing and stat of the
- * directories ahead happen in the background. Memory is bounded: listings that nobody consumed yet are limited, and a
- * directory larger than the limit is sorted through a temporary file.
+ * directories ahead happen in the background (ahead). Memory is bounded: listings that nobody consumed yet are limited,
+ * and a directory larger than the limit is sorted through a temporary file.
  *
- * May use: attr, file, path, bytes, err. Follows no links; never opens anything but directories.
+ * May use: ahead, listing, attr, path, bytes, err. Follows no links; never opens anything but directories.
  */
 #ifndef REPL_WALK_H
 #define REPL_WALK_H

@@ -15,9 +15,11 @@ setup() {
 # never one another. A new module gets its place here first.
 floors="
 err bytes json
-digest numbers codec record stamp stream token filter
-attr file path confine subvol walk input sink tape catalog image head state pending
-content replica scan changes merge journal redo history stage partial plan check undo edits place restore land since moves spool target guess emit diff source
+digest numbers sorted codec record object stamp stream token filter
+attr file path confine subvol spill listing ahead walk input sink tape tap
+store rows seal catalog image head state pending
+content replica scan changes merge journal redo history stage partial plan check undo edits place restore land
+since moves spool target guess emit diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
 cli forced
@@ -30,11 +32,10 @@ declare -gA also_exports=(
 	[digest]="roll_"
 	[record]="rec_ obj_ name_is_sane xattr_next"
 	[stream]="kind_"
-	[catalog]="object_"
 )
 
 # Each library that is not ours is named in one module.
-declare -gA door=([zstd]=codec [zstd_errors]=codec [blake2]=digest [popt]=cli [lmdb]=catalog)
+declare -gA door=([zstd]=codec [zstd_errors]=codec [blake2]=digest [popt]=cli [lmdb]=store)
 
 all_files() {
 	find . \( -name build -o -name .git -o -path ./tests/fuzz/corpus -o -path ./tests/golden \) -prune -o -type f -print | sort
