@@ -527,16 +527,6 @@ int changes_put(struct changes_out *c, uint8_t flags, struct span name, struct e
 	return stream_put(c->o, &r, e);
 }
 
-int changes_gap(struct changes_out *c, const char *reason, struct err *e)
-{
-	struct record r = {.type = REC_GAP};
-
-	if (announce(c, e))
-		return -1;
-	r.u.gap = (struct r_gap){c->levels[c->n - 1].ref, span_cstr(reason)};
-	return stream_put(c->o, &r, e);
-}
-
 void changes_free(struct changes_out *c)
 {
 	while (c->n)

@@ -34,8 +34,6 @@ bool changes_is_inside(const struct changes_out *c); /* a directory was entered 
 uint64_t changes_dir(const struct changes_out *c);   /* of the innermost directory */
 /* A name of the innermost directory; empty: that directory itself. */
 int changes_put(struct changes_out *c, uint8_t flags, struct span name, struct err *e);
-/* Below the innermost directory anything may have changed; before anything else is said about its inside. */
-int changes_gap(struct changes_out *c, const char *reason, struct err *e);
 void changes_free(struct changes_out *c);
 
 #endif

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "batch.h"
+#include "heard.h"
 #include "clients.h"
 #include "holders.h"
 #include "tap.h"
@@ -35,7 +35,7 @@ struct engine {
 	struct recorder *r;
 	struct journal j;
 	struct watch watch;
-	struct batch batch;
+	struct heard batch;
 	struct clients clients;
 	char **paths;
 	int signals, mounts;
@@ -86,9 +86,9 @@ static void on_changed(void *ctx, uint32_t dir, struct span name, uint8_t flags,
 {
 	struct engine *g = ctx;
 
-	batch_changed(&g->batch, dir, name, flags, obj, is_written);
+	heard_changed(&g->batch, dir, name, flags, obj, is_written);
 	g->n_events++;
-	g->is_full = batch_size(&g->batch) >= g->r->memory;
+	g->is_full = heard_size(&g->batch) >= g->r->memory;
 }
 
 static void lose(struct engine *g, const char *path, const char *reason)
@@ -179,13 +179,13 @@ static void on_held(void *ctx, struct span path, const struct r_inode *ino)
 		if (!lstat(text, &st) && st.st_dev == ino->dev && st.st_ino == ino->ino && st.st_nlink == 1) {
 			if (!watch_is_inside(&g->watch, path))
 				return;
-			batch_file(&g->batch, path);
+			heard_file(&g->batch, path);
 			g->held++;
 			return;
 		}
 	}
 	/* Under several names, or under one that is not ours to see. */
-	batch_inode(&g->batch, ino);
+	heard_inode(&g->batch, ino);
 	g->held++;
 }
 
@@ -229,7 +229,7 @@ static int flush(struct engine *g, struct err *e)
 
 	free(g->failure);
 	g->failure = NULL;
-	if (!batch_write(&g->batch, &why)) {
+	if (!heard_write(&g->batch, &why)) {
 		g->names += g->batch.n_names;
 		g->bytes += g->mem_bytes;
 		if (!g->n_eras || g->eras[(g->n_eras - 1) % ERAS].seq != g->j.last)
@@ -244,9 +244,9 @@ static int flush(struct engine *g, struct err *e)
 	}
 	g->failure = xstrdup(why.text);
 	warn_say(g->r->warn, "note", "%s", esc_cut(text, sizeof text, span_cstr(why.text)));
-	if (batch_size(&g->batch) < g->r->memory)
+	if (heard_size(&g->batch) < g->r->memory)
 		return 0;
-	batch_reset(&g->batch);
+	heard_reset(&g->batch);
 	forget_counts(g);
 	g->is_full = false;
 	on_lost(g, NULL, "the journal could not be written");
@@ -469,7 +469,7 @@ static void status_line(const struct engine *g, struct buf *line)
 	add_number(line, "uptime", (now_ms() - g->began_ms) / 1000);
 	add_number(line, "events", g->n_events);
 	add_number(line, "waiting", names_count(&g->batch.names));
-	add_number(line, "memory", batch_size(&g->batch));
+	add_number(line, "memory", heard_size(&g->batch));
 	add_number(line, "written", g->names);
 	add_batches(g, line);
 	add_number(line, "held", g->held);
@@ -730,7 +730,7 @@ int recorder_run(struct recorder *r, struct err *e)
 	int rc = begin(g, e) || loop(g, e) ? -1 : 0;
 	notify(g, "STOPPING=1\n");
 	clients_close(&g->clients);
-	batch_free(&g->batch);
+	heard_free(&g->batch);
 	watch_close(&g->watch);
 	forget_counts(g);
 	journal_close(&g->j);

@@ -1,4 +1,4 @@
-#include "batch.h"
+#include "heard.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ struct place {
 	uint32_t first, n;    /* of its names in order */
 	const char *gap;      /* why; NULL: none. Borrowed from gaps */
 };
-struct batch_work {
+struct heard_work {
 	uint32_t *order, *starts;
 	size_t n_order, cap_order;
 	struct place *places;
@@ -37,7 +37,7 @@ struct batch_work {
 	bool has_skipped;
 };
 
-void batch_changed(struct batch *b, uint32_t dir, struct span name, uint8_t flags, uint32_t obj, bool is_written)
+void heard_changed(struct heard *b, uint32_t dir, struct span name, uint8_t flags, uint32_t obj, bool is_written)
 {
 	if (!dir) {
 		bits_put(&b->suspects, obj);
@@ -53,13 +53,13 @@ void batch_changed(struct batch *b, uint32_t dir, struct span name, uint8_t flag
 		r->obj = obj;
 }
 
-static void gap_everywhere(struct batch *b, const char *reason)
+static void gap_everywhere(struct heard *b, const char *reason)
 {
 	for (size_t i = 0; i < b->watch->n_paths; i++)
 		gaps_put(&b->gaps, b->watch->paths[i], reason);
 }
 
-void batch_inode(struct batch *b, const struct r_inode *ino)
+void heard_inode(struct heard *b, const struct r_inode *ino)
 {
 	AUTO_BUF struct buf key = {0};
 
@@ -74,21 +74,21 @@ void batch_inode(struct batch *b, const struct r_inode *ino)
 	words_put(&b->inodes, span_of(key.p, key.len));
 }
 
-void batch_file(struct batch *b, struct span path) { words_put(&b->files, path); }
+void heard_file(struct heard *b, struct span path) { words_put(&b->files, path); }
 
-bool batch_is_empty(const struct batch *b)
+bool heard_is_empty(const struct heard *b)
 {
 	return !names_count(&b->names) && !b->suspects.len && !b->inodes.n && !b->files.n && !b->gaps.n;
 }
 
-size_t batch_size(const struct batch *b)
+size_t heard_size(const struct heard *b)
 {
 	return names_size(&b->names) + b->suspects.cap + words_size(&b->inodes) + words_size(&b->files) + watch_size(b->watch);
 }
 
 /* ---- finding ---- */
 
-static int add_place(struct batch_work *k, struct span path, uint32_t first, uint32_t n, const char *gap)
+static int add_place(struct heard_work *k, struct span path, uint32_t first, uint32_t n, const char *gap)
 {
 	if (k->n == k->cap) {
 		k->cap = k->cap ? k->cap + k->cap / 2 : 64;
@@ -101,26 +101,26 @@ static int add_place(struct batch_work *k, struct span path, uint32_t first, uin
 
 static int cmp_name(const void *x, const void *y, void *ctx)
 {
-	const struct batch *b = ctx;
+	const struct heard *b = ctx;
 	uint32_t dir;
 	struct span p = names_at(&b->names, *(const uint32_t *)x, &dir), q = names_at(&b->names, *(const uint32_t *)y, &dir);
 
 	return span_cmp(p, q);
 }
 
-static void suspect(struct batch *b, uint32_t obj)
+static void suspect(struct heard *b, uint32_t obj)
 {
 	struct r_inode ino;
 	int got = watch_object(b->watch, obj, &ino);
 
 	if (got == 1)
-		batch_inode(b, &ino);
+		heard_inode(b, &ino);
 	else if (got)
 		gap_everywhere(b, "a file changed that cannot be found");
 }
 
 /* For a source that does not know objects. */
-static void suspect_name(struct batch *b, int dirfd, struct span name)
+static void suspect_name(struct heard *b, int dirfd, struct span name)
 {
 	char text[256];
 	struct statx sx;
@@ -135,10 +135,10 @@ static void suspect_name(struct batch *b, int dirfd, struct span name)
 		ino.btime_s = sx.stx_btime.tv_sec;
 		ino.btime_ns = sx.stx_btime.tv_nsec;
 	}
-	batch_inode(b, &ino);
+	heard_inode(b, &ino);
 }
 
-static int breathe(struct batch *b, struct err *e)
+static int breathe(struct heard *b, struct err *e)
 {
 	if (++b->work->since_gather < GATHER_EACH)
 		return 0;
@@ -147,9 +147,9 @@ static int breathe(struct batch *b, struct err *e)
 }
 
 /* Does each name lead to the object that changed, and is it the only one? fd -1: the directory is nowhere. */
-static int check_objects(struct batch *b, uint32_t dir, int fd, struct err *e)
+static int check_objects(struct heard *b, uint32_t dir, int fd, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	for (uint32_t i = k->starts[dir]; i < k->starts[dir + 1]; i++) {
 		const struct names_row *r = &b->names.rows[k->order[i]];
@@ -170,9 +170,9 @@ static int check_objects(struct batch *b, uint32_t dir, int fd, struct err *e)
 }
 
 /* A path itself, or a directory above one, got or lost its name. */
-static void check_paths(struct batch *b, struct span dir)
+static void check_paths(struct heard *b, struct span dir)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	AUTO_BUF struct buf full = {0};
 
 	for (size_t p = 0; p < b->watch->n_paths; p++) {
@@ -194,8 +194,8 @@ static void check_paths(struct batch *b, struct span dir)
 
 static int on_place(void *ctx, struct span path, int fd, struct err *e)
 {
-	struct batch *b = ctx;
-	struct batch_work *k = b->work;
+	struct heard *b = ctx;
+	struct heard_work *k = b->work;
 	uint32_t first = k->starts[k->dir], n = k->starts[k->dir + 1] - first;
 
 	if (!k->is_checked && check_objects(b, k->dir, fd, e))
@@ -230,7 +230,7 @@ static int cmp_path(struct span a, struct span b)
 	return a.len < b.len ? -1 : a.len > b.len;
 }
 
-static struct span place_path(const struct batch_work *k, const struct place *p) { return span_of(k->paths.p + p->path, p->len); }
+static struct span place_path(const struct heard_work *k, const struct place *p) { return span_of(k->paths.p + p->path, p->len); }
 
 static int cmp_place(const void *x, const void *y, void *ctx)
 {
@@ -241,9 +241,9 @@ static int cmp_place(const void *x, const void *y, void *ctx)
 	return c ? c : (p->gap == NULL) - (q->gap == NULL);
 }
 
-static struct level *top(struct batch_work *k) { return &k->levels[k->depth - 1]; }
+static struct level *top(struct heard_work *k) { return &k->levels[k->depth - 1]; }
 
-static bool is_ours(struct batch *b, struct span name)
+static bool is_ours(struct heard *b, struct span name)
 {
 	AUTO_BUF struct buf full = {0};
 
@@ -256,7 +256,7 @@ static bool is_ours(struct batch *b, struct span name)
 }
 
 /* The flags of all rows with the name that comes next. */
-static uint8_t take_name(struct batch *b, struct span *name)
+static uint8_t take_name(struct heard *b, struct span *name)
 {
 	struct level *l = top(b->work);
 	uint8_t flags = 0;
@@ -269,7 +269,7 @@ static uint8_t take_name(struct batch *b, struct span *name)
 }
 
 /* Writes the names of the innermost directory below `before`, or all that are left. */
-static int put_names(struct batch *b, const struct span *before, struct err *e)
+static int put_names(struct heard *b, const struct span *before, struct err *e)
 {
 	struct level *l = top(b->work);
 	uint32_t dir;
@@ -288,9 +288,9 @@ static int put_names(struct batch *b, const struct span *before, struct err *e)
 	return 0;
 }
 
-static int leave(struct batch *b, struct err *e)
+static int leave(struct heard *b, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	if (put_names(b, NULL, e))
 		return -1;
@@ -300,9 +300,9 @@ static int leave(struct batch *b, struct err *e)
 	return 0;
 }
 
-static void enter(struct batch *b, struct span name)
+static void enter(struct heard *b, struct span name)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	if (k->depth == k->cap_levels) {
 		k->cap_levels = k->cap_levels ? k->cap_levels * 2 : 32;
@@ -316,7 +316,7 @@ static void enter(struct batch *b, struct span name)
 	k->levels[k->depth++] = (struct level){.path_len = k->way.len};
 }
 
-static void skip(struct batch_work *k, struct span path)
+static void skip(struct heard_work *k, struct span path)
 {
 	buf_reset(&k->skipped);
 	buf_add(&k->skipped, path.p, path.len);
@@ -324,9 +324,9 @@ static void skip(struct batch_work *k, struct span path)
 }
 
 /* One more component of the way down. 0: it was entered; 1: everything below was said. */
-static int step(struct batch *b, struct span name, struct err *e)
+static int step(struct heard *b, struct span name, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	struct level *l = top(k);
 	uint8_t flags = 0;
 	uint32_t dir;
@@ -352,7 +352,7 @@ static int step(struct batch *b, struct span name, struct err *e)
 	return changes_put(&k->out, flags, (struct span){0}, e);
 }
 
-static bool has_own(const struct batch *b, struct span path)
+static bool has_own(const struct heard *b, struct span path)
 {
 	const char *own = b->watch->own;
 
@@ -362,9 +362,9 @@ static bool has_own(const struct batch *b, struct span path)
 	return own && mounts_below(span_cstr(own), path);
 }
 
-static int put_place(struct batch *b, const struct place *p, struct err *e)
+static int put_place(struct heard *b, const struct place *p, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	struct span path = place_path(k, p);
 
 	if (path.len == 1) /* "/": the way to it is empty */
@@ -395,9 +395,9 @@ static int put_place(struct batch *b, const struct place *p, struct err *e)
 }
 
 /* Two directories that had the same path one after the other, while they were looked up: their names become one list. */
-static void join_equal(struct batch *b)
+static void join_equal(struct heard *b)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < k->n; i++) {
@@ -425,7 +425,7 @@ static void join_equal(struct batch *b)
 
 static int cmp_inode(const void *x, const void *y) { return memcmp(x, y, 16); }
 
-static int put_inodes(struct batch *b, struct stream_out *o, struct err *e)
+static int put_inodes(struct heard *b, struct stream_out *o, struct err *e)
 {
 	uint32_t n = b->inodes.n;
 	AUTO_FREE uint8_t *keys = xalloc(n * INODE_LEN + 1);
@@ -451,9 +451,9 @@ static int put_inodes(struct batch *b, struct stream_out *o, struct err *e)
 	return 0;
 }
 
-static int put_all(struct batch *b, struct stream_out *o, struct err *e)
+static int put_all(struct heard *b, struct stream_out *o, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	k->out = (struct changes_out){.o = o};
 	enter(b, (struct span){0});
@@ -468,9 +468,9 @@ static int put_all(struct batch *b, struct stream_out *o, struct err *e)
 }
 
 /* What was found so far becomes a batch. */
-static int write_places(struct batch *b, struct err *e)
+static int write_places(struct heard *b, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	struct stream_out *o;
 
 	for (size_t i = 0; i < b->gaps.n; i++)
@@ -491,7 +491,7 @@ static int write_places(struct batch *b, struct err *e)
 }
 
 /* Files that no event told of stand under directories that the source has no number for. */
-static void add_files(struct batch *b, struct words *dirs)
+static void add_files(struct heard *b, struct words *dirs)
 {
 	uint32_t known = watch_dirs(b->watch);
 
@@ -502,9 +502,9 @@ static void add_files(struct batch *b, struct words *dirs)
 	}
 }
 
-static int find_all(struct batch *b, uint32_t n_dirs, const struct words *file_dirs, struct err *e)
+static int find_all(struct heard *b, uint32_t n_dirs, const struct words *file_dirs, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	const struct watch_where where = {on_place, b};
 
 	for (k->dir = 1; k->dir <= n_dirs; k->dir++) {
@@ -534,9 +534,9 @@ static int find_all(struct batch *b, uint32_t n_dirs, const struct words *file_d
 	return 0;
 }
 
-int batch_write(struct batch *b, struct err *e)
+int heard_write(struct heard *b, struct err *e)
 {
-	struct batch_work k = {0};
+	struct heard_work k = {0};
 	struct words file_dirs = {.seed = b->files.seed};
 	uint32_t n_dirs = watch_dirs(b->watch);
 
@@ -556,11 +556,11 @@ int batch_write(struct batch *b, struct err *e)
 	buf_free(&k.skipped);
 	b->work = NULL;
 	if (!rc)
-		batch_reset(b);
+		heard_reset(b);
 	return rc;
 }
 
-void batch_reset(struct batch *b)
+void heard_reset(struct heard *b)
 {
 	names_reset(&b->names);
 	buf_free(&b->suspects);
@@ -570,7 +570,7 @@ void batch_reset(struct batch *b)
 	watch_forget(b->watch);
 }
 
-void batch_free(struct batch *b)
+void heard_free(struct heard *b)
 {
 	names_free(&b->names);
 	buf_free(&b->suspects);
