@@ -406,7 +406,8 @@ static int on_record(struct reader *r, const struct record *rec, struct err *e)
 {
 	if (r->is_whole)
 		return 0;
-	if (rec->type == REC_GAP && rec->u.gap.ref == REF_ROOT) {
+	/* Which names an object has, and whether it is one of these trees', was to be found out before: it may be any. */
+	if ((rec->type == REC_GAP && rec->u.gap.ref == REF_ROOT) || rec->type == REC_INODE) {
 		if (r->n)
 			return disorder(r, e);
 		r->is_whole = true;
@@ -501,13 +502,15 @@ bool changes_is_inside(const struct changes_out *c) { return c->n > 0; }
 
 uint64_t changes_dir(const struct changes_out *c) { return c->levels[c->n - 1].dir; }
 
-/* Numbers the directories on the way that have no number. */
-static int announce(struct changes_out *c, struct err *e)
+/* Numbers the directories on the way that have no number: the innermost ones, as one has it when one in it has. */
+int changes_say(struct changes_out *c, struct err *e)
 {
-	for (size_t i = 1; i < c->n; i++) {
+	size_t i = c->n;
+
+	while (i > 1 && !c->levels[i - 1].ref)
+		i--;
+	for (; i < c->n; i++) {
 		struct changes_level *l = &c->levels[i];
-		if (l->ref)
-			continue;
 		c->last_ref = c->last_ref ? c->last_ref + 1 : REF_ROOT + 1;
 		l->ref = c->last_ref;
 		struct record r = {.type = REC_DIR, .u.dir = {l->ref, l[-1].ref, span_of(l->name.p, l->name.len)}};
@@ -521,9 +524,27 @@ int changes_put(struct changes_out *c, uint8_t flags, struct span name, struct e
 {
 	struct record r = {.type = REC_CHANGED};
 
-	if (announce(c, e))
+	if (changes_say(c, e))
 		return -1;
+	c->n_changed++;
 	r.u.changed = (struct r_changed){c->levels[c->n - 1].ref, flags, name};
+	return stream_put(c->o, &r, e);
+}
+
+int changes_region(struct changes_out *c, uint32_t grain, struct span rows, struct err *e)
+{
+	struct record r = {.type = REC_REGION, .u.region = {c->n_changed - 1, grain, rows}};
+
+	return stream_put(c->o, &r, e);
+}
+
+int changes_gap(struct changes_out *c, struct span reason, struct err *e)
+{
+	struct record r = {.type = REC_GAP};
+
+	if (changes_say(c, e))
+		return -1;
+	r.u.gap = (struct r_gap){c->levels[c->n - 1].ref, reason};
 	return stream_put(c->o, &r, e);
 }
 

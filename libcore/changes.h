@@ -25,7 +25,7 @@ struct changes_out {
 	/* private */
 	struct changes_level *levels;
 	size_t n, cap;
-	uint64_t last_ref;
+	uint64_t last_ref, n_changed;
 };
 /* dir: what the base has there, for changes_dir. The first one is the root, without a name. */
 void changes_enter(struct changes_out *c, struct span name, uint64_t dir);
@@ -34,6 +34,12 @@ bool changes_is_inside(const struct changes_out *c); /* a directory was entered 
 uint64_t changes_dir(const struct changes_out *c);   /* of the innermost directory */
 /* A name of the innermost directory; empty: that directory itself. */
 int changes_put(struct changes_out *c, uint8_t flags, struct span name, struct err *e);
+/* Block numbers of the name that was put last. */
+int changes_region(struct changes_out *c, uint32_t grain, struct span rows, struct err *e);
+/* The innermost directory is to be compared with all below it. Nothing of its inside was put yet, nor will be. */
+int changes_gap(struct changes_out *c, struct span reason, struct err *e);
+/* Names the innermost directory, also when nothing will be put in it. */
+int changes_say(struct changes_out *c, struct err *e);
 void changes_free(struct changes_out *c);
 
 #endif

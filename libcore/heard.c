@@ -4,13 +4,14 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include "changes.h"
 #include "path.h"
 
 #define PATHS_MAX (4u * 1024 * 1024) /* bytes of directories' paths in one batch */
 #define INODE_LEN 28u
-#define INODES_MAX 65536u
+#define INODES_MAX 16384u
 #define GATHER_EACH 32u              /* names between two looks at the event queue */
 
 /* A directory in which something changed, or a gap. */
@@ -30,7 +31,7 @@ struct heard_work {
 	uint32_t dir;
 	bool is_checked;
 	/* of the one that is being written */
-	struct changes_out out;
+	struct journal_batch to;
 	struct level *levels;
 	size_t depth, cap_levels;
 	struct buf way, skipped; /* path of the innermost level; path below which everything was said */
@@ -282,7 +283,7 @@ static int put_names(struct heard *b, const struct span *before, struct err *e)
 		if (is_ours(b, name))
 			continue;
 		b->n_names++;
-		if (changes_put(&b->work->out, flags, name, e) || breathe(b, e))
+		if (changes_put(&b->work->to.out, flags, name, e) || breathe(b, e))
 			return -1;
 	}
 	return 0;
@@ -294,9 +295,10 @@ static int leave(struct heard *b, struct err *e)
 
 	if (put_names(b, NULL, e))
 		return -1;
-	changes_leave(&k->out);
-	k->depth--;
-	k->way.len = k->depth ? top(k)->path_len : 0;
+	if (k->depth-- > 1) {
+		changes_leave(&k->to.out);
+		k->way.len = top(k)->path_len;
+	}
 	return 0;
 }
 
@@ -311,8 +313,8 @@ static void enter(struct heard *b, struct span name)
 	if (k->depth) {
 		buf_str(&k->way, "/");
 		buf_add(&k->way, name.p, name.len);
+		changes_enter(&k->to.out, name, 0); /* in '/' it stands from the beginning */
 	}
-	changes_enter(&k->out, name, 0);
 	k->levels[k->depth++] = (struct level){.path_len = k->way.len};
 }
 
@@ -343,13 +345,13 @@ static int step(struct heard *b, struct span name, struct err *e)
 		buf_add(&path, name.p, name.len);
 		skip(k, span_of(path.p, path.len));
 		b->n_names++;
-		return changes_put(&k->out, flags, got, e) ? -1 : 1;
+		return changes_put(&k->to.out, flags, got, e) ? -1 : 1;
 	}
 	enter(b, name);
 	if (!flags)
 		return 0;
 	b->n_names++;
-	return changes_put(&k->out, flags, (struct span){0}, e);
+	return changes_put(&k->to.out, flags, (struct span){0}, e);
 }
 
 static bool has_own(const struct heard *b, struct span path)
@@ -384,7 +386,7 @@ static int put_place(struct heard *b, const struct place *p, struct err *e)
 	}
 	if (p->gap) {
 		skip(k, path);
-		return changes_gap(&k->out, p->gap, e);
+		return changes_gap(&k->to.out, span_cstr(p->gap), e);
 	}
 	struct level *l = top(k);
 	l->names = &k->order[p->first];
@@ -451,18 +453,16 @@ static int put_inodes(struct heard *b, struct stream_out *o, struct err *e)
 	return 0;
 }
 
-static int put_all(struct heard *b, struct stream_out *o, struct err *e)
+static int put_all(struct heard *b, struct err *e)
 {
 	struct heard_work *k = b->work;
 
-	k->out = (struct changes_out){.o = o};
 	enter(b, (struct span){0});
-	int rc = put_inodes(b, o, e);
+	int rc = put_inodes(b, &k->to.stream, e);
 	for (size_t i = 0; i < k->n && !rc; i++)
 		rc = put_place(b, &k->places[i], e);
 	while (k->depth && !rc)
 		rc = leave(b, e);
-	changes_free(&k->out);
 	k->depth = 0;
 	return rc;
 }
@@ -471,7 +471,7 @@ static int put_all(struct heard *b, struct stream_out *o, struct err *e)
 static int write_places(struct heard *b, struct err *e)
 {
 	struct heard_work *k = b->work;
-	struct stream_out *o;
+	struct timespec now;
 
 	for (size_t i = 0; i < b->gaps.n; i++)
 		add_place(k, span_cstr(b->gaps.rows[i].path), 0, 0, b->gaps.rows[i].reason);
@@ -481,10 +481,15 @@ static int write_places(struct heard *b, struct err *e)
 	join_equal(b);
 	k->has_skipped = false;
 	buf_reset(&k->way);
-	if (journal_begin_batch(b->journal, &o, e) || put_all(b, o, e) || journal_end_batch(b->journal, e)) {
-		journal_drop_batch(b->journal);
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (journal_begin_batch(b->journal, &k->to, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, e))
+		return -1;
+	if (put_all(b, e)) {
+		journal_drop_batch(b->journal, &k->to);
 		return -1;
 	}
+	if (journal_end_batch(b->journal, &k->to, e))
+		return -1;
 	k->n = 0;
 	buf_reset(&k->paths);
 	return 0;

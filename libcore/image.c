@@ -19,6 +19,7 @@ void image_loader_free(struct image_loader *l)
 	free(l->refs);
 	buf_free(&l->store);
 	buf_free(&l->members);
+	buf_free(&l->cursor);
 	buf_free(&l->cur_name);
 	object_free(&l->cur);
 	*l = (struct image_loader){0};
@@ -274,6 +275,7 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_IMAGE:
 		buf_reset(&l->store);
 		buf_reset(&l->members);
+		buf_reset(&l->cursor);
 		rec_encode(&l->store, r);
 		l->has_image = true;
 		return 0;
@@ -299,6 +301,10 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_MEMBER:
 		rec_encode(&l->members, r);
 		return 0;
+	case REC_CURSOR:
+		buf_reset(&l->cursor);
+		rec_encode(&l->cursor, r);
+		return 0;
 	case REC_DELTA:
 	case REC_OWNER:
 	case REC_DATA:
@@ -312,7 +318,6 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_CHANGED:
 	case REC_GAP:
 	case REC_REGION:
-	case REC_CURSOR:
 	case REC_INODE:
 	case REC_ACK:
 	case REC_LOSS:
@@ -329,7 +334,8 @@ int image_load_end(struct image_loader *l, struct digest *id, struct err *e)
 	if (need_sealed(l, e) || flush(l, e))
 		return -1;
 	if (l->has_image && (catalog_set_fact(l->cat, "stamps", l->store.p, l->store.len, e) ||
-			catalog_set_fact(l->cat, "members", l->members.p, l->members.len, e)))
+			catalog_set_fact(l->cat, "members", l->members.p, l->members.len, e) ||
+			catalog_set_fact(l->cat, "cursor", l->cursor.p, l->cursor.len, e)))
 		return -1;
 	return catalog_seal(l->cat, id, e);
 }
@@ -353,6 +359,20 @@ int image_members(struct catalog *cat, struct buf *rows, struct err *e)
 	buf_reset(rows);
 	int got = catalog_fact(cat, "members", rows, e);
 	return got == 1 && !rows->len ? 0 : got;
+}
+
+int image_cursor(struct catalog *cat, struct r_cursor *r, struct buf *store, struct err *e)
+{
+	struct record rec;
+
+	buf_reset(store);
+	int got = catalog_fact(cat, "cursor", store, e);
+	if (got != 1 || !store->len)
+		return got < 0 ? -1 : 0;
+	if (store->len < 8 || rec_decode(&rec, REC_CURSOR, REC_OPTIONAL, store->p + 8, store->len - 8, e))
+		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad cursor");
+	*r = rec.u.cursor;
+	return 1;
 }
 
 int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e)

@@ -19,7 +19,7 @@ struct image_loader {
 	uint64_t n_refs, cap_refs;
 	bool has_image;
 	struct r_image stamps; /* spans point into store */
-	struct buf store, members;
+	struct buf store, members, cursor;
 	/* the current object */
 	bool has_cur, is_new, was_dropped, was_sealed;
 	bool has_placed;    /* the target has begun: nothing is detached any more */
@@ -48,6 +48,8 @@ int image_write(struct catalog *cat, struct stream_out *o, bool hints, struct er
 int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, struct err *e);
 /* Its MEMBER records, encoded one after the other: 1, 0 when there are none, -1. */
 int image_members(struct catalog *cat, struct buf *rows, struct err *e);
+/* How far a recorder's journal had come at the image's instant: r points into store. 1, 0 when it does not say, -1. */
+int image_cursor(struct catalog *cat, struct r_cursor *r, struct buf *store, struct err *e);
 int image_set_stamps(struct catalog *cat, const struct r_image *r, struct err *e);
 
 #endif

@@ -350,6 +350,8 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		j->cur_has_meta = rec->type == REC_META;
 	if (j->has_end)
 		return err_set(e, ERR_STREAM, "a '%s' record after the end", rec_row(rec->type)->name);
+	if (rec->type == REC_CURSOR) /* of the source's journal */
+		return 0;
 	if (!j->has_delta && rec->type >= REC_OWNER && rec->type < REC_BEAT)
 		return err_set(e, ERR_STREAM, "a '%s' record before DELTA", rec_row(rec->type)->name);
 	switch ((enum rec_type)rec->type) {

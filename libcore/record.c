@@ -139,7 +139,7 @@ static const struct rec_row rows[] = {
 	{REC_CHANGED, "changed", 1, false, K(CHANGE), FIELDS(f_changed)},
 	{REC_GAP, "gap", 1, false, K(CHANGE) | K(JOURNAL), FIELDS(f_gap)},
 	{REC_REGION, "region", 1, true, K(CHANGE), FIELDS(f_region)},
-	{REC_CURSOR, "cursor", 1, true, K(CHANGE), FIELDS(f_cursor)},
+	{REC_CURSOR, "cursor", 1, true, K(IMAGE) | K(CHANGE) | K(DELTA), FIELDS(f_cursor)},
 	{REC_INODE, "inode", 1, false, K(CHANGE), FIELDS(f_inode)},
 	{REC_ACK, "ack", 1, false, K(ACK), FIELDS(f_ack)},
 	{REC_LOSS, "loss", 1, true, K(ACK), FIELDS(f_loss)},
@@ -429,7 +429,9 @@ static const char *check(const struct record *r)
 	case REC_CHANGED:
 		if (!r->u.changed.parent)
 			return "bad number";
-		return r->u.changed.name.len && !name_is_sane(r->u.changed.name) ? "unsafe name" : NULL;
+		if (!r->u.changed.name.len)
+			return r->u.changed.flags & CHANGED_SUBTREE ? "subtree without a name" : NULL;
+		return name_is_sane(r->u.changed.name) ? NULL : "unsafe name";
 	case REC_GAP:
 		return r->u.gap.ref ? NULL : "bad number";
 	case REC_REGION:

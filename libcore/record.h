@@ -187,7 +187,7 @@ enum {
 	CHANGED_WANTED = 64, /* the replica does not have it as the base says: send it whole, though it equals the base */
 	CHANGED_STRAY = 128, /* the replica has something there that the base does not know */
 };
-struct r_changed { /* name empty: the directory `parent` itself */
+struct r_changed { /* name empty: the directory `parent` itself, never with SUBTREE: that is a gap */
 	uint64_t parent;
 	uint8_t flags;
 	struct span name;
@@ -201,7 +201,7 @@ struct r_region { /* region table: rows of u64 block, u64 physical block, u8 sta
 	uint32_t grain;
 	struct span rows;
 };
-struct r_cursor {
+struct r_cursor { /* so far has been read in the journal of a recorder; in a delta only plans have it */
 	uint8_t journal[16];
 	uint64_t seq;
 	struct span consumer;

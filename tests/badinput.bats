@@ -140,6 +140,20 @@ refused() {
 	same_tree src R
 }
 
+@test "how far the source's journal has come is nothing to repl-apply" {
+	craft cursor <<-'PY'
+		class Read(Delta):
+		    def member(self):
+		        return super().member().rec(0x44, b"j" * 16 + struct.pack("<Q", 7) + text(b""), flags=1)
+		s = Read()
+		s.file(1, b"name", b"content")
+	PY
+	run -0 bash -c 'repl-apply R <cursor >ack'
+	[[ $(cat R/name) == content ]]
+	run -0 repl-show cursor
+	has "$output" "cursor journal=6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a seq=7"
+}
+
 @test "a well crafted stream is accepted: the tests below fail for their own reasons" {
 	craft good <<-'PY'
 		d = s.dir(1, b"dir")

@@ -374,6 +374,14 @@ static void make_rest(void)
 	end(id_new, 6, BLOCK + 12);
 }
 
+/* What repl-snap opens an image with, where there is a recorder. */
+static void make_opening(void)
+{
+	begin(KIND_IMAGE);
+	opening(stamps(id_old, 1000001400, 2));
+	put((struct record){.type = REC_CURSOR, .u.cursor = {"a journal's name", 4711, {0}}});
+}
+
 static void make_change(void)
 {
 	struct r_region region = {.file = 0, .grain = BLOCK};
@@ -479,6 +487,8 @@ static void golden(void)
 	finish_as("two.repl");
 	make_rest();
 	finish_as("rest.repl");
+	make_opening();
+	finish_as("opening.repl");
 	make_change();
 	finish_as("change.repl");
 	make_ack();
@@ -513,6 +523,8 @@ static void seeds(void)
 	finish_as("delta");
 	make_rest();
 	finish_as("rest");
+	make_opening();
+	finish_as("opening");
 	make_change();
 	finish_as("change");
 	make_ack();

@@ -295,6 +295,7 @@ static void test_check_names(void)
 	BAD(dir, x->u.dir.parent = 0);
 	BAD(stray, x->u.stray.parent = 0);
 	BAD(changed, x->u.changed.parent = 0);
+	BAD(changed, (x->u.changed.name.len = 0, x->u.changed.flags = CHANGED_SUBTREE));
 	BAD(member, x->u.member.kind = 0);
 	BAD(member, x->u.member.kind = 3);
 	BAD(object, x->u.object.ref = 0);
