@@ -40,7 +40,7 @@ struct engine {
 	struct watch watch;
 	struct heard heard;
 	struct clients clients;
-	char **paths;
+	char **paths, *own;
 	int signals, mounts;
 	bool is_ready;        /* what is lost is told from now on */
 	bool is_out, is_back; /* the marker */
@@ -733,14 +733,16 @@ static int begin(struct engine *g, struct err *e)
 	sigaddset(&set, SIGUSR1);
 	if (take_paths(g, e) || journal_create(&g->j, g->r->journal, g->watch.paths, g->watch.n_paths, e))
 		return -1;
+	if (!(g->own = realpath(g->r->journal, NULL)))
+		return err_sys(e, "cannot find the journal '%s'", g->r->journal);
 	for (size_t i = 0; i < g->watch.n_paths; i++)
-		if (mounts_below(span_cstr(g->watch.paths[i]), span_cstr(g->j.path)))
-			return err_set(e, ERR_USAGE, "cannot record '%s': it lies in the journal '%s'", g->watch.paths[i], g->j.path);
+		if (mounts_below(span_cstr(g->watch.paths[i]), span_cstr(g->own)))
+			return err_set(e, ERR_USAGE, "cannot record '%s': it lies in the journal", g->watch.paths[i]);
 	if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
 		return err_sys(e, "cannot get random bytes");
 	g->heard.names.words.seed = g->heard.inodes.seed = g->heard.files.seed = seed;
 	g->watch.seed = seed;
-	g->watch.own = g->j.path;
+	g->watch.own = g->own;
 	g->watch.warn = g->r->warn;
 	g->watch.hear = (struct watch_hear){on_changed, on_lost, on_seen, g};
 	g->heard.watch = &g->watch;
@@ -787,6 +789,7 @@ int recorder_run(struct recorder *r, struct err *e)
 	for (size_t i = 0; i < g->watch.n_paths; i++)
 		free(g->paths[i]);
 	free(g->paths);
+	free(g->own);
 	free(g->devs);
 	free(g->last_gap);
 	free(g->failure);
