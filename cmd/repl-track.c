@@ -20,7 +20,7 @@ struct settings {
 	const char *state;
 	int64_t threads;
 	const char *journal, *source;
-	uint64_t cut_timeout;
+	uint64_t cut_timeout, max_journal;
 	bool wants_record, wants_cut, wants_status, json;
 	int signal; /* that ended the recorder */
 	struct state s;
@@ -95,7 +95,7 @@ static int record(struct cli *c, struct settings *o, struct err *e)
 {
 	const char *usec = cli_env("WATCHDOG_USEC"), *pid = cli_env("WATCHDOG_PID");
 	struct recorder r = {.journal = o->journal, .paths = c->args, .n_paths = (size_t)c->n_args, .source = o->source,
-		.notify = cli_env("NOTIFY_SOCKET"), .say = on_say, .warn = &c->warn, .ctx = c};
+		.limit = o->max_journal, .notify = cli_env("NOTIFY_SOCKET"), .say = on_say, .warn = &c->warn, .ctx = c};
 
 	if (!c->n_args)
 		return err_set(e, ERR_USAGE, "what is to be recorded? give the paths");
@@ -186,7 +186,7 @@ static int choose(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = {.fd = -1, .lock_fd = -1}, .cut_timeout = UINT64_C(10000000000)};
+	struct settings o = {.s = {.fd = -1, .lock_fd = -1}, .cut_timeout = UINT64_C(10000000000), .max_journal = UINT64_C(1) << 30};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -195,6 +195,7 @@ int main(int argc, char **argv)
 		{"source", 0, OPT_STRING, &o.source, "NAME",
 			"with --record: fanotify, fanotify-dirs or inotify; default: the best that works", 0},
 		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder; 10s", 0},
+		{"max-journal", 0, OPT_SIZE, &o.max_journal, "SIZE", "with --record: forget the oldest above this; default: 1G", 0},
 		{"cut", 0, OPT_FLAG, &o.wants_cut, NULL, "with -j: wait until all is recorded; print how far that is", 0},
 		{"status", 0, OPT_FLAG, &o.wants_status, NULL, "with -j: what the recorder does", 0},
 		{"json", 0, OPT_FLAG, &o.json, NULL, "with --status: one JSON object", 0},

@@ -420,12 +420,15 @@ static int on_record(struct reader *r, const struct record *rec, struct err *e)
 {
 	if (r->is_whole)
 		return 0;
-	if (rec->type == REC_GAP && rec->u.gap.ref == REF_ROOT) {
+	/* Which names an object has, and whether it is one of these trees', was to be found out before: it may be any. */
+	if ((rec->type == REC_GAP && rec->u.gap.ref == REF_ROOT) || rec->type == REC_INODE) {
 		if (r->n)
 			return disorder(r, e);
 		r->is_whole = true;
 		return scan_tree(r->s, r->roots, r->n_roots, e);
 	}
+	if (rec->type == REC_INODE)
+		return err_set(e, ERR_STREAM, "the change stream names objects by their inodes: repl-track -s makes names of them");
 	if (rec->type != REC_DIR && rec->type != REC_CHANGED && rec->type != REC_GAP)
 		return rec->type == REC_IMAGE || rec->type == REC_MEMBER ? disorder(r, e) : 0;
 	if (!r->n && enter_root(r, e))

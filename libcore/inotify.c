@@ -244,9 +244,9 @@ static int watch_path(struct watch *w, size_t i, struct err *e)
 	return watch_descend(w, w->paths[i], watch_dir, &k, e);
 }
 
-static int watch_child(struct watch *w, uint32_t parent, struct span name, struct err *e)
+/* is_moved: what has a watch already is there whole. */
+static int watch_child(struct watch *w, uint32_t parent, struct span name, bool is_moved, struct err *e)
 {
-	const struct ino *s = w->data;
 	AUTO_BUF struct buf top = {0}, own = {0};
 
 	if (!node_path(w, parent, &top))
@@ -255,8 +255,7 @@ static int watch_child(struct watch *w, uint32_t parent, struct span name, struc
 		buf_str(&top, "/");
 	buf_add(&top, name.p, name.len);
 	buf_add(&own, name.p, name.len);
-	struct watching k = {.w = w, .top = buf_cstr(&top), .parent = parent, .name = span_of(own.p, own.len),
-		.is_moved = !s->is_late};
+	struct watching k = {.w = w, .top = buf_cstr(&top), .parent = parent, .name = span_of(own.p, own.len), .is_moved = is_moved};
 	return watch_descend(w, k.top, watch_dir, &k, e);
 }
 
@@ -279,54 +278,81 @@ static void unwatch_lost(struct ino *s)
 
 /* ---- paths and mounts ---- */
 
-static char *mounts_text(const struct watch *w, struct err *e)
+/* What is mounted below a path hangs where its mount point does. */
+static int watch_mount(struct watch *w, const char *point, struct err *e)
 {
-	struct mounts all = {0};
-	AUTO_BUF struct buf text = {0};
+	struct ino *s = w->data;
 
-	if (mounts_read(&all, e))
-		return NULL;
-	for (size_t i = 0; i < all.n; i++)
-		for (size_t k = 0; k < w->n_paths; k++)
-			if (mounts_below(span_cstr(all.v[i].point), span_cstr(w->paths[k]))) {
-				buf_fmt(&text, "%llu %s\n", (unsigned long long)all.v[i].id, all.v[i].point);
-				if (watch_is_mute(all.v[i].type))
-					w->hear.lost(w->hear.ctx, all.v[i].point, "its filesystem does not tell what changes");
-			}
-	mounts_free(&all);
-	return xstrdup(buf_cstr(&text));
+	for (size_t i = 0; i < w->n_paths; i++) {
+		struct span at = span_cstr(point), path = span_cstr(w->paths[i]), dir, name;
+		struct watching k = {.top_no = (uint32_t)i + 1};
+		if (span_eq(at, path) || !mounts_below(at, path))
+			continue;
+		size_t cut = path.len + (path.len > 1);
+		path_split(span_of(at.p + cut, at.len - cut), &dir, &name);
+		uint32_t parent = node_below(s, top_node(s, &k), dir);
+		if (parent && watch_child(w, parent, name, false, e))
+			return -1;
+	}
+	return 0;
+}
+
+/* The mounts at and below the paths, as a text to compare; those that tell nothing are lost. */
+static void list_mounts(const struct watch *w, const struct mounts *all, struct buf *text)
+{
+	for (size_t i = 0; i < all->n; i++)
+		for (size_t k = 0; k < w->n_paths; k++) {
+			const struct mount *m = &all->v[i];
+			if (!mounts_below(span_cstr(m->point), span_cstr(w->paths[k])))
+				continue;
+			buf_fmt(text, "%llu %s\n", (unsigned long long)m->id, m->point);
+			if (watch_is_mute(m->type))
+				w->hear.lost(w->hear.ctx, m->point, "its filesystem does not tell what changes");
+		}
+}
+
+static int check_path(struct watch *w, size_t i, bool is_other, struct err *e)
+{
+	struct ino *s = w->data;
+	struct stat st;
+	bool is_there = !lstat(w->paths[i], &st) && S_ISDIR(st.st_mode);
+	bool is_same = is_there && s->tops[i].st_ino == st.st_ino && s->tops[i].st_dev == st.st_dev;
+
+	if (is_same && !is_other && !s->is_late)
+		return 0;
+	w->hear.lost(w->hear.ctx, w->paths[i], !is_there ? "it is not there" : !is_same ? "it is another directory now" :
+		s->is_late ? "events were lost" : "something was mounted or unmounted");
+	s->tops[i] = is_there ? st : (struct stat){0};
+	if (!is_same) {
+		struct watching k = {.top_no = (uint32_t)i + 1};
+		uint32_t old = top_node(s, &k);
+		if (old)
+			unwatch(s, old);
+	}
+	return is_there ? watch_path(w, i, e) : 0;
 }
 
 static int ino_check(struct watch *w, struct err *e)
 {
 	struct ino *s = w->data;
-	char *now = mounts_text(w, e);
+	struct mounts all = {0};
+	AUTO_BUF struct buf text = {0};
 
-	if (!now)
+	if (mounts_read(&all, e))
 		return -1;
-	bool is_other = s->mounts && strcmp(now, s->mounts) != 0;
+	list_mounts(w, &all, &text);
+	bool is_first = !s->mounts, is_other = !is_first && strcmp(buf_cstr(&text), s->mounts) != 0, was_late = s->is_late;
 	free(s->mounts);
-	s->mounts = now;
-	for (size_t i = 0; i < w->n_paths; i++) {
-		struct stat st;
-		bool is_there = !lstat(w->paths[i], &st) && S_ISDIR(st.st_mode);
-		bool is_same = is_there && s->tops[i].st_ino == st.st_ino && s->tops[i].st_dev == st.st_dev;
-		if (is_same && !is_other && !s->is_late)
-			continue;
-		w->hear.lost(w->hear.ctx, w->paths[i], !is_there ? "it is not there" :
-			!is_same ? "it is another directory now" : "something was mounted or unmounted, or events were lost");
-		s->tops[i] = is_there ? st : (struct stat){0};
-		if (!is_same) {
-			struct watching k = {.top_no = (uint32_t)i + 1};
-			uint32_t old = top_node(s, &k);
-			if (old)
-				unwatch(s, old);
-		}
-		if (is_there && watch_path(w, i, e))
-			return -1;
-	}
+	s->mounts = xstrdup(buf_cstr(&text));
+	int rc = 0;
+	for (size_t i = 0; i < w->n_paths && !rc; i++)
+		rc = check_path(w, i, is_other, e);
 	s->is_late = false;
-	return 0;
+	for (size_t i = 0; i < all.n && !rc && (is_first || is_other || was_late); i++)
+		if (!watch_is_mute(all.v[i].type))
+			rc = watch_mount(w, all.v[i].point, e);
+	mounts_free(&all);
+	return rc;
 }
 
 /* ---- opening ---- */
@@ -444,7 +470,7 @@ static int on_dir(struct watch *w, uint32_t dir, uint32_t mask, struct span name
 	/* A directory that may be read from now on. */
 	bool is_opened = mask & IN_ATTRIB && !no;
 	if (mask & (IN_CREATE | IN_MOVED_TO) || is_opened)
-		return watch_child(w, dir, name, e);
+		return watch_child(w, dir, name, !s->is_late, e);
 	return 0;
 }
 

@@ -14,13 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "batches.h"
 #include "file.h"
 
 #define MARKER "journal"
 #define SHOWN 300u
 #define MANY_FILES 32u  /* more batches than this are joined */
 #define LOCK_WAIT 600u  /* times 50 ms: so long a reader waits for one who tends, which holds the lock for some renames */
-#define BATCH_NAME 40u  /* room for its name */
 
 static const char *shown(char *out, const struct journal *j) { return esc_cut(out, SHOWN, span_cstr(j->path)); }
 
@@ -35,48 +35,6 @@ static bool because(char reason[JOURNAL_REASON], const char *fmt, ...)
 	return false;
 }
 
-/* ---- names ---- */
-
-struct batch {
-	uint64_t first, last, size;
-};
-
-struct batches { /* by first, the longest first */
-	struct batch *v;
-	size_t n, cap;
-};
-
-static void batch_name(char out[BATCH_NAME], uint64_t first, uint64_t last)
-{
-	snprintf(out, BATCH_NAME, "%016" PRIu64 "-%016" PRIu64 ".repl", first, last);
-}
-
-static bool digits(const char *s, size_t n, uint64_t *out)
-{
-	*out = 0;
-	for (size_t i = 0; i < n; i++) {
-		if (s[i] < '0' || s[i] > '9')
-			return false;
-		*out = *out * 10 + (uint64_t)(s[i] - '0');
-	}
-	return true;
-}
-
-static bool parse_batch(const char *name, struct batch *b)
-{
-	return strlen(name) == 38 && digits(name, 16, &b->first) && name[16] == '-' && digits(name + 17, 16, &b->last) &&
-		!strcmp(name + 33, ".repl") && b->first && b->first <= b->last;
-}
-
-static int batch_cmp(const void *a, const void *b)
-{
-	const struct batch *x = a, *y = b;
-
-	if (x->first != y->first)
-		return x->first < y->first ? -1 : 1;
-	return (x->last < y->last) - (x->last > y->last);
-}
-
 static DIR *open_list(int dirfd)
 {
 	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -85,32 +43,6 @@ static DIR *open_list(int dirfd)
 	if (!d)
 		close_fd(&fd);
 	return d;
-}
-
-/* Files with other names are nobody's: where one is missing for them, that shows. -1 with errno. */
-static int list_batches(const struct journal *j, struct batches *l)
-{
-	DIR *d = open_list(j->batches);
-	const struct dirent *en;
-	struct batch b;
-	struct stat st;
-
-	if (!d)
-		return -1;
-	while ((en = readdir(d))) {
-		if (!parse_batch(en->d_name, &b) || fstatat(j->batches, en->d_name, &st, AT_SYMLINK_NOFOLLOW))
-			continue;
-		if (l->n == l->cap) {
-			l->cap = l->cap ? l->cap * 2 : 64;
-			l->v = xrealloc(l->v, l->cap * sizeof *l->v);
-		}
-		b.size = (uint64_t)st.st_size;
-		l->v[l->n++] = b;
-	}
-	closedir(d);
-	if (l->n)
-		qsort(l->v, l->n, sizeof *l->v, batch_cmp);
-	return 0;
 }
 
 /* ---- the directory ---- */
@@ -273,7 +205,7 @@ static int empty_part(int dirfd, struct err *e)
 	if (!d)
 		return err_sys(e, "cannot list the journal");
 	while (!rc && (en = readdir(d)))
-		if ((parse_batch(en->d_name, &b) || is_consumer(en->d_name)) && unlinkat(dirfd, en->d_name, 0) && errno != ENOENT)
+		if ((batches_parse(en->d_name, &b) || is_consumer(en->d_name)) && unlinkat(dirfd, en->d_name, 0) && errno != ENOENT)
 			rc = err_sys(e, "cannot remove '%s' from the journal", en->d_name);
 	closedir(d);
 	return rc;
@@ -322,90 +254,7 @@ bool journal_open(struct journal *j, const char *path, char reason[JOURNAL_REASO
 	return false;
 }
 
-/* ---- one batch, read ---- */
-
-static const char *bad_head(const struct journal *j, const struct merge_source *s, const struct batch *b)
-{
-	const struct head *h = &s->head;
-
-	if (!s->head.has_cursor || memcmp(s->head.cursor.journal, j->uuid, sizeof j->uuid))
-		return "is of another journal";
-	if (s->head.cursor.seq != b->last || h->stamps.seq != b->first)
-		return "is not what its name says";
-	if (h->n_members != 1 || h->members[0].kind != 1 || h->members[0].name.len ||
-			!span_eq(h->members[0].path, span_cstr("/")))
-		return "is no batch";
-	return NULL;
-}
-
-/* Opens it and reads its head. */
-static int open_source(const struct journal *j, const struct batch *b, const char *name, int *fd, struct merge_source *s,
-	struct err *e)
-{
-	const char *why;
-
-	*fd = openat(j->batches, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	if (*fd < 0)
-		return err_sys(e, "cannot open batch '%s'", name);
-	if (!merge_open(s, *fd, name, e) && (why = bad_head(j, s, b))) {
-		merge_close(s);
-		err_set(e, ERR_STREAM, "batch '%s' %s", name, why);
-	}
-	if (e->kind == ERR_NONE)
-		return 0;
-	close_fd(fd);
-	return -1;
-}
-
-/* Owned, at its start, and found whole; -1. */
-static int open_whole(const struct journal *j, const struct batch *b, struct err *e)
-{
-	struct merge_source s = {0};
-	char name[BATCH_NAME];
-	int fd;
-
-	batch_name(name, b->first, b->last);
-	if (open_source(j, b, name, &fd, &s, e))
-		return -1;
-	int rc = merge_check(&s, e);
-	merge_close(&s);
-	if (!rc && lseek(fd, 0, SEEK_SET))
-		rc = err_sys(e, "cannot read batch '%s'", name);
-	if (rc)
-		close_fd(&fd);
-	return fd;
-}
-
 /* ---- writing batches ---- */
-
-static int put_head(const struct journal *j, struct stream_out *o, uint64_t first, uint64_t last, int64_t time_ns, struct err *e)
-{
-	struct record r = {.type = REC_IMAGE, .u.image = {.time_ns = time_ns, .seq = first}};
-
-	if (stream_begin(o, KIND_CHANGE, e) || stream_put(o, &r, e))
-		return -1;
-	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr("/")}};
-	if (stream_put(o, &r, e))
-		return -1;
-	r = (struct record){.type = REC_CURSOR, .u.cursor = {.seq = last}};
-	memcpy(r.u.cursor.journal, j->uuid, sizeof j->uuid);
-	return stream_put(o, &r, e);
-}
-
-static int put_end(struct stream_out *o, struct sink *s, struct err *e)
-{
-	struct record r = {.type = REC_END};
-
-	return stream_put(o, &r, e) || stream_finish(o, e) || sink_flush(s, e) ? -1 : 0;
-}
-
-static int new_file(const struct journal *j, const char *name, struct err *e)
-{
-	if (unlinkat(j->batches, name, 0) && errno != ENOENT)
-		return err_sys(e, "cannot remove '%s' in the journal", name);
-	int fd = openat(j->batches, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 ? err_sys(e, "cannot create a batch in the journal") : fd;
-}
 
 static void free_batch(struct journal_batch *b)
 {
@@ -417,13 +266,13 @@ static void free_batch(struct journal_batch *b)
 
 int journal_begin_batch(struct journal *j, struct journal_batch *b, int64_t time_ns, struct err *e)
 {
-	*b = (struct journal_batch){.fd = new_file(j, "new", e), .seq = j->last + 1};
+	*b = (struct journal_batch){.fd = batches_new(j->batches, "new", e), .seq = j->last + 1};
 	if (b->fd < 0)
 		return -1;
 	b->sink = (struct sink){.fd = b->fd, .name = "the journal"};
 	b->stream = (struct stream_out){.sink = sink_write, .ctx = &b->sink};
 	b->out.o = &b->stream;
-	if (put_head(j, &b->stream, b->seq, b->seq, time_ns, e)) {
+	if (batches_begin(&b->stream, j->uuid, b->seq, b->seq, time_ns, e)) {
 		journal_drop_batch(j, b);
 		return -1;
 	}
@@ -433,14 +282,14 @@ int journal_begin_batch(struct journal *j, struct journal_batch *b, int64_t time
 
 int journal_end_batch(struct journal *j, struct journal_batch *b, struct err *e)
 {
-	char name[BATCH_NAME];
-	int rc = put_end(&b->stream, &b->sink, e);
+	char name[BATCHES_NAME];
+	int rc = batches_end(&b->stream, &b->sink, e);
 	int fd = b->fd;
 
 	b->fd = -1;
 	if (close(fd) && !rc)
 		rc = err_sys(e, "cannot write the journal");
-	batch_name(name, b->seq, b->seq);
+	batches_name(name, b->seq, b->seq);
 	if (!rc && renameat(j->batches, "new", j->batches, name))
 		rc = err_sys(e, "cannot put a batch into the journal");
 	if (rc)
@@ -456,58 +305,6 @@ void journal_drop_batch(struct journal *j, struct journal_batch *b)
 	if (b->fd >= 0)
 		unlinkat(j->batches, "new", 0);
 	free_batch(b);
-}
-
-/* ---- joining batches ---- */
-
-/* Sources that stand on open batches. */
-struct sources {
-	struct merge_source v[MERGE_MAX];
-	char names[MERGE_MAX][BATCH_NAME];
-	int fds[MERGE_MAX];
-	size_t n;
-};
-
-static void close_sources(struct sources *s)
-{
-	while (s->n) {
-		merge_close(&s->v[--s->n]);
-		close_fd(&s->fds[s->n]);
-	}
-}
-
-/* All that the sources say, as one batch. */
-static int write_joined(const struct journal *j, struct sources *s, uint64_t first, uint64_t last, int to, struct err *e)
-{
-	struct sink sink = {.fd = to, .name = "the journal"};
-	struct stream_out o = {.sink = sink_write, .ctx = &sink};
-	struct changes_out out = {.o = &o};
-	struct merge m = {.sources = s->v, .n = s->n, .out = &out};
-
-	changes_enter(&out, (struct span){0}, 0);
-	int rc = put_head(j, &o, first, last, s->v[s->n - 1].head.stamps.time_ns, e) || merge_run(&m, e) ||
-		put_end(&o, &sink, e) ? -1 : 0;
-	changes_free(&out);
-	stream_out_free(&o);
-	sink_free(&sink);
-	return rc;
-}
-
-static int join_into(const struct journal *j, const struct batch *b, size_t n, int to, struct err *e)
-{
-	AUTO_FREE struct sources *s = xalloc(sizeof *s);
-	int rc = 0;
-
-	while (s->n < n && !rc) {
-		batch_name(s->names[s->n], b[s->n].first, b[s->n].last);
-		rc = open_source(j, &b[s->n], s->names[s->n], &s->fds[s->n], &s->v[s->n], e);
-		if (!rc)
-			s->n++;
-	}
-	if (!rc)
-		rc = write_joined(j, s, b[0].first, b[n - 1].last, to, e);
-	close_sources(s);
-	return rc;
 }
 
 /* ---- the list ---- */
@@ -549,49 +346,26 @@ static bool choose(struct batches *l, uint64_t after, uint64_t upto, char reason
 	return because(reason, "batch %" PRIu64 " of the journal is missing", need);
 }
 
-/* As many batches as one merge takes become one without a name. */
-static int shrink(const struct journal *j, int *fds, struct err *e)
-{
-	AUTO_FREE struct sources *s = xalloc(sizeof *s);
-	char dir[32];
-
-	snprintf(dir, sizeof dir, "/proc/self/fd/%d", j->batches);
-	int to = file_temp(dir), rc = to < 0 ? err_sys(e, "cannot make a temporary file in the journal") : 0;
-	memcpy(s->fds, fds, sizeof s->fds);
-	s->n = MERGE_MAX;
-	for (size_t i = 0; i < s->n && !rc; i++)
-		rc = merge_open(&s->v[i], s->fds[i], "the journal", e);
-	if (!rc)
-		rc = write_joined(j, s, 1, 1, to, e);
-	if (!rc && lseek(to, 0, SEEK_SET))
-		rc = err_sys(e, "cannot read a temporary file in the journal");
-	close_sources(s);
-	if (rc)
-		close_fd(&to);
-	fds[0] = to;
-	return rc;
-}
-
 /* Opens all that is needed, in at most MERGE_MAX files. */
 static bool open_range(const struct journal *j, uint64_t after, uint64_t upto, int *fds, size_t *n, char reason[JOURNAL_REASON])
 {
-	struct batches l = {0};
+	struct batches l = {.dir = j->batches, .uuid = j->uuid};
 	struct err e = {0};
 
 	*n = 0;
 	if (!lock_shared(j, reason))
 		return false;
-	bool ok = !list_batches(j, &l) || because(reason, "cannot list the journal: %s", strerror(errno));
+	bool ok = !batches_list(&l, &e) || because(reason, "%.200s", e.text);
 	ok = ok && choose(&l, after, upto, reason);
 	for (size_t i = 0; i < l.n && ok; i++) {
 		if (*n == MERGE_MAX)
-			*n = shrink(j, fds, &e) ? 0 : 1;
-		if (e.kind == ERR_NONE && (fds[*n] = open_whole(j, &l.v[i], &e)) >= 0)
+			*n = batches_shrink(&l, fds, &e) ? 0 : 1;
+		if (e.kind == ERR_NONE && (fds[*n] = batches_open(&l, &l.v[i], &e)) >= 0)
 			++*n;
-		ok = e.kind == ERR_NONE || because(reason, "%.*s", (int)JOURNAL_REASON - 1, e.text);
+		ok = e.kind == ERR_NONE || because(reason, "%.200s", e.text);
 	}
 	flock(j->batches, LOCK_UN);
-	free(l.v);
+	batches_free(&l);
 	return ok;
 }
 
@@ -621,7 +395,8 @@ static bool is_recorded(const struct journal *j, const struct r_member *m, char 
 	return has_root || because(reason, "'%s' is not recorded in this journal", text);
 }
 
-static int list_member(const int *fds, size_t n, struct span prefix, struct changes_out *out, struct err *e)
+/* out NULL: only the objects without names, to o. */
+static int list_member(const int *fds, size_t n, struct span prefix, struct changes_out *out, struct stream_out *o, struct err *e)
 {
 	AUTO_FREE struct merge_source *s = xalloc((n + 1) * sizeof *s);
 	struct merge m = {.sources = s, .n = n, .prefix = prefix, .out = out};
@@ -630,7 +405,7 @@ static int list_member(const int *fds, size_t n, struct span prefix, struct chan
 	for (size_t i = 0; i < n && !rc; i++)
 		rc = lseek(fds[i], 0, SEEK_SET) ? err_sys(e, "cannot read the journal") : merge_open(&s[i], fds[i], "the journal", e);
 	if (!rc)
-		rc = merge_run(&m, e);
+		rc = out ? merge_run(&m, e) : merge_inodes(s, n, o, e);
 	for (size_t i = 0; i < n; i++)
 		merge_close(&s[i]);
 	return rc;
@@ -651,14 +426,16 @@ int journal_list(struct journal *j, const uint8_t uuid[16], uint64_t after, uint
 		ok = is_recorded(j, &members[i], reason);
 	ok = ok && open_range(j, after, upto, fds, &n_fds, reason);
 	if (ok) {
+		/* Where they are is for the reader of the list to find out. */
+		rc = list_member(fds, n_fds, (struct span){0}, NULL, out->o, e);
 		changes_enter(out, (struct span){0}, 0);
-		if (!n)
-			rc = list_member(fds, n_fds, (struct span){0}, out, e);
+		if (!n && !rc)
+			rc = list_member(fds, n_fds, (struct span){0}, out, NULL, e);
 		for (size_t i = 0; i < n && !rc; i++) {
 			const struct r_member *m = &members[i];
 			if (m->name.len)
 				changes_enter(out, m->name, 0);
-			rc = list_member(fds, n_fds, span_of(m->path.p + 1, m->path.len - 1), out, e);
+			rc = list_member(fds, n_fds, span_of(m->path.p + 1, m->path.len - 1), out, NULL, e);
 			if (m->name.len && !rc)
 				changes_leave(out);
 		}
@@ -672,15 +449,16 @@ int journal_list(struct journal *j, const uint8_t uuid[16], uint64_t after, uint
 
 bool journal_range(struct journal *j, uint64_t *after, uint64_t *upto, char reason[JOURNAL_REASON])
 {
-	struct batches l = {0};
+	struct batches l = {.dir = j->batches, .uuid = j->uuid};
+	struct err e = {0};
 
-	if (list_batches(j, &l))
-		return because(reason, "cannot list the journal: %s", strerror(errno));
+	if (batches_list(&l, &e))
+		return because(reason, "%.200s", e.text);
 	*after = l.n ? l.v[0].first - 1 : 0;
 	*upto = *after;
 	for (size_t i = 0; i < l.n; i++)
 		*upto = max_u64(*upto, l.v[i].last);
-	free(l.v);
+	batches_free(&l);
 	return true;
 }
 
@@ -712,10 +490,16 @@ static bool read_consumer(const struct journal *j, const char *name, uint64_t *s
 	ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
 
 	hex(id, j->uuid, sizeof j->uuid);
-	if (n < 35 || n > 54 || memcmp(text, id, 32) || text[32] != ' ' || text[n - 1] != '\n')
+	/* The uuid, a blank, 1 to 19 digits, the end of the line. */
+	if (n < 35 || n > 53 || memcmp(text, id, 32) || text[32] != ' ' || text[n - 1] != '\n')
 		return false;
-	size_t len = (size_t)n - 34;
-	return len <= 19 && digits(text + 33, len, seq);
+	*seq = 0;
+	for (ssize_t i = 33; i < n - 1; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return false;
+		*seq = *seq * 10 + (uint64_t)(text[i] - '0');
+	}
+	return true;
 }
 
 struct places { /* of consumers */
@@ -751,16 +535,6 @@ static bool lock_alone(const struct journal *j) { return !flock(j->batches, LOCK
 
 static void unlock(const struct journal *j) { flock(j->batches, LOCK_UN); }
 
-static int remove_batch(const struct journal *j, const struct batch *b, struct err *e)
-{
-	char name[BATCH_NAME];
-
-	batch_name(name, b->first, b->last);
-	if (unlinkat(j->batches, name, 0) && errno != ENOENT)
-		return err_sys(e, "cannot remove batch '%s'", name);
-	return 0;
-}
-
 /* What everybody has read, and what a joined one holds too. */
 static int trim(struct journal *j, struct batches *l, const struct places *p, struct err *e)
 {
@@ -777,7 +551,7 @@ static int trim(struct journal *j, struct batches *l, const struct places *p, st
 			l->v[n++] = b;
 			continue;
 		}
-		if (remove_batch(j, &b, e))
+		if (batches_remove(l, &b, e))
 			return -1;
 		j->tended.trimmed++;
 	}
@@ -786,19 +560,19 @@ static int trim(struct journal *j, struct batches *l, const struct places *p, st
 }
 
 /* n batches become one. 0: a reader is at work; 1; -1. */
-static int join(struct journal *j, const struct batch *b, size_t n, struct err *e)
+static int join(struct journal *j, const struct batches *l, const struct batch *b, size_t n, struct err *e)
 {
-	char name[BATCH_NAME];
+	char name[BATCHES_NAME];
 	struct err why = {0};
-	int fd = new_file(j, "join", e);
+	int fd = batches_new(j->batches, "join", e);
 
 	if (fd < 0)
 		return -1;
-	int rc = join_into(j, b, n, fd, &why);
+	int rc = batches_join(l, b, n, fd, &why);
 	if (close(fd) && !rc)
 		rc = err_sys(&why, "cannot write the journal");
 	bool is_alone = lock_alone(j);
-	batch_name(name, b[0].first, b[n - 1].last);
+	batches_name(name, b[0].first, b[n - 1].last);
 	/* The joined one first: then nothing is missing at any time. */
 	if (!rc && is_alone && renameat(j->batches, "join", j->batches, name))
 		rc = err_sys(&why, "cannot put a batch into the journal");
@@ -807,7 +581,7 @@ static int join(struct journal *j, const struct batch *b, size_t n, struct err *
 	if (rc && !is_damaged)
 		*e = why;
 	for (size_t i = 0; i < n && is_alone && (!rc || is_damaged); i++)
-		if (remove_batch(j, &b[i], e)) {
+		if (batches_remove(l, &b[i], e)) {
 			is_damaged = false;
 			rc = -1;
 		}
@@ -843,7 +617,7 @@ static int join_all(struct journal *j, const struct batches *l, const struct pla
 		while (lo && hi - lo < MERGE_MAX && may_join(&l->v[lo - 1], &l->v[lo], p) &&
 				(all || l->v[lo - 1].size / 2 <= size))
 			size += l->v[--lo].size;
-		int got = hi - lo > 1 ? join(j, &l->v[lo], hi - lo, e) : 1;
+		int got = hi - lo > 1 ? join(j, l, &l->v[lo], hi - lo, e) : 1;
 		if (got != 1)
 			return got;
 		hi = lo;
@@ -858,7 +632,7 @@ static int drop_oldest(struct journal *j, const struct batches *l, uint64_t limi
 	for (size_t i = 0; i < l->n; i++)
 		bytes += l->v[i].size;
 	for (size_t i = 0; i < l->n && bytes > limit; i++) {
-		if (remove_batch(j, &l->v[i], e))
+		if (batches_remove(l, &l->v[i], e))
 			return -1;
 		bytes -= l->v[i].size;
 		j->tended.dropped++;
@@ -868,9 +642,8 @@ static int drop_oldest(struct journal *j, const struct batches *l, uint64_t limi
 
 static int list_again(struct journal *j, struct batches *l, struct err *e)
 {
-	l->n = 0;
-	if (list_batches(j, l))
-		return err_sys(e, "cannot list the journal");
+	if (batches_list(l, e))
+		return -1;
 	j->tended.files = l->n;
 	j->tended.bytes = 0;
 	for (size_t i = 0; i < l->n; i++)
@@ -909,7 +682,7 @@ static int tend(struct journal *j, struct batches *l, const struct places *p, ui
 
 int journal_tend(struct journal *j, uint64_t limit, struct err *e)
 {
-	struct batches l = {0};
+	struct batches l = {.dir = j->batches, .uuid = j->uuid};
 	struct places p = {0};
 
 	memset(&j->tended, 0, sizeof j->tended);
@@ -917,7 +690,7 @@ int journal_tend(struct journal *j, uint64_t limit, struct err *e)
 	j->tended.consumers = p.n;
 	if (!rc)
 		rc = tend(j, &l, &p, limit, e);
-	free(l.v);
+	batches_free(&l);
 	free(p.v);
 	return rc;
 }

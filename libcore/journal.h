@@ -4,11 +4,8 @@
  *   journal                 a change stream without changes: its CURSOR has the journal's uuid, its MEMBERs are the recorded paths
  *   lock                    flock(2)ed by the recorder; holds the process number as text
  *   socket                  the recorder's
- *   batches/FIRST-LAST.repl change streams of absolute names; 16 decimal digits each; a new batch has FIRST = LAST
+ *   batches/FIRST-LAST.repl change streams of absolute names (batches.h); a new batch has FIRST = LAST
  *   consumers/NAME          "UUID SEQ\n": needs only what is behind batch SEQ of that journal. NAME: 32 hex digits
- *
- * A batch is a change stream of the member '/': in IMAGE its time, and FIRST as seq; in CURSOR the journal's uuid and LAST. So it
- * is known for what it is, whatever its file is called; a trailer is in every stream.
  *
  * Each start of a recorder begins a new journal: nothing that an earlier one wrote is believed. So nothing is synced: after a
  * crash no recorder runs, and what it left counts for nothing. Whatever is wrong with a journal costs a reader one comparison:
@@ -16,13 +13,12 @@
  *
  * A reader holds flock(2) shared on batches while it opens files there; who removes or joins any holds it alone.
  *
- * May use: merge, changes, input, sink, stream, file, path (names), err; makes system calls.
+ * May use: batches, merge, changes, sink, stream, file, err; makes system calls.
  */
 #ifndef REPL_JOURNAL_H
 #define REPL_JOURNAL_H
 
 #include "changes.h"
-#include "merge.h"
 #include "sink.h"
 
 #define JOURNAL_REASON 256u
@@ -78,7 +74,7 @@ int journal_consumer_drop(struct journal *j, const char name[33], struct err *e)
 
 /* What changed in the trees of these members behind batch `after`, up to `upto` at least, as names below the members (or as
  * absolute names when there are none: then everything there is, whatever was recorded). out has not been entered; nothing is
- * written to it before all batches were found whole.
+ * written to it before all batches were found whole. INODE records come first, whatever members they belong to.
  * 1: written; 0: it cannot tell, reason says why in one phrase, and nothing was written; -1: writing failed. */
 int journal_list(struct journal *j, const uint8_t uuid[16], uint64_t after, uint64_t upto, const struct r_member *members,
 	size_t n, struct changes_out *out, char reason[JOURNAL_REASON], struct err *e);

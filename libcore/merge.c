@@ -11,7 +11,6 @@ enum event {
 	EV_NAME,   /* CHANGED */
 	EV_DIR,    /* and what follows may be in it */
 	EV_REGION, /* of the EV_NAME before it */
-	EV_INODE,  /* before all others */
 };
 
 /* A directory on the way down. */
@@ -142,13 +141,6 @@ static int take(struct merge_source *s, const struct record *r, struct err *e)
 		s->grain = r->u.region.grain;
 		s->text = r->u.region.rows;
 		return 1;
-	case REC_INODE:
-		if (s->n_changed || has_names(s) || top(s)->has_gap)
-			return disorder(s, e);
-		s->kind = EV_INODE;
-		s->depth = 1;
-		s->inode = r->u.inode;
-		return 1;
 	case REC_END:
 		s->has_end = true;
 		return 0;
@@ -252,7 +244,12 @@ static int take_head(struct merge_source *s, int *got, struct err *e)
 		return -1;
 	if (!s->head.has_image || !s->head.n_members)
 		return err_set(e, ERR_STREAM, "the change stream does not say what it is about");
-	return 0;
+	for (; *got == STREAM_RECORD && s->in.s.rec.type == REC_INODE; *got = input_next(&s->in, e)) {
+		if (s->inodes.len / sizeof s->in.s.rec.u.inode == MERGE_INODES_MAX)
+			return err_set(e, ERR_STREAM, "the change stream names more objects by their inodes than make sense");
+		buf_add(&s->inodes, &s->in.s.rec.u.inode, sizeof s->in.s.rec.u.inode);
+	}
+	return *got < 0 ? -1 : 0;
 }
 
 int merge_open(struct merge_source *s, int fd, const char *name, struct err *e)
@@ -282,7 +279,44 @@ void merge_close(struct merge_source *s)
 	free(s->frames);
 	buf_free(&s->names);
 	buf_free(&s->reason);
+	buf_free(&s->inodes);
 	*s = (struct merge_source){0};
+}
+
+static int cmp_inode(const void *a, const void *b)
+{
+	struct r_inode x, y;
+
+	memcpy(&x, a, sizeof x);
+	memcpy(&y, b, sizeof y);
+	if (x.dev != y.dev)
+		return x.dev < y.dev ? -1 : 1;
+	if (x.ino != y.ino)
+		return x.ino < y.ino ? -1 : 1;
+	if (x.btime_s != y.btime_s)
+		return x.btime_s < y.btime_s ? -1 : 1;
+	return (x.btime_ns > y.btime_ns) - (x.btime_ns < y.btime_ns);
+}
+
+int merge_inodes(const struct merge_source *s, size_t n, struct stream_out *o, struct err *e)
+{
+	AUTO_BUF struct buf all = {0};
+	struct record r = {.type = REC_INODE};
+	size_t size = sizeof r.u.inode;
+
+	for (size_t i = 0; i < n; i++)
+		if (s[i].inodes.len)
+			buf_add(&all, s[i].inodes.p, s[i].inodes.len);
+	if (all.len)
+		qsort(all.p, all.len / size, size, cmp_inode);
+	for (size_t at = 0; at < all.len; at += size) {
+		if (at && !cmp_inode(all.p + at - size, all.p + at))
+			continue;
+		memcpy(&r.u.inode, all.p + at, size);
+		if (stream_put(o, &r, e))
+			return -1;
+	}
+	return 0;
 }
 
 int merge_check(struct merge_source *s, struct err *e) { return leave(s, 0, e); }
@@ -486,24 +520,10 @@ static int on_way(struct run *r, struct err *e)
 	return pass_name(r, e);
 }
 
-/* Objects without a name belong to no directory, and stand before all names. */
-static int put_inodes(struct run *r, struct err *e)
-{
-	for (size_t i = 0; i < r->m->n; i++) {
-		struct merge_source *s = &r->m->sources[i];
-		while (s->kind == EV_INODE) {
-			struct record rec = {.type = REC_INODE, .u.inode = s->inode};
-			if (stream_put(r->m->out->o, &rec, e) || next(s, e))
-				return -1;
-		}
-	}
-	return 0;
-}
-
 static int run(struct run *r, struct err *e)
 {
 	r->depth = 1;
-	if (put_inodes(r, e) || begin_dir(r, e))
+	if (begin_dir(r, e))
 		return -1;
 	while (!r->is_over) {
 		int rc = 0;

@@ -18,10 +18,12 @@
 #include "changes.h"
 #include "head.h"
 
+#define MERGE_INODES_MAX (1u << 20) /* so many in one input, and no more */
 #define MERGE_MAX 64u /* so many inputs are enough at a time: more are joined in rounds */
 
 struct merge_source {
 	struct head head;
+	struct buf inodes; /* struct r_inode: the objects that stand before all names */
 	/* A gap of everything is one of each of its members instead. The members are in order then. */
 	bool by_member;
 	/* private */
@@ -32,7 +34,6 @@ struct merge_source {
 	struct span text;
 	uint8_t flags;
 	uint32_t grain;
-	struct r_inode inode;
 	struct merge_frame *frames;
 	size_t n, cap;
 	struct buf names;       /* the last name in each frame, one after the other */
@@ -49,6 +50,9 @@ int merge_open(struct merge_source *s, int fd, const char *name, struct err *e);
 void merge_close(struct merge_source *s);
 /* Reads to the end: is it whole, and in order? ERR_STREAM, ERR_SYSTEM. Nothing is left to merge then. */
 int merge_check(struct merge_source *s, struct err *e);
+
+/* Writes the objects that any of them names by its inode, each once: they have no place in the tree, and stand before all names. */
+int merge_inodes(const struct merge_source *s, size_t n, struct stream_out *o, struct err *e);
 
 struct merge {
 	struct merge_source *sources; /* borrowed; read to their ends */

@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -18,13 +20,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "batch.h"
+#include "heard.h"
 #include "clients.h"
 #include "holders.h"
 #include "tap.h"
 
 #define MEMORY (8u << 20)
 #define ERAS 1024u      /* batches whose counts are remembered */
+#define TEND_EACH 64u   /* batches after which the journal is looked after, also when nobody asks for a cut */
 #define STATUS_MS 1000u /* least time between two STATUS= */
 
 /* The names and bytes written up to a batch, all in all. */
@@ -35,9 +38,9 @@ struct engine {
 	struct recorder *r;
 	struct journal j;
 	struct watch watch;
-	struct batch batch;
+	struct heard heard;
 	struct clients clients;
-	char **paths;
+	char **paths, *own;
 	int signals, mounts;
 	bool is_ready;        /* what is lost is told from now on */
 	bool is_out, is_back; /* the marker */
@@ -58,6 +61,12 @@ struct engine {
 	uint64_t mem_names, mem_bytes;
 	struct buf known, inside; /* bits: directories that were looked up; that lie below the paths */
 	char *failure;           /* why the last batch could not be written */
+	/* Trimming and joining batches takes its time: a thread of its own does it, on a copy. */
+	pthread_t tender;
+	bool is_tending;
+	atomic_bool is_tended;
+	struct journal tended;
+	struct err tend_err;
 };
 
 static uint64_t now_ms(void)
@@ -86,9 +95,9 @@ static void on_changed(void *ctx, uint32_t dir, struct span name, uint8_t flags,
 {
 	struct engine *g = ctx;
 
-	batch_changed(&g->batch, dir, name, flags, obj, is_written);
+	heard_changed(&g->heard, dir, name, flags, obj, is_written);
 	g->n_events++;
-	g->is_full = batch_size(&g->batch) >= g->r->memory;
+	g->is_full = heard_size(&g->heard) >= g->r->memory;
 }
 
 static void lose(struct engine *g, const char *path, const char *reason)
@@ -97,9 +106,9 @@ static void lose(struct engine *g, const char *path, const char *reason)
 
 	if (!g->is_ready)
 		return;
-	size_t before = g->batch.gaps.n;
-	gaps_put(&g->batch.gaps, path, reason);
-	if (g->batch.gaps.n == before)
+	size_t before = g->heard.gaps.n;
+	gaps_put(&g->heard.gaps, path, reason);
+	if (g->heard.gaps.n == before)
 		return;
 	g->n_gaps++;
 	g->event_ms = now_ms();
@@ -179,13 +188,13 @@ static void on_held(void *ctx, struct span path, const struct r_inode *ino)
 		if (!lstat(text, &st) && st.st_dev == ino->dev && st.st_ino == ino->ino && st.st_nlink == 1) {
 			if (!watch_is_inside(&g->watch, path))
 				return;
-			batch_file(&g->batch, path);
+			heard_file(&g->heard, path);
 			g->held++;
 			return;
 		}
 	}
 	/* Under several names, or under one that is not ours to see. */
-	batch_inode(&g->batch, ino);
+	heard_inode(&g->heard, ino);
 	g->held++;
 }
 
@@ -221,6 +230,39 @@ static void forget_counts(struct engine *g)
 	buf_free(&g->inside);
 }
 
+static void *tend(void *ctx)
+{
+	struct engine *g = ctx;
+
+	journal_tend(&g->tended, g->r->limit, &g->tend_err);
+	atomic_store(&g->is_tended, true);
+	return NULL;
+}
+
+static void end_tending(struct engine *g)
+{
+	if (!g->is_tending)
+		return;
+	pthread_join(g->tender, NULL);
+	g->is_tending = false;
+	g->j.tended = g->tended.tended;
+	if (g->tend_err.kind)
+		say(g, 0, "%s", g->tend_err.text);
+	else if (g->j.tended.dropped)
+		say(g, 1, "the journal was too large: %" PRIu64 " batches are gone", g->j.tended.dropped);
+}
+
+static void begin_tending(struct engine *g)
+{
+	if (g->is_tending && !atomic_load(&g->is_tended))
+		return;
+	end_tending(g);
+	g->tended = g->j;
+	err_clear(&g->tend_err);
+	atomic_store(&g->is_tended, false);
+	g->is_tending = !pthread_create(&g->tender, NULL, tend, g);
+}
+
 /* 0 also when it could not be written: then g->failure says why, and nothing is forgotten unless memory is short. */
 static int flush(struct engine *g, struct err *e)
 {
@@ -229,8 +271,11 @@ static int flush(struct engine *g, struct err *e)
 
 	free(g->failure);
 	g->failure = NULL;
-	if (!batch_write(&g->batch, &why)) {
-		g->names += g->batch.n_names;
+	uint64_t before = g->j.last;
+	if (!heard_write(&g->heard, &why)) {
+		if (g->j.last / TEND_EACH != before / TEND_EACH)
+			begin_tending(g);
+		g->names += g->heard.n_names;
 		g->bytes += g->mem_bytes;
 		if (!g->n_eras || g->eras[(g->n_eras - 1) % ERAS].seq != g->j.last)
 			g->eras[g->n_eras++ % ERAS] = (struct era){g->j.last, g->names, g->bytes};
@@ -244,9 +289,9 @@ static int flush(struct engine *g, struct err *e)
 	}
 	g->failure = xstrdup(why.text);
 	warn_say(g->r->warn, "note", "%s", esc_cut(text, sizeof text, span_cstr(why.text)));
-	if (batch_size(&g->batch) < g->r->memory)
+	if (heard_size(&g->heard) < g->r->memory)
 		return 0;
-	batch_reset(&g->batch);
+	heard_reset(&g->heard);
 	forget_counts(g);
 	g->is_full = false;
 	on_lost(g, NULL, "the journal could not be written");
@@ -290,6 +335,8 @@ static int finish_cut(struct engine *g, struct err *e)
 		if (k->fd >= 0 && k->asked == CLIENT_CUT && k->is_marked)
 			clients_answer(k, text, now_ms());
 	}
+	if (!g->failure)
+		begin_tending(g);
 	return 0;
 }
 
@@ -322,10 +369,10 @@ static int on_where(void *ctx, struct span path, int fd, struct err *e)
 /* What changed below the paths and is still in memory. */
 static int count_memory(struct engine *g, struct err *e)
 {
-	for (; g->counted < names_count(&g->batch.names); g->counted++) {
+	for (; g->counted < names_count(&g->heard.names); g->counted++) {
 		struct counting k = {.g = g};
-		k.name = names_at(&g->batch.names, g->counted, &k.dir);
-		k.wants_size = g->batch.names.rows[g->counted].flags & (CHANGED_CONTENT | CHANGED_NEW);
+		k.name = names_at(&g->heard.names, g->counted, &k.dir);
+		k.wants_size = g->heard.names.rows[g->counted].flags & (CHANGED_CONTENT | CHANGED_NEW);
 		bool is_known = bits_has(&g->known, k.dir);
 		if (is_known && !k.wants_size) {
 			g->mem_names += bits_has(&g->inside, k.dir);
@@ -362,7 +409,7 @@ static void count_since(const struct engine *g, uint64_t seq, uint64_t *names, u
 		if (i + 1 == n && g->n_eras <= ERAS)
 			then = (struct era){0};
 	}
-	*names = g->names - then.names + g->mem_names + g->batch.gaps.n;
+	*names = g->names - then.names + g->mem_names + g->heard.gaps.n;
 	*bytes = g->bytes - then.bytes + g->mem_bytes;
 }
 
@@ -468,8 +515,8 @@ static void status_line(const struct engine *g, struct buf *line)
 	add_number(line, "seq", g->j.last);
 	add_number(line, "uptime", (now_ms() - g->began_ms) / 1000);
 	add_number(line, "events", g->n_events);
-	add_number(line, "waiting", names_count(&g->batch.names));
-	add_number(line, "memory", batch_size(&g->batch));
+	add_number(line, "waiting", names_count(&g->heard.names));
+	add_number(line, "memory", heard_size(&g->heard));
 	add_number(line, "written", g->names);
 	add_batches(g, line);
 	add_number(line, "held", g->held);
@@ -483,7 +530,7 @@ static void describe(const struct engine *g, struct buf *text)
 {
 	buf_str(text, "recording with ");
 	watch_describe(&g->watch, text);
-	buf_fmt(text, "; %u names waiting, %" PRIu64 " batches written, %" PRIu64 " gaps", names_count(&g->batch.names), g->j.last,
+	buf_fmt(text, "; %u names waiting, %" PRIu64 " batches written, %" PRIu64 " gaps", names_count(&g->heard.names), g->j.last,
 		g->n_gaps);
 	if (g->last_gap)
 		buf_fmt(text, ", the last at %s", g->last_gap);
@@ -686,18 +733,20 @@ static int begin(struct engine *g, struct err *e)
 	sigaddset(&set, SIGUSR1);
 	if (take_paths(g, e) || journal_create(&g->j, g->r->journal, g->watch.paths, g->watch.n_paths, e))
 		return -1;
+	if (!(g->own = realpath(g->r->journal, NULL)))
+		return err_sys(e, "cannot find the journal '%s'", g->r->journal);
 	for (size_t i = 0; i < g->watch.n_paths; i++)
-		if (mounts_below(span_cstr(g->watch.paths[i]), span_cstr(g->j.path)))
-			return err_set(e, ERR_USAGE, "cannot record '%s': it lies in the journal '%s'", g->watch.paths[i], g->j.path);
+		if (mounts_below(span_cstr(g->watch.paths[i]), span_cstr(g->own)))
+			return err_set(e, ERR_USAGE, "cannot record '%s': it lies in the journal", g->watch.paths[i]);
 	if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
 		return err_sys(e, "cannot get random bytes");
-	g->batch.names.words.seed = g->batch.inodes.seed = g->batch.files.seed = seed;
+	g->heard.names.words.seed = g->heard.inodes.seed = g->heard.files.seed = seed;
 	g->watch.seed = seed;
-	g->watch.own = g->j.path;
+	g->watch.own = g->own;
 	g->watch.warn = g->r->warn;
 	g->watch.hear = (struct watch_hear){on_changed, on_lost, on_seen, g};
-	g->batch.watch = &g->watch;
-	g->batch.journal = &g->j;
+	g->heard.watch = &g->watch;
+	g->heard.journal = &g->j;
 	if (sigprocmask(SIG_BLOCK, &set, NULL) || (g->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)) < 0)
 		return err_sys(e, "cannot take signals");
 	/* Opened before the mounts are read: what is mounted meanwhile shows. */
@@ -729,8 +778,9 @@ int recorder_run(struct recorder *r, struct err *e)
 	g->began_ms = g->event_ms = now_ms();
 	int rc = begin(g, e) || loop(g, e) ? -1 : 0;
 	notify(g, "STOPPING=1\n");
+	end_tending(g);
 	clients_close(&g->clients);
-	batch_free(&g->batch);
+	heard_free(&g->heard);
 	watch_close(&g->watch);
 	forget_counts(g);
 	journal_close(&g->j);
@@ -739,6 +789,7 @@ int recorder_run(struct recorder *r, struct err *e)
 	for (size_t i = 0; i < g->watch.n_paths; i++)
 		free(g->paths[i]);
 	free(g->paths);
+	free(g->own);
 	free(g->devs);
 	free(g->last_gap);
 	free(g->failure);

@@ -20,6 +20,7 @@ struct recorder {
 	size_t n_paths;
 	const char *source;       /* NULL: the best */
 	size_t memory;            /* bytes of names that are kept before a batch is written; 0: 8 MiB */
+	uint64_t limit;           /* bytes of the journal, above which it forgets; 0: none */
 	const char *notify;       /* $NOTIFY_SOCKET; NULL: nobody is told */
 	uint64_t watchdog_us;     /* $WATCHDOG_USEC; 0: no sign of life is wanted */
 	void (*say)(void *ctx, int level, const char *text); /* level 0: always; 1: -v; 2: -vv */

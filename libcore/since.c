@@ -6,6 +6,7 @@
 
 #include "attr.h"
 #include "image.h"
+#include "merge.h"
 #include "path.h"
 #include "scan.h"
 

@@ -18,7 +18,7 @@ err bytes json
 digest numbers sorted codec record object stamp stream token filter
 attr file path confine subvol spill listing ahead walk input sink tape tap
 store rows seal catalog image head state pending
-content replica scan changes merge journal redo history stage partial plan check undo edits place restore land
+content replica scan changes merge batches journal redo history stage partial plan check undo edits place restore land
 since moves spool target guess emit diff source
 job receive rewind
 engines: delta pack apply past snap track show verify

@@ -1,4 +1,4 @@
-#include "batch.h"
+#include "heard.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 #define PATHS_MAX (4u * 1024 * 1024) /* bytes of directories' paths in one batch */
 #define INODE_LEN 28u
-#define INODES_MAX 65536u
+#define INODES_MAX 16384u
 #define GATHER_EACH 32u              /* names between two looks at the event queue */
 
 /* A directory in which something changed, or a gap. */
@@ -20,7 +20,7 @@ struct place {
 	uint32_t first, n;    /* of its names in order */
 	const char *gap;      /* why; NULL: none. Borrowed from gaps */
 };
-struct batch_work {
+struct heard_work {
 	uint32_t *order, *starts;
 	size_t n_order, cap_order;
 	struct place *places;
@@ -31,14 +31,14 @@ struct batch_work {
 	uint32_t dir;
 	bool is_checked;
 	/* of the one that is being written */
-	struct changes_out out;
+	struct journal_batch to;
 	struct level *levels;
 	size_t depth, cap_levels;
 	struct buf way, skipped; /* path of the innermost level; path below which everything was said */
 	bool has_skipped;
 };
 
-void batch_changed(struct batch *b, uint32_t dir, struct span name, uint8_t flags, uint32_t obj, bool is_written)
+void heard_changed(struct heard *b, uint32_t dir, struct span name, uint8_t flags, uint32_t obj, bool is_written)
 {
 	if (!dir) {
 		bits_put(&b->suspects, obj);
@@ -54,13 +54,13 @@ void batch_changed(struct batch *b, uint32_t dir, struct span name, uint8_t flag
 		r->obj = obj;
 }
 
-static void gap_everywhere(struct batch *b, const char *reason)
+static void gap_everywhere(struct heard *b, const char *reason)
 {
 	for (size_t i = 0; i < b->watch->n_paths; i++)
 		gaps_put(&b->gaps, b->watch->paths[i], reason);
 }
 
-void batch_inode(struct batch *b, const struct r_inode *ino)
+void heard_inode(struct heard *b, const struct r_inode *ino)
 {
 	AUTO_BUF struct buf key = {0};
 
@@ -75,21 +75,21 @@ void batch_inode(struct batch *b, const struct r_inode *ino)
 	words_put(&b->inodes, span_of(key.p, key.len));
 }
 
-void batch_file(struct batch *b, struct span path) { words_put(&b->files, path); }
+void heard_file(struct heard *b, struct span path) { words_put(&b->files, path); }
 
-bool batch_is_empty(const struct batch *b)
+bool heard_is_empty(const struct heard *b)
 {
 	return !names_count(&b->names) && !b->suspects.len && !b->inodes.n && !b->files.n && !b->gaps.n;
 }
 
-size_t batch_size(const struct batch *b)
+size_t heard_size(const struct heard *b)
 {
 	return names_size(&b->names) + b->suspects.cap + words_size(&b->inodes) + words_size(&b->files) + watch_size(b->watch);
 }
 
 /* ---- finding ---- */
 
-static int add_place(struct batch_work *k, struct span path, uint32_t first, uint32_t n, const char *gap)
+static int add_place(struct heard_work *k, struct span path, uint32_t first, uint32_t n, const char *gap)
 {
 	if (k->n == k->cap) {
 		k->cap = k->cap ? k->cap + k->cap / 2 : 64;
@@ -102,26 +102,26 @@ static int add_place(struct batch_work *k, struct span path, uint32_t first, uin
 
 static int cmp_name(const void *x, const void *y, void *ctx)
 {
-	const struct batch *b = ctx;
+	const struct heard *b = ctx;
 	uint32_t dir;
 	struct span p = names_at(&b->names, *(const uint32_t *)x, &dir), q = names_at(&b->names, *(const uint32_t *)y, &dir);
 
 	return span_cmp(p, q);
 }
 
-static void suspect(struct batch *b, uint32_t obj)
+static void suspect(struct heard *b, uint32_t obj)
 {
 	struct r_inode ino;
 	int got = watch_object(b->watch, obj, &ino);
 
 	if (got == 1)
-		batch_inode(b, &ino);
+		heard_inode(b, &ino);
 	else if (got)
 		gap_everywhere(b, "a file changed that cannot be found");
 }
 
 /* For a source that does not know objects. */
-static void suspect_name(struct batch *b, int dirfd, struct span name)
+static void suspect_name(struct heard *b, int dirfd, struct span name)
 {
 	char text[256];
 	struct statx sx;
@@ -136,10 +136,10 @@ static void suspect_name(struct batch *b, int dirfd, struct span name)
 		ino.btime_s = sx.stx_btime.tv_sec;
 		ino.btime_ns = sx.stx_btime.tv_nsec;
 	}
-	batch_inode(b, &ino);
+	heard_inode(b, &ino);
 }
 
-static int breathe(struct batch *b, struct err *e)
+static int breathe(struct heard *b, struct err *e)
 {
 	if (++b->work->since_gather < GATHER_EACH)
 		return 0;
@@ -148,9 +148,9 @@ static int breathe(struct batch *b, struct err *e)
 }
 
 /* Does each name lead to the object that changed, and is it the only one? fd -1: the directory is nowhere. */
-static int check_objects(struct batch *b, uint32_t dir, int fd, struct err *e)
+static int check_objects(struct heard *b, uint32_t dir, int fd, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	for (uint32_t i = k->starts[dir]; i < k->starts[dir + 1]; i++) {
 		const struct names_row *r = &b->names.rows[k->order[i]];
@@ -171,9 +171,9 @@ static int check_objects(struct batch *b, uint32_t dir, int fd, struct err *e)
 }
 
 /* A path itself, or a directory above one, got or lost its name. */
-static void check_paths(struct batch *b, struct span dir)
+static void check_paths(struct heard *b, struct span dir)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	AUTO_BUF struct buf full = {0};
 
 	for (size_t p = 0; p < b->watch->n_paths; p++) {
@@ -195,8 +195,8 @@ static void check_paths(struct batch *b, struct span dir)
 
 static int on_place(void *ctx, struct span path, int fd, struct err *e)
 {
-	struct batch *b = ctx;
-	struct batch_work *k = b->work;
+	struct heard *b = ctx;
+	struct heard_work *k = b->work;
 	uint32_t first = k->starts[k->dir], n = k->starts[k->dir + 1] - first;
 
 	if (!k->is_checked && check_objects(b, k->dir, fd, e))
@@ -231,7 +231,7 @@ static int cmp_path(struct span a, struct span b)
 	return a.len < b.len ? -1 : a.len > b.len;
 }
 
-static struct span place_path(const struct batch_work *k, const struct place *p) { return span_of(k->paths.p + p->path, p->len); }
+static struct span place_path(const struct heard_work *k, const struct place *p) { return span_of(k->paths.p + p->path, p->len); }
 
 static int cmp_place(const void *x, const void *y, void *ctx)
 {
@@ -242,9 +242,9 @@ static int cmp_place(const void *x, const void *y, void *ctx)
 	return c ? c : (p->gap == NULL) - (q->gap == NULL);
 }
 
-static struct level *top(struct batch_work *k) { return &k->levels[k->depth - 1]; }
+static struct level *top(struct heard_work *k) { return &k->levels[k->depth - 1]; }
 
-static bool is_ours(struct batch *b, struct span name)
+static bool is_ours(struct heard *b, struct span name)
 {
 	AUTO_BUF struct buf full = {0};
 
@@ -257,7 +257,7 @@ static bool is_ours(struct batch *b, struct span name)
 }
 
 /* The flags of all rows with the name that comes next. */
-static uint8_t take_name(struct batch *b, struct span *name)
+static uint8_t take_name(struct heard *b, struct span *name)
 {
 	struct level *l = top(b->work);
 	uint8_t flags = 0;
@@ -270,7 +270,7 @@ static uint8_t take_name(struct batch *b, struct span *name)
 }
 
 /* Writes the names of the innermost directory below `before`, or all that are left. */
-static int put_names(struct batch *b, const struct span *before, struct err *e)
+static int put_names(struct heard *b, const struct span *before, struct err *e)
 {
 	struct level *l = top(b->work);
 	uint32_t dir;
@@ -283,27 +283,28 @@ static int put_names(struct batch *b, const struct span *before, struct err *e)
 		if (is_ours(b, name))
 			continue;
 		b->n_names++;
-		if (changes_put(&b->work->out, flags, name, e) || breathe(b, e))
+		if (changes_put(&b->work->to.out, flags, name, e) || breathe(b, e))
 			return -1;
 	}
 	return 0;
 }
 
-static int leave(struct batch *b, struct err *e)
+static int leave(struct heard *b, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	if (put_names(b, NULL, e))
 		return -1;
-	changes_leave(&k->out);
-	k->depth--;
-	k->way.len = k->depth ? top(k)->path_len : 0;
+	if (k->depth-- > 1) {
+		changes_leave(&k->to.out);
+		k->way.len = top(k)->path_len;
+	}
 	return 0;
 }
 
-static void enter(struct batch *b, struct span name)
+static void enter(struct heard *b, struct span name)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
 	if (k->depth == k->cap_levels) {
 		k->cap_levels = k->cap_levels ? k->cap_levels * 2 : 32;
@@ -312,12 +313,12 @@ static void enter(struct batch *b, struct span name)
 	if (k->depth) {
 		buf_str(&k->way, "/");
 		buf_add(&k->way, name.p, name.len);
+		changes_enter(&k->to.out, name, 0); /* in '/' it stands from the beginning */
 	}
-	changes_enter(&k->out, name, 0);
 	k->levels[k->depth++] = (struct level){.path_len = k->way.len};
 }
 
-static void skip(struct batch_work *k, struct span path)
+static void skip(struct heard_work *k, struct span path)
 {
 	buf_reset(&k->skipped);
 	buf_add(&k->skipped, path.p, path.len);
@@ -325,9 +326,9 @@ static void skip(struct batch_work *k, struct span path)
 }
 
 /* One more component of the way down. 0: it was entered; 1: everything below was said. */
-static int step(struct batch *b, struct span name, struct err *e)
+static int step(struct heard *b, struct span name, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	struct level *l = top(k);
 	uint8_t flags = 0;
 	uint32_t dir;
@@ -344,16 +345,16 @@ static int step(struct batch *b, struct span name, struct err *e)
 		buf_add(&path, name.p, name.len);
 		skip(k, span_of(path.p, path.len));
 		b->n_names++;
-		return changes_put(&k->out, flags, got, e) ? -1 : 1;
+		return changes_put(&k->to.out, flags, got, e) ? -1 : 1;
 	}
 	enter(b, name);
 	if (!flags)
 		return 0;
 	b->n_names++;
-	return changes_put(&k->out, flags, (struct span){0}, e);
+	return changes_put(&k->to.out, flags, (struct span){0}, e);
 }
 
-static bool has_own(const struct batch *b, struct span path)
+static bool has_own(const struct heard *b, struct span path)
 {
 	const char *own = b->watch->own;
 
@@ -363,9 +364,9 @@ static bool has_own(const struct batch *b, struct span path)
 	return own && mounts_below(span_cstr(own), path);
 }
 
-static int put_place(struct batch *b, const struct place *p, struct err *e)
+static int put_place(struct heard *b, const struct place *p, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	struct span path = place_path(k, p);
 
 	if (path.len == 1) /* "/": the way to it is empty */
@@ -385,7 +386,7 @@ static int put_place(struct batch *b, const struct place *p, struct err *e)
 	}
 	if (p->gap) {
 		skip(k, path);
-		return changes_gap(&k->out, span_cstr(p->gap), e);
+		return changes_gap(&k->to.out, span_cstr(p->gap), e);
 	}
 	struct level *l = top(k);
 	l->names = &k->order[p->first];
@@ -396,9 +397,9 @@ static int put_place(struct batch *b, const struct place *p, struct err *e)
 }
 
 /* Two directories that had the same path one after the other, while they were looked up: their names become one list. */
-static void join_equal(struct batch *b)
+static void join_equal(struct heard *b)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	size_t kept = 0;
 
 	for (size_t i = 0; i < k->n; i++) {
@@ -426,7 +427,7 @@ static void join_equal(struct batch *b)
 
 static int cmp_inode(const void *x, const void *y) { return memcmp(x, y, 16); }
 
-static int put_inodes(struct batch *b, struct stream_out *o, struct err *e)
+static int put_inodes(struct heard *b, struct stream_out *o, struct err *e)
 {
 	uint32_t n = b->inodes.n;
 	AUTO_FREE uint8_t *keys = xalloc(n * INODE_LEN + 1);
@@ -452,30 +453,26 @@ static int put_inodes(struct batch *b, struct stream_out *o, struct err *e)
 	return 0;
 }
 
-static int put_all(struct batch *b, struct stream_out *o, struct err *e)
+static int put_all(struct heard *b, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 
-	k->out = (struct changes_out){.o = o};
 	enter(b, (struct span){0});
-	int rc = put_inodes(b, o, e);
+	int rc = put_inodes(b, &k->to.stream, e);
 	for (size_t i = 0; i < k->n && !rc; i++)
 		rc = put_place(b, &k->places[i], e);
 	while (k->depth && !rc)
 		rc = leave(b, e);
-	changes_free(&k->out);
 	k->depth = 0;
 	return rc;
 }
 
 /* What was found so far becomes a batch. */
-static int write_places(struct batch *b, struct err *e)
+static int write_places(struct heard *b, struct err *e)
 {
-	struct batch_work *k = b->work;
-	struct journal_batch out = {.fd = -1};
+	struct heard_work *k = b->work;
 	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME, &now);
 	for (size_t i = 0; i < b->gaps.n; i++)
 		add_place(k, span_cstr(b->gaps.rows[i].path), 0, 0, b->gaps.rows[i].reason);
 	if (!k->n && !b->inodes.n)
@@ -484,13 +481,14 @@ static int write_places(struct batch *b, struct err *e)
 	join_equal(b);
 	k->has_skipped = false;
 	buf_reset(&k->way);
-	if (journal_begin_batch(b->journal, &out, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, e))
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (journal_begin_batch(b->journal, &k->to, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, e))
 		return -1;
-	if (put_all(b, &out.stream, e)) {
-		journal_drop_batch(b->journal, &out);
+	if (put_all(b, e)) {
+		journal_drop_batch(b->journal, &k->to);
 		return -1;
 	}
-	if (journal_end_batch(b->journal, &out, e))
+	if (journal_end_batch(b->journal, &k->to, e))
 		return -1;
 	k->n = 0;
 	buf_reset(&k->paths);
@@ -498,7 +496,7 @@ static int write_places(struct batch *b, struct err *e)
 }
 
 /* Files that no event told of stand under directories that the source has no number for. */
-static void add_files(struct batch *b, struct words *dirs)
+static void add_files(struct heard *b, struct words *dirs)
 {
 	uint32_t known = watch_dirs(b->watch);
 
@@ -509,9 +507,9 @@ static void add_files(struct batch *b, struct words *dirs)
 	}
 }
 
-static int find_all(struct batch *b, uint32_t n_dirs, const struct words *file_dirs, struct err *e)
+static int find_all(struct heard *b, uint32_t n_dirs, const struct words *file_dirs, struct err *e)
 {
-	struct batch_work *k = b->work;
+	struct heard_work *k = b->work;
 	const struct watch_where where = {on_place, b};
 
 	for (k->dir = 1; k->dir <= n_dirs; k->dir++) {
@@ -541,9 +539,9 @@ static int find_all(struct batch *b, uint32_t n_dirs, const struct words *file_d
 	return 0;
 }
 
-int batch_write(struct batch *b, struct err *e)
+int heard_write(struct heard *b, struct err *e)
 {
-	struct batch_work k = {0};
+	struct heard_work k = {0};
 	struct words file_dirs = {.seed = b->files.seed};
 	uint32_t n_dirs = watch_dirs(b->watch);
 
@@ -563,11 +561,11 @@ int batch_write(struct batch *b, struct err *e)
 	buf_free(&k.skipped);
 	b->work = NULL;
 	if (!rc)
-		batch_reset(b);
+		heard_reset(b);
 	return rc;
 }
 
-void batch_reset(struct batch *b)
+void heard_reset(struct heard *b)
 {
 	names_reset(&b->names);
 	buf_free(&b->suspects);
@@ -577,7 +575,7 @@ void batch_reset(struct batch *b)
 	watch_forget(b->watch);
 }
 
-void batch_free(struct batch *b)
+void heard_free(struct heard *b)
 {
 	names_free(&b->names);
 	buf_free(&b->suspects);
