@@ -18,7 +18,7 @@ _repl() {
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
-	-s | --state)
+	-s | --state | -j | --journal)
 		compopt -o filenames
 		COMPREPLY=($(compgen -d -- "$cur"))
 		return
@@ -36,17 +36,17 @@ _repl() {
 		return
 		;;
 	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
-		--max-content | --include | --exclude | --bookmark | --time | --lock-wait)
+		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout)
 		return
 		;;
 	esac
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait
+		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait --cut-timeout
 			--one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
-	repl-track) opts='-s --state -T --threads -o --output --force' ;;
+	repl-track) opts='-s --state -j --journal --cut-timeout -T --threads -o --output --force' ;;
 	repl-diff)
 		opts='-s --state --image --wanted --block-size --checksum --no-copies --ship-unsettled --include --exclude
 			--exclude-from -x --one-file-system -T --threads --time --key-file --exit-code --lock-wait

@@ -36,6 +36,9 @@ for p in repl-snap repl-diff
     complete -c $p -l time -x -d 'Stamp the image with this time'
     complete -c $p -l lock-wait -x -d 'Seconds to wait for the lock'
 end
+for p in repl-snap repl-track
+    complete -c $p -l cut-timeout -x -d 'Time to wait for the recorder'
+end
 for p in repl-snap repl-show
     complete -c $p -l json -d 'JSON'
 end
@@ -51,6 +54,7 @@ complete -c repl-snap -l bookmark -x -d 'Give the image a name'
 complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
 
 complete -c repl-track -f
+complete -c repl-track -s j -l journal -x -a '(__fish_complete_directories)' -d 'What a recorder keeps of changes'
 
 complete -c repl-diff -l image -r -F -d 'Also write the target as an image file'
 complete -c repl-diff -l wanted -r -F -d 'Mend only what this of --verify --wanted names'

@@ -94,9 +94,8 @@ int since_ask(struct since *s, struct err *e)
 	s->has_cursor = h->has_cursor;
 	s->cursor = h->cursor;
 	s->cursor.consumer = (struct span){0};
-	int got = tap_cut(s->journal, s->cut_timeout_ms, &s->cut, s->reason, e);
-	if (got != 1)
-		return got;
+	if (!tap_try_cut(s->journal, s->cut_timeout_ms, &s->cut, s->reason))
+		return 0;
 	/* One that was asked for after the instant serves as well where the trees are looked at as they are after it. */
 	if (!h->has_cursor || memcmp(h->cursor.journal, s->cut.journal, sizeof s->cut.journal)) {
 		s->has_cursor = h->stamps.provider == PROV_LIVE;
@@ -105,7 +104,7 @@ int since_ask(struct since *s, struct err *e)
 	}
 	if (!journal_open(&s->j, s->journal, s->reason))
 		return 0;
-	got = fits(s, e);
+	int got = fits(s, e);
 	if (got == 1)
 		tell(s, &s->from);
 	else if (!got && s->has_cursor)

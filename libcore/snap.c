@@ -150,17 +150,17 @@ static int ask_recorder(struct snap *s, struct err *e)
 
 	if (state_journal(s->state, &journal, e))
 		return -1;
-	int got = journal ? tap_cut(journal, s->cut_timeout_ms, &cut, reason, e) : 0;
-	if (got == 1) {
+	if (!journal)
+		return 0;
+	if (tap_try_cut(journal, s->cut_timeout_ms, &cut, reason)) {
 		memcpy(r.u.cursor.journal, cut.journal, sizeof cut.journal);
 		r.u.cursor.seq = cut.seq;
 		head_take(&s->head, &r);
-	}
-	if (!got && journal && s->note) {
+	} else if (s->note) {
 		buf_fmt(&text, "the image does not say how far the recorder is: %s", reason);
 		s->note(s->ctx, buf_cstr(&text));
 	}
-	return got < 0 ? -1 : 0;
+	return 0;
 }
 
 static int open_image(struct snap *s, struct err *e)

@@ -117,6 +117,16 @@ int tap_cut(const char *journal_dir, uint64_t timeout_ms, struct tap_cut *c, cha
 	return 1;
 }
 
+bool tap_try_cut(const char *journal_dir, uint64_t timeout_ms, struct tap_cut *c, char reason[256])
+{
+	struct err e = {0};
+	int got = tap_cut(journal_dir, timeout_ms, c, reason, &e);
+
+	if (got < 0)
+		snprintf(reason, 256, "%.255s", e.text);
+	return got == 1;
+}
+
 int tap_wait(const char *journal_dir, struct tap_wait *w, char reason[256], struct err *e)
 {
 	AUTO_BUF struct buf line = {0}, question = {0};

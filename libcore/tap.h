@@ -29,6 +29,9 @@ struct tap_cut {
 /* 1; 0: there is no recorder, or it does not answer in this time, or it cannot: reason says so in one phrase. -1: usage, system. */
 int tap_cut(const char *journal_dir, uint64_t timeout_ms, struct tap_cut *c, char reason[256], struct err *e);
 
+/* The same for who can do without: whatever fails is a reason. */
+bool tap_try_cut(const char *journal_dir, uint64_t timeout_ms, struct tap_cut *c, char reason[256]);
+
 struct tap_wait {
 	struct tap_cut since;
 	uint64_t names, bytes, max_ms, settle_ms; /* in */

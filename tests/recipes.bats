@@ -18,7 +18,7 @@ setup() {
 blocks() {
 	awk '/^\.Bd -literal/ { f = "block." ++n; next } /^\.Ed/ { f = "" } f { print > f }' "$repl_root/man/$1"
 	sed -i -e 's/\\e/\\/g; s/\\&//g' \
-		-e "s,/var/lib/repl/dr,$PWD/state,g; s,/var/lib/db,$PWD/db,g; s,/srv/www,$PWD/www,g" \
+		-e "s,/var/lib/repl/dr,$PWD/state,g; s,/var/lib/repl/journal,$PWD/journal,g; s,/var/lib/db,$PWD/db,g; s,/srv/www,$PWD/www,g" \
 		-e "s,/srv,$PWD/srv,g; s,/replica,$PWD/replica,g" block.*
 }
 
@@ -69,11 +69,31 @@ scene_unanswered() {
 	repl-snap -s "$S" srv | repl-track -s "$S" | repl-diff -s "$S" | repl-apply replica >answer.rpl
 }
 
+# A daemon: it runs until it is asked to stop.
+run_recorder() {
+	local deadline=$((SECONDS + 60)) status=0
+	scene ''
+	bash -c "exec $(cat "$1")" 3>&- &
+	until repl-track -j journal --cut >cut; do
+		((SECONDS < deadline)) || fail "no recorder after a minute"
+		sleep 0.05
+	done
+	kill $!
+	wait $! || status=$?
+	((status == 143)) || fail "the recorder ended with $status"
+}
+
 run_block() {
 	local b=$1 text want=0
+	# A line of crontab(5).
+	sed -i 's,^\*/5 \* \* \* \* root ,,' "$b"
 	text=$(cat "$b")
 	case $text in
 	command=*) return 0 ;; # a line of authorized_keys
+	*--record*)
+		run_recorder "$b"
+		return
+		;;
 	esac
 	case $text in
 	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
@@ -114,7 +134,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 18
+	run_page repl.7 21
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -122,7 +142,7 @@ run_page() {
 }
 
 @test "the examples of repl-track(1) work" {
-	run_page repl-track.1 2
+	run_page repl-track.1 3
 }
 
 @test "the examples of repl-diff(1) work" {

@@ -238,7 +238,7 @@ begin() {
 		    os.write(fd, text)
 		    return fd
 		kept, linked = unnamed(b"never"), unnamed(b"linked")
-		os.link("/proc/self/fd/%d" % linked, "linked", follow_symlinks=True)
+		os.link("/proc/self/fd/%d" % linked, "linked", dst_dir_fd=os.open(".", os.O_RDONLY), follow_symlinks=True)
 		f = open("open", "w")
 		f.write("deleted while it is open")
 		f.flush()
@@ -461,8 +461,8 @@ begin() {
 	ship
 	wrap='' diff_rc=0
 	echo rot >R/g
-	run -3 bash -c 'repl-apply --verify --wanted R >wanted'
-	run_pipe 'repl-diff -s S <wanted | repl-apply --edited=overwrite R | repl-snap -s S --commit'
+	repl-apply --verify --wanted R >wanted
+	run_pipe 'repl-diff -s S <wanted | repl-apply --edited=overrule R | repl-snap -s S --commit'
 	[[ $(cat R/f R/g) == $'one\none' ]]
 	ship_listed
 	[[ $(cat R/f) == two ]]
@@ -626,6 +626,14 @@ begin() {
 	same_tree "$fs/third" R/two
 	ship
 	grep 'the recorder knows of' track.log
+}
+
+@test "loss: there is no journal where one is said to be" {
+	source_on ext4
+	echo x >"$src/f"
+	ship -j nowhere
+	grep "the next run will compare everything: cannot open the journal '$PWD/nowhere': No such file" track.log
+	ship_compared "cannot open the journal '$PWD/nowhere': No such file"
 }
 
 @test "loss: the tree is not recorded here" {
