@@ -427,8 +427,6 @@ static int on_record(struct reader *r, const struct record *rec, struct err *e)
 		r->is_whole = true;
 		return scan_tree(r->s, r->roots, r->n_roots, e);
 	}
-	if (rec->type == REC_INODE)
-		return err_set(e, ERR_STREAM, "the change stream names objects by their inodes: repl-track -s makes names of them");
 	if (rec->type != REC_DIR && rec->type != REC_CHANGED && rec->type != REC_GAP)
 		return rec->type == REC_IMAGE || rec->type == REC_MEMBER ? disorder(r, e) : 0;
 	if (!r->n && enter_root(r, e))

@@ -154,6 +154,24 @@ refused() {
 	has "$output" "cursor journal=6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a6a seq=7"
 }
 
+@test "what only a plan may hold is refused when it is sent" {
+	craft changed <<<'s.rec(0x41, struct.pack("<QB", 1, 32) + text(b"name"))'
+	refused 4 changed "a 'changed' record, which only a plan may hold"
+	craft gap <<<'s.rec(0x42, struct.pack("<Q", 1) + text(b"why"))'
+	refused 4 gap "a 'gap' record, which only a plan may hold"
+}
+
+@test "a state that says nonsense about its journal is damaged" {
+	mkdir src
+	repl-snap -s S src >image
+	for text in '' 'relative' '/no newline' ; do
+		printf '%s' "$text" >S/journal
+		run -1 bash -c 'repl-track -s S <image >change'
+		has "$output" "the state directory is damaged: 'journal' holds no path"
+		run -1 bash -c 'repl-snap -s S src >image2'
+	done
+}
+
 @test "a well crafted stream is accepted: the tests below fail for their own reasons" {
 	craft good <<-'PY'
 		d = s.dir(1, b"dir")
