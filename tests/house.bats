@@ -14,14 +14,14 @@ setup() {
 # A module includes headers from the floors below, or from its left on its own floor. The engines call everything below and
 # never one another. A new module gets its place here first.
 floors="
-err bytes json
-digest numbers sorted codec record object stamp stream token filter
-attr file path confine subvol spill listing ahead walk input sink tape tap
+err bytes json words
+digest numbers sorted codec record object stamp stream token filter names gaps
+attr file path confine subvol spill listing ahead walk input sink tape mounts holders watch fanotify inotify tap
 store rows seal catalog image head state pending
-content replica scan changes merge batches journal redo history stage partial plan check undo edits place restore land
+content replica scan changes merge batches journal heard clients redo history stage partial plan check undo edits place restore land
 since moves spool target guess emit diff source
 job receive rewind
-engines: delta pack apply past snap track show verify
+engines: delta pack apply past recorder snap track show verify
 cli forced
 "
 
