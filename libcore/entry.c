@@ -6,14 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "attr.h"
+#include "inode.h"
 #include "path.h"
 
 void entry_open_up(int dirfd)
 {
 	struct stat st;
 
-	attr_unlock(dirfd);
+	inode_unlock(dirfd);
 	if (geteuid() && fstat(dirfd, &st) == 0 && (st.st_mode & 0700) != 0700)
 		fchmod(dirfd, (st.st_mode & 07777) | 0700);
 }
@@ -23,7 +23,7 @@ void entry_unlock(int dirfd, const char *name)
 	AUTO_CLOSE int fd = path_open_at(dirfd, name, O_RDONLY, 0);
 
 	if (fd >= 0)
-		attr_unlock(fd);
+		inode_unlock(fd);
 }
 
 /* A directory that we may not write cannot get another parent: its ".." changes. */

@@ -2,7 +2,7 @@
  * entry: names in directories come, move and go, whatever modes and flags stand in the way.
  *
  * What is opened up stays so: its metadata is the caller's to put back. Functions that return int return 0, or -1 with
- * errno. May use: attr, path; makes system calls.
+ * errno. May use: inode, path; makes system calls.
  */
 #ifndef REPL_ENTRY_H
 #define REPL_ENTRY_H

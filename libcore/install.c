@@ -8,11 +8,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "attr.h"
 #include "entry.h"
+#include "inode.h"
 #include "path.h"
 #include "redo.h"
-
-#define LOCKS 0x30u /* FS_IMMUTABLE_FL, FS_APPEND_FL: only once the object has its last name */
 
 void install_slot(char out[32], uint64_t no) { snprintf(out, 32, "%llu", (unsigned long long)no); }
 
@@ -51,7 +51,7 @@ static int restore(struct install *p, int dirfd, const char *name, int fd, const
 	struct err *e)
 {
 	struct r_meta m = o->meta;
-	struct attr_policy policy = p->policy;
+	struct meta_policy policy = p->policy;
 
 	buf_reset(&p->label);
 	if (o->no != CATALOG_ROOT && catalog_object_path(p->plan->next, o->no, &p->label, e))
@@ -59,7 +59,7 @@ static int restore(struct install *p, int dirfd, const char *name, int fd, const
 	policy.label = p->label.len ? buf_cstr(&p->label) : ".";
 	owners_map(&p->owners, &m);
 	m.attr &= ~without;
-	return attr_restore(dirfd, name, fd, o->type, &m, &policy, e);
+	return meta_restore(dirfd, name, fd, o->type, &m, &policy, e);
 }
 
 /* Hints of the replica's own filesystem: how an edit made behind our back is noticed. */
@@ -265,7 +265,8 @@ static int replace(struct install *p, const struct target *t, const char *staged
 	/* Absent: repeating, and it is in its place already. */
 	if (t->o.type == OBJ_FILE && fd < 0 && errno != ENOENT)
 		return install_fail(p, "open the staged", t->name, e);
-	if ((t->o.type != OBJ_FILE || fd >= 0) && restore(p, stage, staged, fd, &t->o, LOCKS, e))
+	/* The locks only once the object has its last name. */
+	if ((t->o.type != OBJ_FILE || fd >= 0) && restore(p, stage, staged, fd, &t->o, INODE_LOCKS, e))
 		return -1;
 	int dirfd = target_dir(p, t, e);
 	if (dirfd < 0)
@@ -274,7 +275,7 @@ static int replace(struct install *p, const struct target *t, const char *staged
 	install_touch(p, t->dir);
 	if (put_over(p, staged, dirfd, t->name, e) < 0 || link_others(p, t, e))
 		return -1;
-	return t->o.meta.attr & LOCKS ? restore_in_place(p, t, e) : 0;
+	return t->o.meta.attr & INODE_LOCKS ? restore_in_place(p, t, e) : 0;
 }
 
 /* Changes a file in place, while nobody can see it: with a write lease on it, which nobody gets who shares it, others wait in
@@ -434,7 +435,7 @@ int install_relock(struct install *p, uint64_t no, struct err *e)
 	char slot[32];
 	int rc = catalog_get(p->plan->next, no, &t.o, e);
 
-	if (rc != 1 || t.o.type != OBJ_FILE || !(t.o.meta.attr & LOCKS)) {
+	if (rc != 1 || t.o.type != OBJ_FILE || !(t.o.meta.attr & INODE_LOCKS)) {
 		rc = rc < 0 ? -1 : 0;
 		goto out;
 	}

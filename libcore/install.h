@@ -3,17 +3,17 @@
  *
  * Directories on the way are opened up, and noted as touched: who goes through the plan gives them their metadata last.
  *
- * May use: plan, redo, owners, entry, image, attr, path, err.
+ * May use: plan, redo, owners, entry, image, meta, attr, inode, path, err.
  */
 #ifndef REPL_INSTALL_H
 #define REPL_INSTALL_H
 
-#include "attr.h"
+#include "meta.h"
 #include "owners.h"
 #include "plan.h"
 
 struct install {
-	struct attr_policy policy;
+	struct meta_policy policy;
 	const struct warn *warn;
 	struct buf touched;      /* u64 numbers of directories whose entries changed, with repeats */
 	struct owners owners;

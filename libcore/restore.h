@@ -13,7 +13,7 @@
 
 struct restore {
 	struct replica *r;               /* borrowed; its catalog is open (LIVE), nothing is under way */
-	struct attr_policy policy;
+	struct meta_policy policy;
 	const struct owner_rule *owners; /* borrowed */
 	size_t n_owners;
 	const struct warn *warn;

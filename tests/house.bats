@@ -16,7 +16,7 @@ setup() {
 floors="
 err bytes json
 digest numbers names value codec record stamp stream token filter
-attr file path entry owners confine subvol spill listing ahead walk input sink catalog image state
+inode attr meta file path entry owners confine subvol spill listing ahead walk input sink catalog image state
 content replica scan changes redo history stage partial plan check undo edits install place restore land diff source
 job receive rewind
 engines: delta pack apply past snap track show verify
