@@ -19,7 +19,7 @@ digest numbers codec record stamp stream token filter
 attr file path confine subvol walk input sink catalog image state
 content replica scan changes merge batches journal redo history stage partial plan check undo edits place restore land diff source
 job receive rewind
-engines: delta pack apply past snap track show verify
+engines: delta pack apply past snap track join show verify
 cli forced
 "
 
