@@ -14,12 +14,12 @@ setup() {
 # A module includes headers from the floors below, or from its left on its own floor. The engines call everything below and
 # never one another. A new module gets its place here first.
 floors="
-err bytes json
+err bytes json words names
 digest numbers codec record stamp stream token filter
-attr file path confine subvol walk input sink catalog image state
-content replica scan changes merge batches journal redo history stage partial plan check undo edits place restore land diff source
+attr file path mounts gaps watch fanotify inotify holders clients tap confine subvol walk input sink catalog image state
+content replica scan changes merge batches journal heard redo history stage partial plan check undo edits place restore land diff source
 job receive rewind
-engines: delta pack apply past snap track show verify
+engines: delta pack apply past snap track join recorder show verify
 cli forced
 "
 
