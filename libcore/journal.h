@@ -13,7 +13,7 @@
  *
  * A reader holds flock(2) shared on batches while it opens files there; who removes or joins any holds it alone.
  *
- * May use: batches, merge, changes, sink, stream, state (state_replace), err; makes system calls.
+ * May use: batches, merge, changes, sink, stream, file, err; makes system calls.
  */
 #ifndef REPL_JOURNAL_H
 #define REPL_JOURNAL_H

@@ -351,7 +351,7 @@ static void test_refused(void)
 		struct record r = {.type = REC_END};
 		struct err e = {0};
 		buf_reset(&b);
-		CHECK_OK(stream_begin(&o, kind, &e) || stream_put(&o, &r, &e) || stream_finish(&o, &e), e);
+		CHECK_OK(stream_begin(&o, (enum stream_kind)kind, &e) || stream_put(&o, &r, &e) || stream_finish(&o, &e), e);
 		stream_out_free(&o);
 		refused(&b, "no head");
 	}
