@@ -97,7 +97,7 @@ int batches_new(int dir, const char *name, struct err *e)
 	if (unlinkat(dir, name, 0) && errno != ENOENT)
 		return err_sys(e, "cannot remove '%s' in the journal", name);
 	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	return fd < 0 ? err_sys(e, "cannot create a batch in the journal") : fd;
+	return fd < 0 ? err_sys(e, "cannot create a file in the journal") : fd;
 }
 
 int batches_begin(struct stream_out *o, const uint8_t uuid[16], uint64_t first, uint64_t last, int64_t time_ns, struct err *e)

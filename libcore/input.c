@@ -10,7 +10,7 @@
 
 #include "codec.h"
 
-#define READ_LEN 262144u
+#define READ_LEN 258048u /* with what was looked at before it the buffer has 256 KiB, and need not grow at once */
 #define PIPE_LEN 1048576
 #define GUESS_LEN 8u /* so many bytes tell what it is */
 

@@ -45,6 +45,22 @@ static DIR *open_list(int dirfd)
 	return d;
 }
 
+/* Whole, but not synced: after a crash nothing here counts. */
+static int replace(int dir, const char *name, const void *p, size_t n, struct err *e)
+{
+	AUTO_BUF struct buf tmp = {0};
+
+	buf_fmt(&tmp, "%s.new", name);
+	int fd = batches_new(dir, buf_cstr(&tmp), e), rc = fd < 0 ? -1 : 0;
+	if (!rc && file_write(fd, p, n))
+		rc = err_sys(e, "cannot write '%s' in the journal", name);
+	if (fd >= 0 && close(fd) && !rc)
+		rc = err_sys(e, "cannot write '%s' in the journal", name);
+	if (!rc && renameat(dir, buf_cstr(&tmp), dir, name))
+		rc = err_sys(e, "cannot replace '%s' in the journal", name);
+	return rc;
+}
+
 /* ---- the directory ---- */
 
 void journal_close(struct journal *j)
@@ -113,7 +129,7 @@ static int write_marker(struct journal *j, struct err *e)
 	memcpy(r.u.cursor.journal, j->uuid, sizeof j->uuid);
 	rc = rc || stream_put(&o, &r, e) ? -1 : 0;
 	r = (struct record){.type = REC_END};
-	rc = rc || stream_put(&o, &r, e) || stream_finish(&o, e) || file_replace(j->dir, MARKER, b.p, b.len, e) ? -1 : 0;
+	rc = rc || stream_put(&o, &r, e) || stream_finish(&o, e) || replace(j->dir, MARKER, b.p, b.len, e) ? -1 : 0;
 	stream_out_free(&o);
 	return rc;
 }
@@ -309,6 +325,8 @@ void journal_drop_batch(struct journal *j, struct journal_batch *b)
 
 /* ---- the list ---- */
 
+static void unlock(const struct journal *j) { flock(j->batches, LOCK_UN); }
+
 /* Shared: who removes batches holds it alone, for moments. */
 static bool lock_shared(const struct journal *j, char reason[JOURNAL_REASON])
 {
@@ -364,7 +382,7 @@ static bool open_range(const struct journal *j, uint64_t after, uint64_t upto, i
 			++*n;
 		ok = e.kind == ERR_NONE || because(reason, "%.200s", e.text);
 	}
-	flock(j->batches, LOCK_UN);
+	unlock(j);
 	batches_free(&l);
 	return ok;
 }
@@ -452,7 +470,12 @@ bool journal_range(struct journal *j, uint64_t *after, uint64_t *upto, char reas
 	struct batches l = {.dir = j->batches, .uuid = j->uuid};
 	struct err e = {0};
 
-	if (batches_list(&l, &e))
+	/* While batches are joined a listing may miss them in both forms. */
+	if (!lock_shared(j, reason))
+		return false;
+	int rc = batches_list(&l, &e);
+	unlock(j);
+	if (rc)
 		return because(reason, "%.200s", e.text);
 	*after = l.n ? l.v[0].first - 1 : 0;
 	*upto = *after;
@@ -471,7 +494,7 @@ int journal_consumer_set(struct journal *j, const char name[33], const uint8_t u
 	assert(is_consumer(name));
 	hex(id, uuid, 16);
 	int n = snprintf(text, sizeof text, "%s %" PRIu64 "\n", id, seq);
-	return file_replace(j->consumers, name, text, (size_t)n, e);
+	return replace(j->consumers, name, text, (size_t)n, e);
 }
 
 int journal_consumer_drop(struct journal *j, const char name[33], struct err *e)
@@ -532,8 +555,6 @@ static int list_consumers(const struct journal *j, struct places *p, struct err 
 
 /* Alone with the batches; false: a reader is at work. */
 static bool lock_alone(const struct journal *j) { return !flock(j->batches, LOCK_EX | LOCK_NB); }
-
-static void unlock(const struct journal *j) { flock(j->batches, LOCK_UN); }
 
 /* What everybody has read, and what a joined one holds too. */
 static int trim(struct journal *j, struct batches *l, const struct places *p, struct err *e)

@@ -175,4 +175,51 @@ static inline bool facts_waste(const struct facts *f)
 	return false;
 }
 
+/* What is said is covered, what is not said is not, and flags are those of all. */
+static inline bool facts_are_union(const struct facts *in, size_t n, const struct facts *out)
+{
+	bool good = true;
+
+	for (size_t k = 0; k < n; k++)
+		for (size_t i = 0; i < in[k].n; i++)
+			/* The root is looked at always. */
+			good = good && (facts_cover(out, &in[k].v[i]) || (!*in[k].v[i].path && !in[k].v[i].flags && !in[k].v[i].is_whole));
+	for (size_t i = 0; i < out->n; i++) {
+		const struct fact *x = &out->v[i];
+		bool is_said = false;
+		uint8_t flags = 0;
+		for (size_t k = 0; k < n; k++)
+			for (size_t m = 0; m < in[k].n; m++)
+				if (!strcmp(in[k].v[m].path, x->path)) {
+					is_said = is_said || in[k].v[m].is_whole == x->is_whole;
+					flags |= in[k].v[m].flags;
+				}
+		good = good && is_said && (x->is_whole || x->flags == flags);
+	}
+	return good;
+}
+
+/* The part of the facts below the prefix; false: all may have changed there. */
+static inline bool facts_restrict(const struct facts *in, const char *prefix, struct facts *out)
+{
+	const uint8_t comes = CHANGED_NEW | CHANGED_GONE;
+	size_t len = strlen(prefix);
+	bool good = true;
+
+	for (size_t i = 0; i < in->n; i++) {
+		const struct fact *x = &in->v[i];
+		if (facts_below(prefix, x->path))
+			good = good && !x->is_whole && !(*x->path && x->flags & comes);
+		/* The root: who says that it came is not believed to mean all, but a prefix is a directory below it. */
+		if (!*x->path && x->flags & comes)
+			good = false;
+		if (!facts_below(x->path, prefix))
+			continue;
+		struct fact *y = facts_at(out, x->path[len] ? x->path + len + 1 : "");
+		y->flags |= x->flags;
+		y->is_whole = y->is_whole || x->is_whole;
+	}
+	return good;
+}
+
 #endif

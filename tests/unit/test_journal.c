@@ -363,16 +363,18 @@ static void test_damage(void)
 	batch_path(second, &p, 2, 2);
 	batch_path(third, &p, 3, 3);
 	size_t n = read_file(second, bytes, sizeof bytes);
-	for (size_t i = 0; i < n; i++) {
-		bytes[i] ^= 0x40;
-		write_file(second, bytes, n);
-		CHECK(cannot_tell(&p, 0, 3, "0000000000000002"));
-		bytes[i] ^= 0x40;
-		write_file(second, bytes, i);
-		CHECK(cannot_tell(&p, 0, 3, "0000000000000002"));
+	struct listed l;
+	for (size_t i = 0; i < 2 * n; i++) {
+		bytes[i / 2] ^= 0x40;
+		write_file(second, bytes, i % 2 ? i / 2 : n);
+		bytes[i / 2] ^= 0x40;
+		l = list(&j, j.uuid, 1, 2, NULL, 0);
+		CHECK(!l.got && l.is_clean && strstr(l.reason, "0000000000000002"));
+		facts_free(&l.facts);
 	}
+	CHECK(cannot_tell(&p, 0, 3, "0000000000000002"));
 	/* Who does not need it does not care. */
-	struct listed l = list_tree(&p, 2, 3);
+	l = list_tree(&p, 2, 3);
 	CHECK(l.got == 1 && l.facts.n == 1);
 	facts_free(&l.facts);
 	/* Something behind it. */
@@ -705,7 +707,7 @@ static bool covers(const struct facts *f, const struct model *m, uint64_t after)
 /* Whatever is joined, trimmed and dropped: a consumer hears all that it has not heard, or that it cannot be told. */
 static void test_random(void)
 {
-	for (uint64_t start_seed = 1; start_seed <= 12; start_seed++) {
+	for (uint64_t start_seed = 1; start_seed <= 4; start_seed++) {
 		struct place p;
 		struct journal j;
 		struct model m = {.last = 0};
@@ -746,7 +748,7 @@ static void test_random(void)
 /* One process writes and tends, others read: none of them is ever told less than there is, and none that it cannot be told. */
 static void test_together(void)
 {
-	enum { READERS = 3, ROUNDS = 400 };
+	enum { READERS = 2, ROUNDS = 80 };
 	struct place p;
 	struct journal j;
 	pid_t readers[READERS];
@@ -790,7 +792,6 @@ static void test_together(void)
 		_exit(bad);
 	}
 	close(go[0]);
-	unsigned joined = 0;
 	for (unsigned n = 1; n < ROUNDS; n++) {
 		char name[24];
 		const char *names = name;
@@ -798,14 +799,14 @@ static void test_together(void)
 		snprintf(name, sizeof name, "name%u", n % 50);
 		put_batch(&j, &p, &names, 1);
 		CHECK(journal_tend(&j, 0, &e) >= 0);
-		joined += j.tended.joined > 0;
 	}
-	CHECK(joined > 0);
 	close(go[1]);
 	for (int i = 0; i < READERS; i++) {
 		int status = -1;
 		CHECK(waitpid(readers[i], &status, 0) == readers[i] && status == 0);
 	}
+	tend(&j, 0, 1);
+	CHECK(j.tended.files <= 32);
 	journal_close(&j);
 	close_place(&p);
 }

@@ -351,7 +351,7 @@ static void test_refused(void)
 		struct record r = {.type = REC_END};
 		struct err e = {0};
 		buf_reset(&b);
-		CHECK_OK(stream_begin(&o, kind, &e) || stream_put(&o, &r, &e) || stream_finish(&o, &e), e);
+		CHECK_OK(stream_begin(&o, (enum stream_kind)kind, &e) || stream_put(&o, &r, &e) || stream_finish(&o, &e), e);
 		stream_out_free(&o);
 		refused(&b, "no head");
 	}
@@ -435,53 +435,6 @@ static void random_list(struct buf *b, uint64_t *seed)
 
 enum { LISTS = 5 };
 
-/* What is said is covered, what is not said is not, and flags are those of all. */
-static bool is_union(const struct facts *in, size_t n, const struct facts *out)
-{
-	bool good = true;
-
-	for (size_t k = 0; k < n; k++)
-		for (size_t i = 0; i < in[k].n; i++)
-			/* The root is looked at always. */
-			good = good && (facts_cover(out, &in[k].v[i]) || (!*in[k].v[i].path && !in[k].v[i].flags && !in[k].v[i].is_whole));
-	for (size_t i = 0; i < out->n; i++) {
-		const struct fact *x = &out->v[i];
-		bool is_said = false;
-		uint8_t flags = 0;
-		for (size_t k = 0; k < n; k++)
-			for (size_t m = 0; m < in[k].n; m++)
-				if (!strcmp(in[k].v[m].path, x->path)) {
-					is_said = is_said || in[k].v[m].is_whole == x->is_whole;
-					flags |= in[k].v[m].flags;
-				}
-		good = good && is_said && (x->is_whole || x->flags == flags);
-	}
-	return good;
-}
-
-/* The part of the facts below the prefix; false: all may have changed there. */
-static bool restrict_facts(const struct facts *in, const char *prefix, struct facts *out)
-{
-	const uint8_t comes = CHANGED_NEW | CHANGED_GONE;
-	size_t len = strlen(prefix);
-	bool good = true;
-
-	for (size_t i = 0; i < in->n; i++) {
-		const struct fact *x = &in->v[i];
-		if (facts_below(prefix, x->path))
-			good = good && !x->is_whole && !(*x->path && x->flags & comes);
-		/* The root: who says that it came is not believed to mean all, but a prefix is a directory below it. */
-		if (!*x->path && x->flags & comes)
-			good = false;
-		if (!facts_below(x->path, prefix))
-			continue;
-		struct fact *y = facts_at(out, x->path[len] ? x->path + len + 1 : "");
-		y->flags |= x->flags;
-		y->is_whole = y->is_whole || x->is_whole;
-	}
-	return good;
-}
-
 static void test_random(void)
 {
 	static const char *const prefixes[] = {"a", "a/b", "\x01/a/aa", "b/\xff", "missing/at/all"};
@@ -498,7 +451,7 @@ static void test_random(void)
 			CHECK(facts_read(&facts[i], span_of(in[i].p, in[i].len)) && facts[i].is_ordered);
 		}
 		bool good = CHECK(merge_bufs(in, n, "", false, &b, &e) == 0) && CHECK(facts_read(&out, span_of(b.p, b.len))) &&
-			CHECK(out.is_ordered) && CHECK(!facts_waste(&out)) && CHECK(is_union(facts, n, &out));
+			CHECK(out.is_ordered) && CHECK(!facts_waste(&out)) && CHECK(facts_are_union(facts, n, &out));
 		facts_free(&out);
 		/* What came of it is a list as any other: once more it is the same. */
 		AUTO_BUF struct buf again = {0};
@@ -509,12 +462,12 @@ static void test_random(void)
 		struct facts parts[LISTS] = {{0}};
 		bool is_known = true;
 		for (size_t i = 0; i < n; i++)
-			is_known = restrict_facts(&facts[i], prefix, &parts[i]) && is_known;
+			is_known = facts_restrict(&facts[i], prefix, &parts[i]) && is_known;
 		buf_reset(&b);
 		good = good && CHECK(merge_bufs(in, n, prefix, false, &b, &e) == 0) && CHECK(facts_read(&out, span_of(b.p, b.len))) &&
 			CHECK(out.is_ordered);
 		if (is_known)
-			good = good && CHECK(is_union(parts, n, &out));
+			good = good && CHECK(facts_are_union(parts, n, &out));
 		else
 			good = good && CHECK(out.n == 1 && out.v[0].is_whole && !*out.v[0].path);
 		if (!good)
