@@ -125,24 +125,6 @@ int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, st
 	return rows_inode_get(c->s, h, no, e);
 }
 
-int catalog_nth_name(struct catalog *c, uint64_t no, unsigned nth, uint64_t *dir, struct buf *name, struct err *e)
-{
-	struct store_walk w = {0};
-	struct span found;
-	int got;
-
-	rows_link_start(&w, c->s, no);
-	do
-		got = rows_link_next(&w, dir, &found, e);
-	while (got == 1 && nth--);
-	if (got == 1) {
-		buf_reset(name);
-		buf_add(name, found.p, found.len);
-	}
-	store_walk_free(&w);
-	return got;
-}
-
 int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name, struct err *e)
 {
 	return rows_link_first(c->s, no, dir, name, e);
@@ -221,6 +203,16 @@ int catalog_iter_next(struct catalog_iter *it, struct err *e)
 	it->type = row.type;
 	it->name = span_of(it->walk.key.p + 8, it->walk.key.len - 8);
 	return 1;
+}
+
+/* ---- names of an object ---- */
+
+void catalog_names_start(struct catalog_names *n, struct catalog *c, uint64_t no) { rows_link_start(&n->walk, c->s, no); }
+void catalog_names_free(struct catalog_names *n) { store_walk_free(&n->walk); }
+
+int catalog_names_next(struct catalog_names *n, struct err *e)
+{
+	return rows_link_next(&n->walk, &n->dir, &n->name, e);
 }
 
 /* ---- blocks ---- */
@@ -334,15 +326,28 @@ int catalog_alloc(struct catalog *c, uint64_t *no, struct err *e)
 int catalog_put(struct catalog *c, const struct object *o, struct err *e)
 {
 	struct object old = {0};
-	int got = catalog_get(c, o->no, &old, e);
+	AUTO_BUF struct buf was = {0}, is = {0};
+	int got = catalog_get(c, o->no, &old, e), rc = -1;
+	bool has_old = got == 1, same_inode = has_old && object_same_inode(&old.hint, &o->hint);
 
-	if (got == 1 && old.hint.ino && (old.hint.ino != o->hint.ino || old.hint.dev != o->hint.dev ||
-			old.hint.btime_s != o->hint.btime_s || old.hint.btime_ns != o->hint.btime_ns))
-		got = rows_inode_del(c->s, &old.hint, o->no, e);
+	if (has_old)
+		object_encode(&was, &old);
+	object_encode(&is, o);
+	if (got < 0)
+		goto out;
+	rc = 0;
+	if (has_old && span_eq(span_of(was.p, was.len), span_of(is.p, is.len)))
+		goto out;
+	if (has_old && !same_inode && old.hint.ino)
+		rc = rows_inode_del(c->s, &old.hint, o->no, e);
+	if (rc || rows_put(c->s, o, e) || (!same_inode && rows_inode_put(c->s, o, e)))
+		rc = -1;
+	/* A hint is nothing that a digest covers. */
+	else if (!has_old || !object_same(&old, o))
+		rc = o->type == OBJ_DIR ? seal_dirty(c->s, o->no, e) : seal_changed(c->s, o->no, e);
+out:
 	object_free(&old);
-	if (got < 0 || rows_put(c->s, o, e) || rows_inode_put(c->s, o, e))
-		return -1;
-	return o->type == OBJ_DIR ? seal_dirty(c->s, o->no, e) : seal_spread(c->s, o, e);
+	return rc;
 }
 
 int catalog_create(struct catalog *c, uint64_t dir, struct span name, struct object *o, struct err *e)
@@ -371,9 +376,11 @@ int catalog_add_name(struct catalog *c, uint64_t dir, struct span name, uint64_t
 	if (o.nlink == 0 && seal_found(c->s, no, e))
 		goto out;
 	o.nlink++;
+	if (o.type != OBJ_DIR && o.nlink == 1)
+		object_digest(&o, &row.digest);
 	if (rows_name_put(c->s, dir, name, &row, e) || rows_link_put(c->s, no, dir, name, e) || rows_put(c->s, &o, e))
 		goto out;
-	rc = seal_dirty(c->s, o.type == OBJ_DIR ? no : dir, e) || seal_spread(c->s, &o, e) ? -1 : 0;
+	rc = seal_dirty(c->s, o.type == OBJ_DIR ? no : dir, e) || (o.nlink > 1 && seal_changed(c->s, no, e)) ? -1 : 0;
 out:
 	object_free(&o);
 	return rc;
@@ -393,6 +400,8 @@ int catalog_seal(struct catalog *c, struct digest *id, struct err *e)
 		return -1;
 	return catalog_id(c, id, e);
 }
+
+uint64_t catalog_writes(const struct catalog *c) { return store_writes(c->s); }
 
 /* ---- facts ---- */
 

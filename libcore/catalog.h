@@ -49,8 +49,6 @@ int catalog_get(struct catalog *c, uint64_t no, struct object *o, struct err *e)
 int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, struct err *e);
 /* First name of an object. 1, 0 for the root or a nameless one, -1. */
 int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name, struct err *e);
-/* The n-th (from 0) name of an object in key order; 1, 0, -1. */
-int catalog_nth_name(struct catalog *c, uint64_t no, unsigned nth, uint64_t *dir, struct buf *name, struct err *e);
 /* Path from the root of directory dir plus name; empty for the root. Appends to path. */
 int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *path, struct err *e);
 /* Path by an object's first name. */
@@ -70,6 +68,18 @@ void catalog_iter_after(struct catalog_iter *it, struct catalog *c, uint64_t dir
 int catalog_iter_next(struct catalog_iter *it, struct err *e); /* 1, 0 at the end, -1 */
 void catalog_iter_free(struct catalog_iter *it);
 
+/* All names of an object, in the order of directory numbers and names. The catalog may be changed in between. {0} is valid to
+ * free. */
+struct catalog_names {
+	/* the current name; it lives until the next call on this */
+	uint64_t dir;
+	struct span name;
+	struct store_walk walk; /* private */
+};
+void catalog_names_start(struct catalog_names *n, struct catalog *c, uint64_t no);
+int catalog_names_next(struct catalog_names *n, struct err *e); /* 1, 0 at the end, -1 */
+void catalog_names_free(struct catalog_names *n);
+
 /* Block rows (digest, rolling sum) of a file: n rows from block `first` into rows (n * DIGESTS_ROW bytes); rows that are
  * not kept come back zero. A file of a single block below 4 KiB has none: its digest is the object's. */
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
@@ -85,15 +95,20 @@ int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint
 
 /* A number never used in this catalog. */
 int catalog_alloc(struct catalog *c, uint64_t *no, struct err *e);
-/* Writes the object's row and whatever depends on it (its digest at each of its names, its inode row). */
+/* Writes the object's row and its inode row; what depends on its digest follows in catalog_seal. Nothing is written that is right
+ * already. */
 int catalog_put(struct catalog *c, const struct object *o, struct err *e);
 /* A new object (o->no from catalog_alloc) under its first name; sets o->nlink. */
 int catalog_create(struct catalog *c, uint64_t dir, struct span name, struct object *o, struct err *e);
 int catalog_add_name(struct catalog *c, uint64_t dir, struct span name, uint64_t no, struct err *e);
 int catalog_remove_name(struct catalog *c, uint64_t dir, struct span name, struct err *e);
-/* Removes objects left without a name, with all below them, and recomputes the digests of changed directories.
+/* Removes objects left without a name, with all below them, puts the digests of changed objects at each of their names, and
+ * recomputes those of changed directories. Until then the digests that the catalog holds are of no use, and nobody is shown them.
  * id: of the image; entries: names in it (objects with a name, the root included). */
 int catalog_seal(struct catalog *c, struct digest *id, struct err *e);
+
+/* Rows written and deleted since it was opened: what a change costs. */
+uint64_t catalog_writes(const struct catalog *c);
 
 /* Small values. get: 1 (appended to out), 0, -1. */
 int catalog_fact(struct catalog *c, const char *key, struct buf *out, struct err *e);

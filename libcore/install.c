@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -143,21 +144,24 @@ static int target_dir(struct install *p, const struct target *t, struct err *e) 
 /* The name that stands already: others of its names may be attached later in the plan. */
 static int find_name(struct install *p, struct target *t, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
+	struct catalog_names n = {0};
+	uint32_t left = t->o.nlink;
+	int got;
 
-	for (unsigned nth = 0; nth < t->o.nlink; nth++) {
-		if (catalog_nth_name(p->plan->next, t->o.no, nth, &t->dir, &name, e) != 1)
-			return -1;
-		span_name(t->name, span_of(name.p, name.len));
-		if (nth + 1 == t->o.nlink)
+	catalog_names_start(&n, p->plan->next, t->o.no);
+	while ((got = catalog_names_next(&n, e)) == 1) {
+		t->dir = n.dir;
+		span_name(t->name, n.name);
+		if (--left == 0)
 			break;
 		int fd = target_dir(p, t, e);
 		if (fd < 0)
-			return -1;
-		if (faccessat(fd, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			got = -1;
+		if (fd < 0 || faccessat(fd, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 			break;
 	}
-	return 0;
+	catalog_names_free(&n);
+	return got == 1 ? 0 : got < 0 ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: an object lacks a name");
 }
 
 /* This filesystem allows no more names for one object: it will never work, and what was decided must come to an end. */
@@ -195,37 +199,44 @@ static int link_over(struct install *p, const struct target *t, uint64_t dir, co
 	return rc < 0 ? -1 : 0;
 }
 
+static int link_other(struct install *p, const struct target *t, uint64_t other, const char *name, struct err *e)
+{
+	int fd = plan_dir(p->plan, other, e);
+
+	if (fd < 0)
+		return -1;
+	entry_open_up(fd);
+	install_touch(p, other);
+	int rc = link_over(p, t, other, name, e);
+	if (rc <= 0)
+		return rc;
+	if ((fd = plan_dir(p->plan, other, e)) < 0)
+		return -1;
+	/* It must not go on being a name of what it was. */
+	if (entry_remove(fd, name) && errno != ENOENT)
+		return install_fail(p, "remove", name, e);
+	return too_many_names(p, t->o.no, e);
+}
+
 /* The other names follow the first. */
 static int link_others(struct install *p, const struct target *t, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
+	struct catalog_names n = {0};
+	char name[256];
+	int got = 0;
 
-	for (unsigned nth = 0; nth < t->o.nlink; nth++) {
-		uint64_t other;
-		char oname[256];
-		if (catalog_nth_name(p->plan->next, t->o.no, nth, &other, &name, e) != 1)
-			return -1;
-		span_name(oname, span_of(name.p, name.len));
-		if (other == t->dir && !strcmp(oname, t->name))
-			continue;
-		int fd = plan_dir(p->plan, other, e);
-		if (fd < 0)
-			return -1;
-		entry_open_up(fd);
-		install_touch(p, other);
-		int rc = link_over(p, t, other, oname, e);
-		if (rc == 1) {
-			if ((fd = plan_dir(p->plan, other, e)) < 0)
-				return -1;
-			/* It must not go on being a name of what it was. */
-			if (entry_remove(fd, oname) && errno != ENOENT)
-				return install_fail(p, "remove", oname, e);
-			rc = too_many_names(p, t->o.no, e);
+	if (t->o.nlink < 2)
+		return 0;
+	catalog_names_start(&n, p->plan->next, t->o.no);
+	while ((got = catalog_names_next(&n, e)) == 1) {
+		span_name(name, n.name);
+		if ((n.dir != t->dir || strcmp(name, t->name)) && link_other(p, t, n.dir, name, e)) {
+			got = -1;
+			break;
 		}
-		if (rc)
-			return -1;
 	}
-	return 0;
+	catalog_names_free(&n);
+	return got;
 }
 
 /* Opens it where it stands, and up if need be. Owned; -1. */
@@ -364,32 +375,53 @@ static int link_name(struct install *p, uint64_t no, int from_dir, const char *f
 	return errno == ENOENT ? 1 : install_fail(p, "link", to, e);
 }
 
-/* From one of the names that it has elsewhere. */
+/* As link_name. */
+static int link_between(struct install *p, uint64_t no, uint64_t from_no, const char *from, uint64_t to_no, const char *to,
+	struct err *e)
+{
+	int shared = plan_dir(p->plan, from_no, e);
+
+	if (shared < 0)
+		return -1;
+	AUTO_CLOSE int from_dir = fcntl(shared, F_DUPFD_CLOEXEC, 0);
+	if (from_dir < 0)
+		return install_fail(p, "open", from, e);
+	int to_dir = plan_dir(p->plan, to_no, e);
+	return to_dir < 0 ? -1 : link_name(p, no, from_dir, from, to_dir, to, e);
+}
+
+/* From one of the names that it has elsewhere. Which one stood is remembered for some objects: there may be many that do not yet,
+ * and as many to make. */
 static int link_from_other(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
-	char from[256], cname[256];
-	uint64_t dir;
-	int got;
+	struct catalog_names n = {0};
+	struct install_stood *known;
+	char cname[256];
+	int got, rc = 1;
 
+	if (!p->stood)
+		p->stood = xalloc(INSTALL_STOOD * sizeof *p->stood);
+	known = &p->stood[no % INSTALL_STOOD];
 	span_name(cname, to);
-	for (unsigned nth = 0; (got = catalog_nth_name(p->plan->next, no, nth, &dir, &name, e)) == 1; nth++) {
-		if (dir == parent && span_eq(span_of(name.p, name.len), to))
+	if (known->no == no && (known->dir != parent || strcmp(known->name, cname)))
+		rc = link_between(p, no, known->dir, known->name, parent, cname, e);
+	if (rc <= 0)
+		return rc;
+	catalog_names_start(&n, p->plan->next, no);
+	while ((got = catalog_names_next(&n, e)) == 1) {
+		if (n.dir == parent && span_eq(n.name, to))
 			continue;
-		span_name(from, span_of(name.p, name.len));
-		int shared = plan_dir(p->plan, dir, e);
-		if (shared < 0)
-			return -1;
-		AUTO_CLOSE int from_dir = fcntl(shared, F_DUPFD_CLOEXEC, 0);
-		if (from_dir < 0)
-			return install_fail(p, "open", from, e);
-		int to_dir = plan_dir(p->plan, parent, e);
-		int rc = to_dir < 0 ? -1 : link_name(p, no, from_dir, from, to_dir, cname, e);
+		*known = (struct install_stood){.no = no, .dir = n.dir};
+		span_name(known->name, n.name);
+		rc = link_between(p, no, known->dir, known->name, parent, cname, e);
 		if (rc <= 0)
-			return rc;
+			break;
 	}
-	/* Its other names come later in the plan; they will link to this one's content when that is placed. */
-	return got < 0 ? -1 : 0;
+	if (rc)
+		known->no = 0;
+	catalog_names_free(&n);
+	/* None: they come later in the plan, and will link to this one's content when that is placed. */
+	return got < 0 || rc < 0 ? -1 : 0;
 }
 
 int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
@@ -522,4 +554,6 @@ void install_free(struct install *p)
 	owners_free(&p->owners);
 	buf_free(&p->touched);
 	buf_free(&p->label);
+	free(p->stood);
+	p->stood = NULL;
 }

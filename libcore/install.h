@@ -21,7 +21,12 @@ struct install {
 	/* private */
 	uint64_t last_touched, n_displaced;
 	struct buf label;
+	struct install_stood {   /* INSTALL_STOOD rows, by object number: a name that it has by now */
+		uint64_t no, dir;
+		char name[REC_NAME_MAX + 1];
+	} *stood;
 };
+#define INSTALL_STOOD 256u
 /* rules are copied. plan is borrowed and loaded. */
 void install_start(struct install *p, struct plan *plan, const struct owner_rule *rules, size_t n);
 void install_free(struct install *p);

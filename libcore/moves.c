@@ -31,8 +31,11 @@ int moves_gone(struct moves *m, uint64_t dir, struct span name, uint64_t no, str
 
 void moves_attached(struct moves *m, uint64_t no)
 {
-	*numbers_at(&m->attached, no) = 1;
-	wr_u64(&m->moved, no);
+	uint64_t *known = numbers_at(&m->attached, no);
+
+	if (!*known) /* once, however many names it gets */
+		wr_u64(&m->moved, no);
+	*known = 1;
 }
 
 bool moves_is_attached(const struct moves *m, uint64_t no) { return numbers_get(&m->attached, no); }
@@ -60,23 +63,23 @@ int moves_is_dead(struct moves *m, uint64_t dir, bool *dead, struct err *e)
 
 int moves_rescue(struct moves *m, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
+	struct catalog_names n = {0};
 	struct rd r = rd_of(m->moved.p, m->moved.len);
+	int got = 0;
 
-	while (r.len) {
-		uint64_t no = rd_u64(&r), dir;
-		int got;
-		for (unsigned nth = 0; (got = catalog_nth_name(m->base, no, nth, &dir, &name, e)) == 1; nth++) {
+	while (r.len && got >= 0) {
+		uint64_t no = rd_u64(&r);
+		catalog_names_start(&n, m->base, no);
+		while ((got = catalog_names_next(&n, e)) == 1) {
 			bool dead;
-			if (moves_is_dead(m, dir, &dead, e))
-				return -1;
-			if (dead && moves_gone(m, dir, span_of(name.p, name.len), no, e))
-				return -1;
+			if (moves_is_dead(m, n.dir, &dead, e) || (dead && moves_gone(m, n.dir, n.name, no, e))) {
+				got = -1;
+				break;
+			}
 		}
-		if (got < 0)
-			return -1;
 	}
-	return 0;
+	catalog_names_free(&n);
+	return got;
 }
 
 struct rd moves_rows(const struct moves *m) { return rd_of(m->gone.p, m->gone.len); }

@@ -107,3 +107,14 @@ void object_digest(const struct object *o, struct digest *d)
 	digest_run_add(&r, b.p, b.len);
 	digest_run_end(&r, d);
 }
+
+bool object_same(const struct object *a, const struct object *b)
+{
+	return a->type == b->type && a->nlink == b->nlink && a->size == b->size && digest_eq(&a->content, &b->content) &&
+		span_eq(span_of(a->store.p, a->store.len), span_of(b->store.p, b->store.len));
+}
+
+bool object_same_inode(const struct r_hint *a, const struct r_hint *b)
+{
+	return a->ino == b->ino && a->dev == b->dev && a->btime_s == b->btime_s && a->btime_ns == b->btime_ns;
+}

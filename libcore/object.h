@@ -33,5 +33,9 @@ void object_encode(struct buf *row, const struct object *o);
 bool object_decode(struct object *o, uint64_t no, struct span row);
 /* O of repl-stream(5), "DIGESTS". */
 void object_digest(const struct object *o, struct digest *d);
+/* All that the digest covers is equal. */
+bool object_same(const struct object *a, const struct object *b);
+/* The same inode of the same filesystem, told by number and birth time. */
+bool object_same_inode(const struct r_hint *a, const struct r_hint *b);
 
 #endif

@@ -73,16 +73,11 @@ uint64_t scan_dev(uint64_t dev, uint64_t root_dev, unsigned root)
 	return dev == root_dev ? root : dev | UINT64_C(1) << 63;
 }
 
-static bool same_inode(const struct r_hint *a, const struct r_hint *b)
-{
-	return a->ino == b->ino && a->dev == b->dev && a->btime_s == b->btime_s && a->btime_ns == b->btime_ns;
-}
-
 bool scan_unchanged(const struct object *b, const struct attr *a)
 {
 	const struct r_hint *h = &b->hint;
 
-	return h->ino && (h->flags & HINT_SETTLED) && same_inode(h, &a->hint) && b->type == a->type &&
+	return h->ino && (h->flags & HINT_SETTLED) && object_same_inode(h, &a->hint) && b->type == a->type &&
 		h->ctime_s == a->hint.ctime_s && h->ctime_ns == a->hint.ctime_ns &&
 		b->meta.mtime_s == a->meta.mtime_s && b->meta.mtime_ns == a->meta.mtime_ns &&
 		(a->type != OBJ_FILE || b->size == a->size);
@@ -105,7 +100,7 @@ static int match(struct scan *s, uint64_t dir, const struct scan_item *it, uint6
 		if ((got = catalog_get(s->base, b, o, e)) < 0)
 			return -1;
 		/* Without hints the name decides; with them the inode does. */
-		if (got && o->type == a->type && (s->by_name || !o->hint.ino || same_inode(&o->hint, &a->hint)))
+		if (got && o->type == a->type && (s->by_name || !o->hint.ino || object_same_inode(&o->hint, &a->hint)))
 			no = b;
 		same_type = got && o->type == a->type;
 		/* What the base has there is hidden, not gone. */
@@ -169,7 +164,7 @@ int scan_classify(struct scan *s, uint64_t dir, unsigned root, struct scan_item 
 	if (r && self && catalog_get(s->base, self, &o, e) < 0)
 		goto out;
 	it->base = self;
-	it->replaced = self && o.no == self && o.hint.ino && !same_inode(&o.hint, &a->hint);
+	it->replaced = self && o.no == self && o.hint.ino && !object_same_inode(&o.hint, &a->hint);
 	it->prior = at_name != self ? at_name : 0;
 	if (it->is_mount && it->replaced)
 		say_hidden(s, it);

@@ -1,5 +1,7 @@
 #include "seal.h"
 
+#define LOST_NAME "it lacks a name that it should have"
+
 /* Depth of every dirty directory is kept, so that sealing works from the deepest up. Ancestors become dirty too. */
 int seal_dirty(struct store *s, uint64_t dir, struct err *e)
 {
@@ -39,33 +41,16 @@ int seal_dirty(struct store *s, uint64_t dir, struct err *e)
 	return 0;
 }
 
-int seal_spread(struct store *s, const struct object *o, struct err *e)
-{
-	struct rows_name row = {.no = o->no, .type = o->type};
-	struct store_walk w = {0};
-	struct span name;
-	uint64_t dir;
-	int got;
-
-	if (o->type == OBJ_DIR)
-		return 0;
-	object_digest(o, &row.digest);
-	rows_link_start(&w, s, o->no);
-	while ((got = rows_link_next(&w, &dir, &name, e)) == 1)
-		if (rows_name_put(s, dir, name, &row, e) || seal_dirty(s, dir, e)) {
-			got = -1;
-			break;
-		}
-	store_walk_free(&w);
-	return got;
-}
-
-static int set_orphan(struct store *s, uint64_t no, struct err *e)
+/* Notes an object in a table, when it is not there yet. */
+static int note(struct store *s, enum store_table t, uint64_t no, struct err *e)
 {
 	struct rows_key k = rows_key_no(no);
+	int got = store_get(s, t, rows_span(&k), NULL, e);
 
-	return store_put(s, STORE_ORPHANS, rows_span(&k), span_cstr(""), e);
+	return got < 0 || (!got && store_put(s, t, rows_span(&k), span_cstr(""), e)) ? -1 : 0;
 }
+
+int seal_changed(struct store *s, uint64_t no, struct err *e) { return note(s, STORE_SPREAD, no, e); }
 
 int seal_found(struct store *s, uint64_t no, struct err *e)
 {
@@ -80,14 +65,14 @@ int seal_unname(struct store *s, uint64_t dir, struct span name, struct err *e)
 	struct rows_name row;
 	int rc = -1;
 
-	if (rows_name_get(s, dir, name, &row, e) != 1 || rows_get(s, row.no, &o, e) != 1) {
-		store_damaged(s, "it lacks a name that it should have", e);
+	if (rows_name_get(s, dir, name, &row, e) != 1 || rows_get(s, row.no, &o, e) != 1 || !o.nlink) {
+		store_damaged(s, LOST_NAME, e);
 		goto out;
 	}
 	o.nlink--;
 	if (rows_name_del(s, dir, name, e) || rows_link_del(s, o.no, dir, name, e) || rows_put(s, &o, e))
 		goto out;
-	rc = o.nlink == 0 ? set_orphan(s, o.no, e) : seal_spread(s, &o, e);
+	rc = o.nlink == 0 ? note(s, STORE_ORPHANS, o.no, e) : seal_changed(s, o.no, e);
 out:
 	object_free(&o);
 	return rc;
@@ -120,6 +105,37 @@ out:
 	store_walk_free(&w);
 	object_free(&o);
 	return rc;
+}
+
+/* The digest of one object to each of its names that has another one. */
+static int spread(struct store *s, uint64_t no, struct err *e)
+{
+	struct object o = {0};
+	struct rows_name is = {.no = no}, was;
+	struct store_walk w = {0};
+	struct span name;
+	uint64_t dir;
+	int got = rows_get(s, no, &o, e);
+
+	if (got == 1) {
+		is.type = o.type;
+		object_digest(&o, &is.digest);
+		rows_link_start(&w, s, no);
+		while ((got = rows_link_next(&w, &dir, &name, e)) == 1) {
+			got = rows_name_get(s, dir, name, &was, e);
+			if (got == 1 && digest_eq(&was.digest, &is.digest))
+				continue;
+			if (got == 0)
+				got = store_damaged(s, LOST_NAME, e);
+			if (got < 0 || rows_name_put(s, dir, name, &is, e) || seal_dirty(s, dir, e)) {
+				got = -1;
+				break;
+			}
+		}
+	}
+	store_walk_free(&w);
+	object_free(&o);
+	return got;
 }
 
 static int dir_digest(struct store *s, uint64_t dir, struct digest *out, struct err *e)
@@ -180,6 +196,10 @@ int seal_run(struct store *s, struct digest *id, bool *is_new, struct err *e)
 	while ((got = store_seek(s, STORE_ORPHANS, (struct span){0}, 0, &key, NULL, e)) == 1)
 		if (bury(s, get_be64(key.p), e))
 			return -1;
+	while (got == 0 && (got = store_seek(s, STORE_SPREAD, (struct span){0}, 0, &key, NULL, e)) == 1) {
+		struct rows_key k = rows_key_no(get_be64(key.p));
+		got = spread(s, get_be64(k.b), e) || store_del(s, STORE_SPREAD, rows_span(&k), e) ? -1 : 0;
+	}
 	while (got == 0 && (got = store_seek(s, STORE_DIRTYQ, (struct span){0}, 0, &key, NULL, e)) == 1) {
 		struct rows_key q = rows_key_two(get_be64(key.p), get_be64(key.p + 8)), k = rows_key_no(get_be64(key.p + 8));
 		if (store_del(s, STORE_DIRTYQ, rows_span(&q), e) || store_del(s, STORE_DIRTY, rows_span(&k), e))

@@ -139,19 +139,23 @@ static int add_name(struct since *s, uint64_t dir, struct span name, uint8_t fla
 /* All names of an object that has more than one. */
 static int add_names(struct since *s, uint64_t no, bool also_one, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
+	struct catalog_names n = {0};
 	struct object o = {0};
-	uint64_t dir;
 	int got = catalog_get(s->base, no, &o, e);
 	bool wanted = got == 1 && o.type != OBJ_DIR && (o.nlink > 1 || also_one);
 
 	object_free(&o);
-	for (unsigned nth = 0; wanted && got == 1; nth++) {
-		got = catalog_nth_name(s->base, no, nth, &dir, &name, e);
-		if (got == 1 && add_name(s, dir, span_of(name.p, name.len), CHANGED_CONTENT, e))
-			return -1;
+	if (!wanted)
+		return got < 0 ? -1 : 0;
+	catalog_names_start(&n, s->base, no);
+	while ((got = catalog_names_next(&n, e)) == 1) {
+		if (add_name(s, n.dir, n.name, CHANGED_CONTENT, e)) {
+			got = -1;
+			break;
+		}
 	}
-	return got < 0 ? -1 : 0;
+	catalog_names_free(&n);
+	return got;
 }
 
 /* Of everything that the base has in this directory. */

@@ -16,16 +16,19 @@
 #define AHEAD_BYTES (64u << 10)
 
 static const char *const table_names[STORE_TABLES] = {
-	"names", "links", "objects", "blocks", "inodes", "facts", "dirty", "dirtyq", "orphans",
+	"names", "links", "objects", "blocks", "inodes", "facts", "dirty", "dirtyq", "orphans", "spread",
 };
+#define FIRST_LATER STORE_SPREAD /* the tables from here on came later */
+#define NO_TABLE ((MDB_dbi)-1)
 
 struct store {
 	MDB_env *env;
 	MDB_txn *read, *write;
-	MDB_dbi t[STORE_TABLES];
+	MDB_dbi t[STORE_TABLES], main; /* main: LMDB's list of tables */
 	enum store_mode mode;
 	bool see_base;
 	unsigned ops, looks;
+	uint64_t writes;
 	int statm; /* -1: not open */
 	void *map; /* LMDB's mapping, for madvise */
 	size_t map_len;
@@ -90,7 +93,7 @@ static void find_map(struct store *s, const void *p)
 /* A read-only shared mapping loses nothing by MADV_DONTNEED: the pages stay in the page cache (madvise(2)). */
 static void trim(struct store *s)
 {
-	MDB_val k = val(span_cstr("version")), v;
+	MDB_val k = val(span_cstr(table_names[0])), v;
 
 	if (++s->looks < TRIM_OPS)
 		return;
@@ -105,7 +108,7 @@ static void trim(struct store *s)
 			pages * (unsigned long long)sysconf(_SC_PAGESIZE) < TRIM_BYTES)
 		return;
 	/* A value that the read transaction sees lies in the mapping for certain. */
-	if (!s->map && mdb_get(s->read, s->t[STORE_FACTS], &k, &v) == 0)
+	if (!s->map && mdb_get(s->read, s->main, &k, &v) == 0)
 		find_map(s, v.mv_data);
 	if (s->map)
 		madvise(s->map, s->map_len, MADV_DONTNEED);
@@ -149,8 +152,15 @@ static int open_tables(struct store *s, struct err *e)
 	MDB_txn *txn = NULL;
 	int rc = mdb_txn_begin(s->env, NULL, s->mode == STORE_READ ? MDB_RDONLY : 0, &txn);
 
-	for (unsigned i = 0; !rc && i < STORE_TABLES; i++)
+	for (unsigned i = 0; !rc && i < STORE_TABLES; i++) {
 		rc = mdb_dbi_open(txn, table_names[i], s->mode == STORE_READ ? 0 : MDB_CREATE, &s->t[i]);
+		if (rc == MDB_NOTFOUND && i >= FIRST_LATER) {
+			s->t[i] = NO_TABLE;
+			rc = 0;
+		}
+	}
+	if (!rc)
+		rc = mdb_dbi_open(txn, NULL, 0, &s->main);
 	if (rc == 0)
 		rc = mdb_txn_commit(txn);
 	else if (txn)
@@ -267,7 +277,7 @@ static void hand_out(struct store *s, MDB_val k, MDB_val v, struct span *key, st
 int store_get(struct store *s, enum store_table t, struct span key, struct span *value, struct err *e)
 {
 	MDB_val k = val(key), v;
-	int rc = mdb_get(seen(s), s->t[t], &k, &v);
+	int rc = s->t[t] == NO_TABLE ? MDB_NOTFOUND : mdb_get(seen(s), s->t[t], &k, &v);
 
 	if (rc == MDB_NOTFOUND)
 		return 0;
@@ -287,8 +297,11 @@ int store_seek(struct store *s, enum store_table t, struct span from, size_t n_s
 {
 	MDB_val k = val(from), v;
 	MDB_cursor *cur;
-	int rc = mdb_cursor_open(seen(s), s->t[t], &cur), got = 0;
+	int got = 0;
 
+	if (s->t[t] == NO_TABLE)
+		return 0;
+	int rc = mdb_cursor_open(seen(s), s->t[t], &cur);
 	if (rc)
 		return fail(s, rc, "read", e);
 	rc = mdb_cursor_get(cur, &k, &v, from.len ? MDB_SET_RANGE : MDB_FIRST);
@@ -302,8 +315,8 @@ int store_seek(struct store *s, enum store_table t, struct span from, size_t n_s
 
 int store_count(struct store *s, enum store_table t, uint64_t *rows, struct err *e)
 {
-	MDB_stat st;
-	int rc = mdb_stat(seen(s), s->t[t], &st);
+	MDB_stat st = {0};
+	int rc = s->t[t] == NO_TABLE ? 0 : mdb_stat(seen(s), s->t[t], &st);
 
 	if (rc)
 		return fail(s, rc, "read", e);
@@ -311,12 +324,14 @@ int store_count(struct store *s, enum store_table t, uint64_t *rows, struct err 
 	return 0;
 }
 
-/* A row was written: let a private store breathe. */
-static int changed(struct store *s, struct err *e)
+uint64_t store_writes(const struct store *s) { return s->writes; }
+
+/* Rows were written: let a private store breathe. */
+static int changed(struct store *s, unsigned n, struct err *e)
 {
-	if (s->mode != STORE_PRIVATE || ++s->ops < BATCH_OPS)
-		return 0;
-	return store_commit(s, e);
+	s->writes += n;
+	s->ops += n;
+	return s->mode == STORE_PRIVATE && s->ops >= BATCH_OPS ? store_commit(s, e) : 0;
 }
 
 int store_put(struct store *s, enum store_table t, struct span key, struct span value, struct err *e)
@@ -325,7 +340,7 @@ int store_put(struct store *s, enum store_table t, struct span key, struct span 
 
 	assert(s->write);
 	int rc = mdb_put(s->write, s->t[t], &k, &v, 0);
-	return rc ? fail(s, rc, "write", e) : changed(s, e);
+	return rc ? fail(s, rc, "write", e) : changed(s, 1, e);
 }
 
 int store_del(struct store *s, enum store_table t, struct span key, struct err *e)
@@ -334,7 +349,9 @@ int store_del(struct store *s, enum store_table t, struct span key, struct err *
 
 	assert(s->write);
 	int rc = mdb_del(s->write, s->t[t], &k, NULL);
-	return rc && rc != MDB_NOTFOUND ? fail(s, rc, "write", e) : changed(s, e);
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	return rc ? fail(s, rc, "write", e) : changed(s, 1, e);
 }
 
 int store_del_from(struct store *s, enum store_table t, struct span from, size_t n_same, struct err *e)
@@ -348,7 +365,7 @@ int store_del_from(struct store *s, enum store_table t, struct span from, size_t
 		int rc = mdb_cursor_open(s->write, s->t[t], &cur);
 		if (rc)
 			return fail(s, rc, "write", e);
-		rc = mdb_cursor_get(cur, &k, &v, MDB_SET_RANGE);
+		rc = mdb_cursor_get(cur, &k, &v, from.len ? MDB_SET_RANGE : MDB_FIRST);
 		unsigned n = 0;
 		more = false;
 		while (!rc && is_of(k, from, n_same)) {
@@ -365,8 +382,7 @@ int store_del_from(struct store *s, enum store_table t, struct span from, size_t
 		mdb_cursor_close(cur);
 		if (rc && rc != MDB_NOTFOUND)
 			return fail(s, rc, "write", e);
-		s->ops += n;
-		if (changed(s, e))
+		if (changed(s, n, e))
 			return -1;
 	}
 	return 0;
@@ -397,19 +413,21 @@ static int read_ahead(struct store_walk *w, struct err *e)
 	struct span from = span_of(w->from.p, w->from.len);
 	MDB_val k = val(from), v;
 	MDB_cursor *cur;
-	int rc = mdb_cursor_open(seen(s), s->t[w->t], &cur);
 
-	if (rc)
-		return fail(s, rc, "read", e);
 	buf_reset(&w->batch);
 	w->at = 0;
+	w->is_over = true;
+	if (s->t[w->t] == NO_TABLE)
+		return 0;
+	int rc = mdb_cursor_open(seen(s), s->t[w->t], &cur);
+	if (rc)
+		return fail(s, rc, "read", e);
 	w->want = w->want ? w->want * 4 : 16;
 	if (w->want > AHEAD_ROWS)
 		w->want = AHEAD_ROWS;
 	rc = mdb_cursor_get(cur, &k, &v, from.len ? MDB_SET_RANGE : MDB_FIRST);
 	if (!rc && w->is_behind && span_eq(span_val(k), from))
 		rc = mdb_cursor_get(cur, &k, &v, MDB_NEXT);
-	w->is_over = true;
 	size_t last = 0;
 	for (unsigned i = 0; !rc && is_of(k, from, w->n_same); i++) {
 		if (i == w->want || w->batch.len > AHEAD_BYTES) {

@@ -21,7 +21,9 @@
 /* What the tables hold is told by who fills them: rows, seal, catalog. */
 enum store_table {
 	STORE_NAMES, STORE_LINKS, STORE_OBJECTS, STORE_BLOCKS, STORE_INODES, STORE_FACTS, STORE_DIRTY, STORE_DIRTYQ,
-	STORE_ORPHANS, STORE_TABLES
+	STORE_ORPHANS,
+	STORE_SPREAD, /* older files lack it; read only it counts as empty then */
+	STORE_TABLES
 };
 enum store_mode {
 	STORE_READ,    /* must exist; nothing is written, not even a lock file */
@@ -57,12 +59,14 @@ int store_get(struct store *s, enum store_table t, struct span key, struct span 
 int store_seek(struct store *s, enum store_table t, struct span from, size_t n_same, struct span *key, struct span *value,
 	struct err *e);
 int store_count(struct store *s, enum store_table t, uint64_t *rows, struct err *e);
+/* Rows written and deleted since it was opened. */
+uint64_t store_writes(const struct store *s);
 
 /* Within a transaction. */
 int store_put(struct store *s, enum store_table t, struct span key, struct span value, struct err *e);
 /* A row that is not there is gone already. */
 int store_del(struct store *s, enum store_table t, struct span key, struct err *e);
-/* Deletes all rows at or behind `from` that begin with its first n_same bytes. */
+/* Deletes all rows at or behind `from` that begin with its first n_same bytes; both may be empty. */
 int store_del_from(struct store *s, enum store_table t, struct span from, size_t n_same, struct err *e);
 
 /* The rows at or behind a key that begin with its first n_same bytes, in order. Rows are read ahead in batches; the store may be
