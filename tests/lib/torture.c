@@ -6,7 +6,8 @@
  * OUTSIDE is a directory on the same filesystem that is not part of the tree: names go there and come from there. All writers
  * use the same few names, so that they meet. Files stay open, and mapped, from one burst to the next. Read from standard input:
  *
- *   go N     each writer does N steps, and holds still then
+ *   go N     each writer, all of which hold still, does N steps, and holds still then
+ *   hold     does no more steps than the one at hand
  *   wait     until all hold still; answers "held STEPS", the sum of all steps so far
  *
  * Ends with its input, and says how often each kind of step succeeded, of how often it was tried: one that never does is none.
@@ -44,8 +45,9 @@
 #define KINDS 64
 
 struct shared {
-	_Atomic uint64_t allowed;            /* steps that each writer may have done */
-	_Atomic uint64_t done[WRITERS_MAX];
+	_Atomic bool holds;
+	_Atomic uint64_t allowed[WRITERS_MAX], done[WRITERS_MAX]; /* steps */
+	_Atomic bool is_idle[WRITERS_MAX];
 	_Atomic uint64_t tried[KINDS], worked[KINDS];
 };
 struct held {
@@ -704,7 +706,10 @@ static void write_on(uint64_t seed, unsigned no)
 	for (size_t i = 0; i < N_KINDS; i++)
 		weights += kinds[i].weight;
 	for (;;) {
-		if (atomic_load(&shared->done[no]) >= atomic_load(&shared->allowed)) {
+		/* In this order: who has said to hold, and sees an idle one, sees it idle for good. */
+		atomic_store(&shared->is_idle[no], false);
+		if (atomic_load(&shared->holds) || atomic_load(&shared->done[no]) >= atomic_load(&shared->allowed[no])) {
+			atomic_store(&shared->is_idle[no], true);
 			usleep(1000);
 			continue;
 		}
@@ -715,19 +720,24 @@ static void write_on(uint64_t seed, unsigned no)
 
 /* ---- the one who leads them ---- */
 
-static void until_held(unsigned n, uint64_t goal)
+static bool is_held(unsigned no)
+{
+	return shared->holds ? shared->is_idle[no] : shared->done[no] >= shared->allowed[no];
+}
+
+static void until_held(unsigned n)
 {
 	uint64_t sum = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		while (atomic_load(&shared->done[i]) < goal) {
+		while (!is_held(i)) {
 			if (waitpid(-1, NULL, WNOHANG) > 0) {
 				fprintf(stderr, "torture: a writer died\n");
 				exit(1);
 			}
 			usleep(1000);
 		}
-		sum += atomic_load(&shared->done[i]);
+		sum += shared->done[i];
 	}
 	printf("held %llu\n", (unsigned long long)sum);
 	fflush(stdout);
@@ -737,7 +747,6 @@ int main(int argc, char **argv)
 {
 	unsigned n = argc == 5 ? (unsigned)atoi(argv[4]) : 0;
 	char line[64];
-	uint64_t goal = 0;
 	pid_t pids[WRITERS_MAX];
 
 	if (!n || n > WRITERS_MAX || !(outside = realpath(argv[2], NULL)) || chdir(argv[1])) {
@@ -757,10 +766,13 @@ int main(int argc, char **argv)
 	while (fgets(line, sizeof line, stdin)) {
 		unsigned long long steps;
 		if (sscanf(line, "go %llu", &steps) == 1) {
-			goal += steps;
-			atomic_store(&shared->allowed, goal);
+			shared->holds = false;
+			for (unsigned i = 0; i < n; i++)
+				shared->allowed[i] = shared->done[i] + steps;
+		} else if (!strcmp(line, "hold\n")) {
+			shared->holds = true;
 		} else if (!strcmp(line, "wait\n")) {
-			until_held(n, goal);
+			until_held(n);
 		} else {
 			fprintf(stderr, "torture: what is %s", line);
 			return 2;
