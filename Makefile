@@ -11,6 +11,7 @@
 #   crash       the crash tests to their end: every fault point, not a sample
 #   lint        the house checks: headers, floors, names, pages, scripts
 #   analyze     gcc -fanalyzer, scan-build and cppcheck
+#   track-torture   dozens of writers against every kind of recorder, for minutes (tests/torture; as root)
 #   demo bench  the tour and the measurements (tests/demo, tests/bench)
 #   install uninstall   to DESTDIR and PREFIX
 #   deps        installs what building and checking need and this machine lacks (Debian)
@@ -91,7 +92,7 @@ FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(B)/tests/fuzz/driver.o)
 flavour = +$(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) FLAVOUR=$(1)
 deps = $(if $(filter yes,$(DEPS)),$(Q)tests/lib/deps $(1),@:)
 
-.PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash lint analyze demo bench install uninstall deps clean
+.PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash lint analyze demo bench track-torture install uninstall deps clean
 .PHONY: programs unit-programs fuzz-programs tools FORCE
 
 all:
@@ -140,6 +141,10 @@ demo bench:
 	$(call deps,build)
 	$(call flavour,release) programs
 	$(Q)PATH="$(CURDIR)/build/release:$$PATH" tests/$@
+
+track-torture:
+	$(call flavour,release) programs tools
+	$(Q)tests/torture
 
 deps:
 	$(Q)tests/lib/deps check

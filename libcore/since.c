@@ -330,9 +330,9 @@ static int row_cmp(const void *a, const void *b, void *ctx)
 	return span_cmp(row_at(ctx, get_le64(a), &ignored), row_at(ctx, get_le64(b), &ignored));
 }
 
-static bool is_below(struct span path, const struct buf *dir)
+static bool is_below(struct span path, struct span dir)
 {
-	return !dir->len || (path.len > dir->len && !path.p[dir->len] && !memcmp(path.p, dir->p, dir->len));
+	return !dir.len || (path.len > dir.len && !path.p[dir.len] && !memcmp(path.p, dir.p, dir.len));
 }
 
 static size_t last_name(struct span path)
@@ -342,16 +342,16 @@ static size_t last_name(struct span path)
 	return zero ? (size_t)(zero - path.p) + 1 : 0;
 }
 
-/* From the directory at hand to the one that this name is in. */
-static void go_down(struct changes_out *c, struct buf *dir, struct span path)
+/* From the directory at hand to the one that the path has until there. */
+static void go_down(struct changes_out *c, struct buf *dir, struct span path, size_t until)
 {
-	while (!is_below(path, dir)) {
+	while (!is_below(path, span_of(dir->p, dir->len))) {
 		size_t at = last_name(span_of(dir->p, dir->len));
 		dir->len = at ? at - 1 : 0;
 		changes_leave(c);
 	}
-	for (size_t end = last_name(path); dir->len + (dir->len > 0) < end;) {
-		size_t from = dir->len + (dir->len > 0), n = strlen((const char *)path.p + from);
+	while (dir->len + (dir->len > 0) < until) {
+		size_t from = dir->len + (dir->len > 0), n = strnlen((const char *)path.p + from, path.len - from);
 		changes_enter(c, span_of(path.p + from, n), 0);
 		dir->len = 0;
 		buf_add(dir, path.p, from + n);
@@ -369,13 +369,15 @@ static int put_rows(struct since *s, struct tape *t, struct err *e)
 	changes_enter(&c, (struct span){0}, 0);
 	for (size_t i = 0; i < n && !rc; i++) {
 		uint8_t flags, more;
-		struct span path = row_at(s, get_le64(s->starts.p + i * 8), &flags);
-		for (; i + 1 < n && span_eq(row_at(s, get_le64(s->starts.p + (i + 1) * 8), &more), path); i++)
+		struct span path = row_at(s, get_le64(s->starts.p + i * 8), &flags), next = {0};
+		for (; i + 1 < n && (next = row_at(s, get_le64(s->starts.p + (i + 1) * 8), &more), span_eq(next, path)); i++)
 			flags |= more;
-		if (whole.len && is_below(path, &whole))
+		if (whole.len && is_below(path, span_of(whole.p, whole.len)))
 			continue;
-		go_down(&c, &dir, path);
-		size_t at = last_name(path);
+		/* With something in it, it is a directory, and its own change has no name there. */
+		bool is_dir = i + 1 < n && !(flags & CHANGED_SUBTREE) && is_below(next, path);
+		size_t at = is_dir ? path.len : last_name(path);
+		go_down(&c, &dir, path, at);
 		rc = changes_put(&c, flags, span_of(path.p + at, path.len - at), e);
 		buf_reset(&whole);
 		if (flags & CHANGED_SUBTREE)

@@ -428,6 +428,26 @@ begin() {
 	(($(looked_at) <= 2)) || fail "looked at $(looked_at) names though nothing changed"
 }
 
+@test "a directory that is looked at again, for itself and for what is in it" {
+	source_on ext4
+	requires strace no-sanitizer
+	mkdir "$src"/{d,e}
+	echo one >"$src/d/f"
+	ln "$src/d/f" "$src/e/f"
+	begin
+	# What stands there now cannot be read: the base keeps the directory.
+	rm -r "$src/d"
+	echo two >"$src/d"
+	wrap="strace -f -o trace -e trace=openat2,openat -e inject=openat2,openat:error=EIO -P d"
+	diff_rc=3
+	ship
+	grep 'the recorder knows of' track.log
+	wrap='' diff_rc=0
+	# The base knows the file under its name in there as well.
+	echo two >>"$src/e/f"
+	ship_listed
+}
+
 @test "a directory that could not be listed comes in the next run" {
 	source_on ext4
 	requires strace no-sanitizer
