@@ -20,11 +20,13 @@ teardown() {
 	common_teardown
 }
 
-# until_true COMMAND...: waits until the command succeeds, or fails after a minute.
+# until_true COMMAND...: waits until the command succeeds; fails after two minutes, or at once when its status is 2.
 until_true() {
-	local deadline=$((SECONDS + 60))
+	local deadline=$((SECONDS + 120)) status
 	until "$@"; do
-		((SECONDS < deadline)) || fail "waited too long for: $*"
+		status=$?
+		((status != 2)) || return 1
+		((SECONDS < deadline)) || fail "waited too long for: $*" || return 1
 		sleep 0.05
 	done
 }
@@ -39,8 +41,8 @@ record() {
 
 is_recording() {
 	grep -q 'recording with' record.log && return
-	kill -0 "$recorder" 2>/dev/null || fail "the recorder ended: $(cat record.log)"
-	return 1
+	kill -0 "$recorder" 2>/dev/null && return 1
+	fail "the recorder ended: $(cat record.log)" || return 2
 }
 
 stop() {
@@ -650,6 +652,7 @@ begin() {
 @test "loss: the disk that has the journal is full" {
 	source_on ext4
 	small=$(mk_fs ext4 8M)
+	mkdir "$small/J"
 	ln -s "$small/J" J
 	begin
 	cat /dev/zero >"$small/fill" 2>/dev/null || :
@@ -662,6 +665,31 @@ begin() {
 	ship
 	same_tree "$src" R
 	echo y >"$src/y"
+	ship_listed
+}
+
+@test "loss: the journal is too large, and its oldest part goes" {
+	source_on ext4
+	record --max-journal=8K "$src"
+	ship -j J
+	same_tree "$src" R
+	ship_listed
+	is_shorter() {
+		for i in {1..20}; do
+			echo x >"$src/$RANDOM-a-name-of-some-length-$i"
+		done
+		repl-track -j J --cut >"cut" || return 2
+		# Batches are joined as well: which number is the first one that is left?
+		local oldest=(J/batches/*.repl)
+		oldest=${oldest[0]##*/}
+		((10#${oldest%%-*} > first))
+	}
+	echo first >"$src/first"
+	first=$(repl-track -j J --cut)
+	first=${first#* }
+	until_true is_shorter
+	ship_compared 'batch [0-9]* of the journal is missing'
+	echo more >>"$src/first"
 	ship_listed
 }
 
