@@ -46,7 +46,7 @@ is_recording() {
 }
 
 stop() {
-	kill ${1:+"$1"} "$recorder"
+	kill "$recorder"
 	wait "$recorder" || :
 	recorder=
 }
@@ -71,7 +71,7 @@ ship() {
 
 # ship, and the replica is the source; the recorder knew all of it.
 ship_listed() {
-	ship "$@"
+	ship
 	same_tree "$src" R
 	grep -q 'the recorder knows of' track.log || fail "not by the recorder: $(cat track.log)"
 	run ! grep 'comparing' track.log diff.log
