@@ -245,7 +245,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
 	s->a.dry = s->dry;
-	s->a.policy = (struct attr_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid || s->restricted,
+	s->a.policy = (struct meta_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid || s->restricted,
 		.no_devices = s->no_devices || s->restricted};
 	s->a.warn = &c->warn;
 	s->a.item = s->itemize || s->dry ? print_item : NULL;

@@ -1,19 +1,17 @@
 /*
- * cli: everything the six programs do to their terminal, environment and exit status. The only module that
- * prints, reads the environment, or names popt.
+ * cli: what the six programs share of their front door: options, what is said on standard error, where the output goes,
+ * and the exit status. The only module that exits or reads the environment; besides it, terminal and output print.
  *
  * A program calls cli_start, cli_options, does its work, and returns cli_finish(). Errors of the engines come
  * up as a struct err; cli prints the one line "repl-x: text" and chooses the status.
  *
- * What is printed to the terminal has its control bytes escaped once more, whoever made the text.
  * There is one struct cli in a program: signals have nobody else to turn to.
+ * May use: options, output, terminal, stream (its version and limits), bytes, err.
  */
 #ifndef REPL_CLI_H
 #define REPL_CLI_H
 
-#include <signal.h>
-#include "bytes.h"
-#include "err.h"
+#include "options.h"
 
 struct cli {
 	const char *prog;      /* "repl-diff" */
@@ -31,35 +29,8 @@ struct cli {
 	void *priv;
 };
 
-/* One row per option; the table is data. Common options (-q -v --progress --no-progress --stats --help
- * --usage --version) are added by cli_options itself. The last use of an option wins. */
-enum opt_kind {
-	OPT_FLAG,
-	OPT_STRING,
-	OPT_LIST,     /* repeatable; order kept */
-	OPT_SIZE,     /* K = KiB = 1024, KB = 1000; likewise M, G, T */
-	OPT_NUMBER,   /* may be negative */
-	OPT_DURATION, /* nanoseconds; 90s, 15m, 6h, 2d; a bare number is seconds */
-};
-struct opt {
-	const char *name;   /* long, without dashes */
-	char letter;        /* 0: none */
-	enum opt_kind kind;
-	void *out;          /* bool *, const char **, struct list *, uint64_t *, int64_t *, uint64_t * (ns) */
-	const char *arg;    /* shown in --help: "FILE" */
-	const char *help;
-	char tag;           /* OPT_LIST: remembered with each string, so that --include and --exclude keep order */
-};
-/* Strings and arrays that options lead to are owned by cli and live until cli_finish. */
-struct list {
-	const char **v;
-	char *tags;
-	size_t n;
-};
-
-/* Ignores nothing silently: INT, TERM, HUP, and PIPE (a reader that went away) remove the temporaries of cli_temp and
- * strike again with their default action, so that the status is 128+N; one that was ignored stays ignored.
- * USR1 sets cli_usr1; cli_progress answers it with one line. */
+/* Before anything else. Signals that end the program first remove the output that is not finished (output_start). USR1
+ * asks for a line of progress, which the next cli_progress gives. */
 void cli_start(struct cli *c, const char *prog);
 /* Parses; on --help, --usage, --version prints to standard output and exits 0; on a usage error returns the
  * status to exit with (2), and c is spent: no cli_finish then; else 0. synopsis is the text after the program
@@ -68,16 +39,8 @@ int cli_options(struct cli *c, int argc, char **argv, const struct opt *opts, si
 	const char *synopsis, const char *summary);
 /* A string of the environment, or NULL (also when it is empty). */
 const char *cli_env(const char *name);
-/* The values of OPT_SIZE and OPT_DURATION, for arguments that hold one inside another syntax. False: not one. */
-bool cli_size(const char *s, uint64_t *out);
 /* One line of --itemize, on standard error. */
 void cli_item(struct cli *c, const char *code, const char *name);
-bool cli_duration(const char *s, uint64_t *ns);
-/* Removes this file when the program ends by a signal or in cli_finish; returns a handle for cli_forget, which may be -1
- * (no more than 64 at a time; then nobody will remove it). The path is copied. For files only: a temporary
- * directory is better one that recovery knows about. */
-int cli_temp(struct cli *c, const char *path);
-void cli_forget(struct cli *c, int handle);
 /* Refuses when fd is a terminal, unless --force. ERR_USAGE. `what`: "write a delta to", "read a stream from". */
 int cli_not_tty(struct cli *c, int fd, const char *what, struct err *e);
 /* The descriptor to write to: standard output, or a temporary next to -o FILE that cli_finish renames when no
@@ -99,6 +62,5 @@ void cli_stat(struct cli *c, const char *name, uint64_t value, const char *unit)
 /* Reads a key file: at most 64 bytes after one trailing newline is removed; refuses an empty one and one that
  * others can read. */
 int cli_key(struct buf *key, const char *path, struct err *e);
-extern volatile sig_atomic_t cli_usr1;
 
 #endif

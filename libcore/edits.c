@@ -9,6 +9,7 @@
 
 #include "attr.h"
 #include "file.h"
+#include "inode.h"
 #include "path.h"
 
 #define NAMED 4u /* edits that the message names */
@@ -423,7 +424,7 @@ static int move_away(int from_dir, const char *from, int to_dir, const char *to)
 		return 0;
 	if (errno != EPERM || (fd = path_open_at(from_dir, from, O_RDONLY, 0)) < 0)
 		return -1;
-	attr_unlock(fd);
+	inode_unlock(fd);
 	return renameat(from_dir, from, to_dir, to);
 }
 
@@ -472,7 +473,7 @@ static int settle_one(struct settler *s, enum edits_mode mode, struct span path,
 	/* Gone from the start, or repeating. */
 	if (dirfd < 0 || faccessat(dirfd, name, F_OK, AT_SYMLINK_NOFOLLOW))
 		return 0;
-	attr_unlock(dirfd);
+	inode_unlock(dirfd);
 	if (mode == EDITS_KEEP)
 		return keep(s, dirfd, name, path, e);
 	snprintf(slot, sizeof slot, "edit-%llu", (unsigned long long)s->n);

@@ -24,7 +24,7 @@ struct apply {
 	struct history_keep keep; /* {0}: no undo is made */
 	uint64_t max_memory;     /* for what grows with the number of names in a delta; 0: no limit */
 	uint64_t max_content;    /* bytes of content in one delta, sent and copied; 0: no limit */
-	struct attr_policy policy;
+	struct meta_policy policy;
 	const struct owner_rule *owners;
 	size_t n_owners;
 	bool map_names;

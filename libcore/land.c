@@ -131,7 +131,7 @@ static int clean(struct replica *r, struct err *e)
 static int forward(struct land *l, struct err *e)
 {
 	struct replica *r = l->r;
-	struct place p = {.policy = l->policy, .warn = l->warn, .map_names = l->map_names};
+	struct place p = {.to = {.policy = l->policy, .warn = l->warn}, .map_names = l->map_names};
 	int rc = 0;
 
 	place_start(&p, &l->plan, l->owners, l->n_owners);

@@ -25,7 +25,7 @@
 
 struct land {
 	struct replica *r;
-	struct attr_policy policy;
+	struct meta_policy policy;
 	const struct owner_rule *owners; /* borrowed */
 	size_t n_owners;
 	bool map_names;      /* owners by the names that the stream carries */

@@ -12,7 +12,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "attr.h"
+#include "inode.h"
+#include "record.h"
 
 #define PIECE 4000 /* bytes of a path handed to the kernel at a time; below PATH_MAX */
 #define SHOWN 320
@@ -360,7 +361,7 @@ static bool unlock_child(int fd, const char *name)
 	int child = path_open_at(fd, name, O_RDONLY, 0);
 	if (child < 0)
 		return false;
-	bool done = attr_unlock(child);
+	bool done = inode_unlock(child);
 	close(child);
 	return done;
 }
@@ -381,7 +382,7 @@ static bool clear_way(const struct removal *r, int fd, const char *name, bool is
 			again |= !fchmodat(fd, name, 0700, AT_SYMLINK_NOFOLLOW);
 	} else if (sys == EPERM) {
 		if (fd != r->dirfd)
-			again = attr_unlock(fd);
+			again = inode_unlock(fd);
 		again |= unlock_child(fd, name);
 	}
 	errno = sys;
@@ -463,7 +464,7 @@ static int lift(struct removal *r, int fd, const char *name)
 			if (sys == EACCES || sys == EPERM) { /* the top directory, too, has to be written */
 				struct stat st;
 				if (sys == EPERM)
-					again |= attr_unlock(r->level[0].fd);
+					again |= inode_unlock(r->level[0].fd);
 				else if (!fstat(r->level[0].fd, &st) && (st.st_mode & 0700) != 0700)
 					again |= !fchmod(r->level[0].fd, 0700);
 			}

@@ -5,7 +5,7 @@
 struct walk {
 	struct restore *s;
 	struct plan plan;
-	struct place place;
+	struct install install;
 	struct catalog_iter it;
 	struct buf stack; /* for each directory above the current one: its last name, u32 length of it, u64 number */
 	unsigned n_batch;
@@ -28,7 +28,7 @@ static int one(struct walk *w, uint64_t dir, struct span name, uint64_t no, stru
 	int rc = -1;
 	if (catalog_get(c, no, &o, e) == 1) {
 		int fd = plan_dir(&w->plan, dir, e);
-		rc = fd < 0 ? -1 : place_again(&w->place, fd, name.len ? cname : NULL, &o, e);
+		rc = fd < 0 ? -1 : install_again(&w->install, fd, name.len ? cname : NULL, &o, e);
 	}
 	object_free(&o);
 	return rc;
@@ -80,17 +80,17 @@ static int whole(struct walk *w, struct err *e)
 
 int restore_run(struct restore *s, struct err *e)
 {
-	struct walk w = {.s = s, .place = {.policy = s->policy, .warn = s->warn}};
+	struct walk w = {.s = s, .install = {.policy = s->policy, .warn = s->warn}};
 	struct replica *r = s->r;
 
 	if (catalog_is_empty(r->cat))
 		return 0;
 	plan_hold(&w.plan, r);
-	place_start(&w.place, &w.plan, s->owners, s->n_owners);
+	install_start(&w.install, &w.plan, s->owners, s->n_owners);
 	int rc = catalog_begin(r->cat, e) || whole(&w, e) || replica_sync(r, e) || catalog_commit(r->cat, e) ? -1 : 0;
 	if (rc)
 		catalog_abort(r->cat);
-	place_free(&w.place);
+	install_free(&w.install);
 	catalog_iter_free(&w.it);
 	buf_free(&w.stack);
 	plan_close(&w.plan);

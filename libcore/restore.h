@@ -4,16 +4,16 @@
  * The catalog keeps the image's owners, modes, attributes and nodes, whatever the user who applied the deltas was allowed to set.
  * Later somebody with more rights sets them all. May be repeated, and stopped at any point.
  *
- * May use: place, plan, catalog, err.
+ * May use: install, plan, catalog, err.
  */
 #ifndef REPL_RESTORE_H
 #define REPL_RESTORE_H
 
-#include "place.h"
+#include "install.h"
 
 struct restore {
 	struct replica *r;               /* borrowed; its catalog is open (LIVE), nothing is under way */
-	struct attr_policy policy;
+	struct meta_policy policy;
 	const struct owner_rule *owners; /* borrowed */
 	size_t n_owners;
 	const struct warn *warn;

@@ -8,7 +8,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "attr.h"
+#include "meta.h"
 #include "content.h"
 #include "file.h"
 
@@ -141,7 +141,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	if (s->fd < 0)
 		return fail(s, "make", e);
 	if (s->attr)
-		attr_early(s->fd, &(struct r_meta){.attr = s->attr});
+		meta_early(s->fd, &(struct r_meta){.attr = s->attr});
 	object_free(&s->old);
 	s->grain = c->grain;
 	s->pos = s->block = s->old_blocks = 0;

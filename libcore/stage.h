@@ -7,7 +7,7 @@
  * covered it, from the catalog where nothing touched it, or from the staged file where an extent cut through it. So the
  * file's digest is proved before anything of the replica has changed.
  *
- * May use: redo, replica, catalog, digest, record, err; makes system calls.
+ * May use: redo, replica, catalog, meta, digest, record, err; makes system calls.
  */
 #ifndef REPL_STAGE_H
 #define REPL_STAGE_H

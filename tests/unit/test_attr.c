@@ -11,6 +11,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "../../libcore/inode.h"
+#include "../../libcore/meta.h"
 #include "../../libcore/path.h"
 #include "unit.h"
 
@@ -58,13 +60,13 @@ static int look(struct attr *a, int root, const char *name, struct heard *h, str
 	return rc;
 }
 
-static int put(int root, const char *name, uint8_t type, const struct r_meta *m, struct attr_policy p, struct heard *h,
+static int put(int root, const char *name, uint8_t type, const struct r_meta *m, struct meta_policy p, struct heard *h,
 	struct err *e)
 {
 	struct warn w = {.say = hear, .ctx = h};
 	int fd = open_plain(root, name);
 	p.warn = &w;
-	int rc = attr_restore(root, name, fd, type, m, &p, e);
+	int rc = meta_restore(root, name, fd, type, m, &p, e);
 	close_fd(&fd);
 	return rc;
 }
@@ -75,7 +77,7 @@ static void copy(int root, const char *from, const char *to, int line)
 	struct attr a = {0}, b = {0}, c = {0};
 	struct err e = {0};
 	struct heard h = {0};
-	struct attr_policy p = {.numeric = true};
+	struct meta_policy p = {.numeric = true};
 	bool ok = !look(&a, root, from, &h, &e) && !put(root, to, a.type, &a.meta, p, &h, &e) && !look(&b, root, to, &h, &e);
 	unit_check(ok && attr_same(&a.meta, &b.meta) && !heard_total(&h), __FILE__, line, "restored the same");
 	if (!ok || heard_total(&h))
@@ -161,11 +163,11 @@ static void basics(int root)
 	CHECK(!attr_same(&m, &a.meta));
 
 	/* Not what it was: refused, and the other object is left alone. */
-	CHECK(put(root, "l", OBJ_FIFO, &a.meta, (struct attr_policy){0}, &h, &e) == -1 && e.kind == ERR_SYSTEM);
+	CHECK(put(root, "l", OBJ_FIFO, &a.meta, (struct meta_policy){0}, &h, &e) == -1 && e.kind == ERR_SYSTEM);
 	err_clear(&e);
 	m = a.meta;
 	m.mtime_ns = UTIME_NOW;
-	CHECK(put(root, "f", OBJ_FILE, &m, (struct attr_policy){0}, &h, &e) == -1 && e.kind == ERR_STREAM);
+	CHECK(put(root, "f", OBJ_FILE, &m, (struct meta_policy){0}, &h, &e) == -1 && e.kind == ERR_STREAM);
 	attr_free(&a);
 	attr_free(&a);
 }
@@ -182,7 +184,7 @@ static void times(int root)
 	for (size_t i = 0; i < sizeof(s) / sizeof(s[0]); i++)
 		for (size_t k = 0; k < 4; k++) {
 			struct r_meta m = {.mtime_s = s[i], .mtime_ns = 123456789};
-			CHECK_OK(attr_set_mtime(root, names[k], &m, &e), e);
+			CHECK_OK(meta_set_mtime(root, names[k], &m, &e), e);
 			CHECK_OK(attr_stat(&a, root, names[k], &e), e);
 			CHECK(a.meta.mtime_s == s[i] && a.meta.mtime_ns == 123456789);
 			char to[8];
@@ -199,7 +201,7 @@ static void times(int root)
 		}
 	struct heard h = {0};
 	struct r_meta far = {.mode = 0600, .uid = geteuid(), .gid = getegid(), .mtime_s = INT64_C(1) << 50};
-	CHECK_OK(put(root, "t", OBJ_FILE, &far, (struct attr_policy){0}, &h, &e), e);
+	CHECK_OK(put(root, "t", OBJ_FILE, &far, (struct meta_policy){0}, &h, &e), e);
 	CHECK_OK(attr_stat(&a, root, "t", &e), e);
 	CHECK_EQ_U64(h.time, a.meta.mtime_s != far.mtime_s);
 	attr_free(&a);
@@ -261,7 +263,7 @@ static void xattrs(int root)
 	fd = make(root, "x3", 0600);
 	CHECK(!fsetxattr(fd, "user.big", "old", 3, 0));
 	struct heard l = {0};
-	CHECK_OK(put(root, "x3", OBJ_FILE, &m, (struct attr_policy){0}, &l, &e), e);
+	CHECK_OK(put(root, "x3", OBJ_FILE, &m, (struct meta_policy){0}, &l, &e), e);
 	ssize_t n = fgetxattr(fd, "user.big", NULL, 0);
 	CHECK(l.xattr == 0 ? n == 65536 : l.xattr == 1 && n == -1 && errno == ENODATA);
 	CHECK(fgetxattr(fd, "user.small", value, sizeof(value)) == 1);
@@ -293,12 +295,12 @@ static void xattrs(int root)
 	wr_str(&big, "1", 1);
 	m.xattrs = span_of(big.p, big.len);
 	l = (struct heard){0};
-	CHECK_OK(put(root, "x3", OBJ_FILE, &m, (struct attr_policy){0}, &l, &e), e);
+	CHECK_OK(put(root, "x3", OBJ_FILE, &m, (struct meta_policy){0}, &l, &e), e);
 	CHECK(l.xattr >= 1 && l.xattr <= 2 && heard_total(&l) == l.xattr);
 	/* Asked for: not from the stream, without a word. */
 	remake(root, "x3");
 	l = (struct heard){0};
-	CHECK_OK(put(root, "x3", OBJ_FILE, &m, (struct attr_policy){.no_setuid = true}, &l, &e), e);
+	CHECK_OK(put(root, "x3", OBJ_FILE, &m, (struct meta_policy){.no_setuid = true}, &l, &e), e);
 	CHECK_OK(look(&a, root, "x3", &h, &e), e);
 	CHECK(!memmem(a.meta.xattrs.p ? a.meta.xattrs.p : (const void *)"", a.meta.xattrs.len, "trusted.x", 9) && l.xattr == 1);
 	CHECK_EQ_U64(heard_total(&h), 0);
@@ -392,7 +394,7 @@ static void flags(int root)
 		CHECK_OK(look(&a, root, "i", &h, &e), e);
 		a.meta.attr |= FS_IMMUTABLE_FL;
 		a.meta.mode = 0600;
-		CHECK_OK(put(root, "i2", OBJ_FILE, &a.meta, (struct attr_policy){0}, &h, &e), e);
+		CHECK_OK(put(root, "i2", OBJ_FILE, &a.meta, (struct meta_policy){0}, &h, &e), e);
 		CHECK(h.attr == 1 && heard_total(&h) == 1);
 		attr_free(&a);
 		return;
@@ -402,18 +404,18 @@ static void flags(int root)
 	COPY(root, "id", "id2");
 	/* The next image: both locked, and changed below. */
 	fd = openat(root, "i", O_RDONLY | O_CLOEXEC);
-	CHECK(attr_unlock(fd) && !attr_unlock(fd) && !fchmod(fd, 0600));
+	CHECK(inode_unlock(fd) && !inode_unlock(fd) && !fchmod(fd, 0600));
 	close_fd(&fd);
 	CHECK(set_flags(root, "i", FS_APPEND_FL));
 	COPY(root, "i", "i2");
 	fd = openat(root, "id", O_RDONLY | O_CLOEXEC);
-	CHECK(attr_unlock(fd) && !fchmod(fd, 0700));
+	CHECK(inode_unlock(fd) && !fchmod(fd, 0700));
 	close_fd(&fd);
 	COPY(root, "id", "id2");
 	/* A locked directory takes an mtime and stays locked. */
 	CHECK(set_flags(root, "id2", FS_IMMUTABLE_FL));
 	struct r_meta m = {.mtime_s = 77, .mtime_ns = 7};
-	CHECK_OK(attr_set_mtime(root, "id2", &m, &e), e);
+	CHECK_OK(meta_set_mtime(root, "id2", &m, &e), e);
 	CHECK_OK(look(&a, root, "id2", &h, &e), e);
 	CHECK(a.meta.mtime_s == 77 && a.meta.attr & FS_IMMUTABLE_FL);
 	/* C is for empty files; where there is no C it is a loss. */
@@ -421,19 +423,19 @@ static void flags(int root)
 	CHECK_OK(look(&a, root, "c", &h, &e), e);
 	a.meta.attr = FS_NOCOW_FL;
 	fd = openat(root, "c", O_RDWR | O_CLOEXEC);
-	attr_early(fd, &a.meta);
+	meta_early(fd, &a.meta);
 	int got = 0;
 	CHECK(!ioctl(fd, FS_IOC_GETFLAGS, &got));
 	CHECK(write(fd, "x", 1) == 1);
 	close_fd(&fd);
-	CHECK_OK(put(root, "c", OBJ_FILE, &a.meta, (struct attr_policy){0}, &h, &e), e);
+	CHECK_OK(put(root, "c", OBJ_FILE, &a.meta, (struct meta_policy){0}, &h, &e), e);
 	CHECK_EQ_U64(h.attr, got & FS_NOCOW_FL ? 0 : 1);
 	if (got & FS_NOCOW_FL) { /* btrfs: too late on a file with content, and it does not say so */
 		remake(root, "c");
 		fd = openat(root, "c", O_RDWR | O_CLOEXEC);
 		CHECK(write(fd, "x", 1) == 1);
 		close_fd(&fd);
-		CHECK_OK(put(root, "c", OBJ_FILE, &a.meta, (struct attr_policy){0}, &h, &e), e);
+		CHECK_OK(put(root, "c", OBJ_FILE, &a.meta, (struct meta_policy){0}, &h, &e), e);
 		CHECK_EQ_U64(h.attr, 1);
 		/* +c makes an xattr of its own, whose value the flag alone would not keep. */
 		remake(root, "z");
@@ -475,7 +477,7 @@ static void privileged(int root)
 	close_fd(&fd);
 	COPY(root, "cap", "cap2");
 	CHECK_OK(look(&a, root, "cap", &h, &e), e);
-	CHECK_OK(put(root, "cap2", OBJ_FILE, &a.meta, (struct attr_policy){.no_setuid = true}, &h, &e), e);
+	CHECK_OK(put(root, "cap2", OBJ_FILE, &a.meta, (struct meta_policy){.no_setuid = true}, &h, &e), e);
 	fd = openat(root, "cap2", O_RDONLY | O_CLOEXEC);
 	CHECK(fgetxattr(fd, "security.capability", NULL, 0) < 0 && fgetxattr(fd, "trusted.t", NULL, 0) == 1);
 	close_fd(&fd);
@@ -486,11 +488,11 @@ static void privileged(int root)
 	remake(root, "suid2");
 	COPY(root, "suid", "suid2");
 	CHECK_OK(look(&a, root, "suid", &h, &e), e);
-	CHECK_OK(put(root, "suid2", OBJ_FILE, &a.meta, (struct attr_policy){.no_setuid = true}, &h, &e), e);
+	CHECK_OK(put(root, "suid2", OBJ_FILE, &a.meta, (struct meta_policy){.no_setuid = true}, &h, &e), e);
 	struct stat st;
 	CHECK(!fstatat(root, "suid2", &st, 0) && (st.st_mode & 07777) == 0755 && heard_total(&h) == 0);
 	remake(root, "suid2");
-	CHECK_OK(put(root, "suid2", OBJ_FILE, &a.meta, (struct attr_policy){.no_owner = true}, &h, &e), e);
+	CHECK_OK(put(root, "suid2", OBJ_FILE, &a.meta, (struct meta_policy){.no_owner = true}, &h, &e), e);
 	CHECK(!fstatat(root, "suid2", &st, 0) && (st.st_mode & 07777) == 0755 && st.st_uid == 0);
 	CHECK(h.mode == 1 && heard_total(&h) == 1);
 	CHECK(!mkdirat(root, "sd", 0755) && !fchmodat(root, "sd", 03777, 0) && !mkdirat(root, "sd2", 0700));
@@ -534,15 +536,15 @@ static void unprivileged(int root)
 	CHECK_OK(look(&a, root, "u", &h, &e), e);
 	struct r_meta m = a.meta;
 	m.mode = 04755;
-	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct attr_policy){0}, &h, &e), e);
+	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct meta_policy){0}, &h, &e), e);
 	CHECK(!fstatat(root, "u", &st, 0) && (st.st_mode & 07777) == 04755 && heard_total(&h) == 0);
 	m.uid = 4242;
 	m.mode = 06711;
-	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct attr_policy){0}, &h, &e), e);
+	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct meta_policy){0}, &h, &e), e);
 	CHECK(!fstatat(root, "u", &st, 0) && (st.st_mode & 07777) == 02711 && h.owner == 1 && h.mode == 1);
 	m.gid = 4243;
 	h = (struct heard){0};
-	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct attr_policy){0}, &h, &e), e);
+	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct meta_policy){0}, &h, &e), e);
 	CHECK(!fstatat(root, "u", &st, 0) && (st.st_mode & 07777) == 0711 && h.owner == 1 && h.mode == 1);
 	struct buf x = {0};
 	wr_str(&x, "security.capability", 19);
@@ -552,7 +554,7 @@ static void unprivileged(int root)
 	m = a.meta;
 	m.xattrs = span_of(x.p, x.len);
 	h = (struct heard){0};
-	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct attr_policy){0}, &h, &e), e);
+	CHECK_OK(put(root, "u", OBJ_FILE, &m, (struct meta_policy){0}, &h, &e), e);
 	CHECK(h.capability == 1 && h.xattr == 1 && heard_total(&h) == 2);
 	attr_free(&a);
 	buf_free(&x);

@@ -1,0 +1,525 @@
+#include "install.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "attr.h"
+#include "entry.h"
+#include "inode.h"
+#include "path.h"
+#include "redo.h"
+
+void install_slot(char out[32], uint64_t no) { snprintf(out, 32, "%llu", (unsigned long long)no); }
+
+int install_fail(struct install *p, const char *what, const char *name, struct err *e)
+{
+	char text[300];
+	int sys = errno;
+
+	esc_cut(text, sizeof text, span_cstr(name));
+	errno = sys;
+	return err_sys(e, "cannot %s '%s' in the replica '%s'", what, text, p->plan->r->path);
+}
+
+void install_touch(struct install *p, uint64_t dir)
+{
+	if (dir == p->last_touched)
+		return;
+	p->last_touched = dir;
+	wr_u64(&p->touched, dir);
+}
+
+int install_displace(struct install *p, int dirfd, const char *name, struct err *e)
+{
+	int slots = p->plan->r->slots;
+	char slot[32];
+
+	do /* some may be from before a crash */
+		snprintf(slot, sizeof slot, "over-%llu", (unsigned long long)++p->n_displaced);
+	while (faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0);
+	if (entry_move(dirfd, name, slots, slot))
+		return errno == ENOENT ? 1 : install_fail(p, "move", name, e);
+	return 0;
+}
+
+static int restore(struct install *p, int dirfd, const char *name, int fd, const struct object *o, uint32_t without,
+	struct err *e)
+{
+	struct r_meta m = o->meta;
+	struct meta_policy policy = p->policy;
+
+	buf_reset(&p->label);
+	if (o->no != CATALOG_ROOT && catalog_object_path(p->plan->next, o->no, &p->label, e))
+		return -1;
+	policy.label = p->label.len ? buf_cstr(&p->label) : ".";
+	owners_map(&p->owners, &m);
+	m.attr &= ~without;
+	return meta_restore(dirfd, name, fd, o->type, &m, &policy, e);
+}
+
+/* Hints of the replica's own filesystem: how an edit made behind our back is noticed. */
+static int refresh_hint(struct install *p, struct object *o, int dirfd, const char *name, struct err *e)
+{
+	struct attr a = {0};
+	int rc = attr_stat(&a, dirfd, name, e);
+
+	if (!rc) {
+		o->hint = a.hint;
+		o->hint.dev = 0;
+		o->hint.flags = o->nlink == 1 ? HINT_SETTLED : 0;
+		rc = catalog_put(p->plan->next, o, e);
+	}
+	attr_free(&a);
+	return rc;
+}
+
+static int make_special(struct install *p, const struct object *o, const char *staged, struct err *e)
+{
+	int stage = p->plan->r->stage;
+	mode_t type = o->type == OBJ_FIFO ? S_IFIFO : o->type == OBJ_CHAR ? S_IFCHR : S_IFBLK;
+
+	unlinkat(stage, staged, 0);
+	if (o->type == OBJ_LINK) {
+		AUTO_BUF struct buf t = {0};
+		buf_add(&t, o->meta.target.p, o->meta.target.len);
+		if (symlinkat(buf_cstr(&t), stage, staged) == 0)
+			return 0;
+	} else if (o->type != OBJ_FIFO && p->policy.no_devices) {
+		errno = EPERM;
+	} else if (mknodat(stage, staged, type | 0600, makedev(o->meta.major, o->meta.minor)) == 0) {
+		return 0;
+	}
+	/* No such nodes, numbers or targets as long as that here: it will never work, and what was decided must come to an end. */
+	if (errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL || errno == ENAMETOOLONG) {
+		char text[300];
+		int sys = errno;
+		buf_reset(&p->label);
+		if (catalog_object_path(p->plan->next, o->no, &p->label, e))
+			return -1;
+		warn_say(p->warn, o->type == OBJ_LINK ? "link" : "device", "%s '%s' was not made: %s",
+			o->type == OBJ_LINK ? "the link" : "the node",
+			esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)), strerror(sys));
+		return 1;
+	}
+	return install_fail(p, o->type == OBJ_LINK ? "make the link" : "make the node", staged, e);
+}
+
+/* Puts a finished object over a name: by way of the stage, so that the name is never absent. 1: it is not in the stage, so it is
+ * in its place already. */
+static int put_over(struct install *p, const char *staged, int dirfd, const char *name, struct err *e)
+{
+	int stage = p->plan->r->stage;
+
+	if (renameat(stage, staged, dirfd, name) == 0)
+		return 0;
+	if (errno == EPERM) { /* what stands there is immutable */
+		entry_unlock(dirfd, name);
+		if (renameat(stage, staged, dirfd, name) == 0)
+			return 0;
+	}
+	if (errno == EISDIR) { /* what is wanted has a directory in its place */
+		if (install_displace(p, dirfd, name, e) < 0)
+			return -1;
+		if (renameat(stage, staged, dirfd, name) == 0)
+			return 0;
+	}
+	return errno == ENOENT ? 1 : install_fail(p, "place", name, e);
+}
+
+/* An object and the name that it is reached by while it is worked on. */
+struct target {
+	struct object o;
+	uint64_t dir;
+	char name[256];
+};
+
+static int target_dir(struct install *p, const struct target *t, struct err *e) { return plan_dir(p->plan, t->dir, e); }
+
+/* The name that stands already: others of its names may be attached later in the plan. */
+static int find_name(struct install *p, struct target *t, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+
+	for (unsigned nth = 0; nth < t->o.nlink; nth++) {
+		if (catalog_nth_name(p->plan->next, t->o.no, nth, &t->dir, &name, e) != 1)
+			return -1;
+		span_name(t->name, span_of(name.p, name.len));
+		if (nth + 1 == t->o.nlink)
+			break;
+		int fd = target_dir(p, t, e);
+		if (fd < 0)
+			return -1;
+		if (faccessat(fd, t->name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			break;
+	}
+	return 0;
+}
+
+/* This filesystem allows no more names for one object: it will never work, and what was decided must come to an end. */
+static int too_many_names(struct install *p, uint64_t no, struct err *e)
+{
+	char text[300];
+
+	buf_reset(&p->label);
+	if (catalog_object_path(p->plan->next, no, &p->label, e))
+		return -1;
+	warn_say(p->warn, "link", "a hard link to '%s' was not made: %s", esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)),
+		strerror(EMLINK));
+	return 0;
+}
+
+/* One more name, replaced in one step. 1: the filesystem allows no more of them. */
+static int link_over(struct install *p, const struct target *t, uint64_t dir, const char *name, struct err *e)
+{
+	int stage = p->plan->r->stage, fd = target_dir(p, t, e);
+	struct err why = {0};
+
+	if (fd < 0)
+		return -1;
+	unlinkat(stage, "link", 0);
+	if (entry_link(fd, t->name, stage, "link"))
+		return errno == EMLINK ? 1 : install_fail(p, "link", t->name, e);
+	if ((fd = plan_dir(p->plan, dir, e)) < 0)
+		return -1;
+	int rc = put_over(p, "link", fd, name, &why);
+	unlinkat(stage, "link", 0); /* rename(2) of two names of one file does nothing */
+	if (rc < 0 && why.sys == EMLINK) /* btrfs has a limit for each directory */
+		return 1;
+	if (rc < 0)
+		*e = why;
+	return rc < 0 ? -1 : 0;
+}
+
+/* The other names follow the first. */
+static int link_others(struct install *p, const struct target *t, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+
+	for (unsigned nth = 0; nth < t->o.nlink; nth++) {
+		uint64_t other;
+		char oname[256];
+		if (catalog_nth_name(p->plan->next, t->o.no, nth, &other, &name, e) != 1)
+			return -1;
+		span_name(oname, span_of(name.p, name.len));
+		if (other == t->dir && !strcmp(oname, t->name))
+			continue;
+		int fd = plan_dir(p->plan, other, e);
+		if (fd < 0)
+			return -1;
+		entry_open_up(fd);
+		install_touch(p, other);
+		int rc = link_over(p, t, other, oname, e);
+		if (rc == 1) {
+			if ((fd = plan_dir(p->plan, other, e)) < 0)
+				return -1;
+			/* It must not go on being a name of what it was. */
+			if (entry_remove(fd, oname) && errno != ENOENT)
+				return install_fail(p, "remove", oname, e);
+			rc = too_many_names(p, t->o.no, e);
+		}
+		if (rc)
+			return -1;
+	}
+	return 0;
+}
+
+/* Opens it where it stands, and up if need be. Owned; -1. */
+static int open_target(struct install *p, const struct target *t, int flags, struct err *e)
+{
+	int dirfd = target_dir(p, t, e), fd;
+
+	if (dirfd < 0)
+		return -1;
+	fd = path_open_at(dirfd, t->name, flags, 0);
+	if (fd < 0 && errno == EPERM) {
+		entry_unlock(dirfd, t->name);
+		fd = path_open_at(dirfd, t->name, flags, 0);
+	}
+	if (fd < 0 && errno == EACCES && geteuid() && fchmodat(dirfd, t->name, 0600, AT_SYMLINK_NOFOLLOW) == 0)
+		fd = path_open_at(dirfd, t->name, flags, 0);
+	return fd < 0 ? install_fail(p, "open", t->name, e) : fd;
+}
+
+/* Metadata of what stands in its place. */
+static int restore_in_place(struct install *p, const struct target *t, struct err *e)
+{
+	AUTO_CLOSE int fd = -1;
+
+	if (t->o.type == OBJ_FILE && (fd = open_target(p, t, O_RDONLY, e)) < 0)
+		return -1;
+	int dirfd = target_dir(p, t, e);
+	return dirfd < 0 ? -1 : restore(p, dirfd, t->name, fd, &t->o, 0, e);
+}
+
+/* A staged or new object takes the place of whatever has its names. */
+static int replace(struct install *p, const struct target *t, const char *staged, struct err *e)
+{
+	int stage = p->plan->r->stage;
+	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? path_open_at(stage, staged, O_RDWR, 0) : -1;
+
+	/* Absent: repeating, and it is in its place already. */
+	if (t->o.type == OBJ_FILE && fd < 0 && errno != ENOENT)
+		return install_fail(p, "open the staged", t->name, e);
+	/* The locks only once the object has its last name. */
+	if ((t->o.type != OBJ_FILE || fd >= 0) && restore(p, stage, staged, fd, &t->o, INODE_LOCKS, e))
+		return -1;
+	int dirfd = target_dir(p, t, e);
+	if (dirfd < 0)
+		return -1;
+	entry_open_up(dirfd);
+	install_touch(p, t->dir);
+	if (put_over(p, staged, dirfd, t->name, e) < 0 || link_others(p, t, e))
+		return -1;
+	return t->o.meta.attr & INODE_LOCKS ? restore_in_place(p, t, e) : 0;
+}
+
+/* Changes a file in place, while nobody can see it: with a write lease on it, which nobody gets who shares it, others wait in
+ * open(2) (fcntl(2), at most /proc/sys/fs/lease-break-time seconds). 1: somebody has it open, or a hard link to it that is not
+ * of the image; nothing was changed. */
+static int patch_in_place(struct install *p, const struct target *t, const char *staged, struct err *e)
+{
+	struct err why = {0};
+	AUTO_CLOSE int fd = open_target(p, t, O_RDWR, &why);
+	struct stat st;
+
+	if (fd < 0 && why.sys == ETXTBSY) /* a program that is running */
+		return 1;
+	if (fd < 0) {
+		*e = why;
+		return -1;
+	}
+	/* SIGURG instead of SIGIO, which would end the process, when somebody waits. */
+	if (fstat(fd, &st) || st.st_nlink != t->o.nlink || fcntl(fd, F_SETSIG, SIGURG) || fcntl(fd, F_SETLEASE, F_WRLCK))
+		return 1;
+	if (redo_replay(p->plan->r, staged, fd, t->o.size, e))
+		return -1;
+	int dirfd = target_dir(p, t, e);
+	return dirfd < 0 ? -1 : restore(p, dirfd, t->name, fd, &t->o, 0, e);
+}
+
+static int put_file(struct install *p, const struct target *t, const char *staged, struct err *e)
+{
+	if (!redo_is(p->plan->r, staged))
+		return replace(p, t, staged, e);
+	int rc = patch_in_place(p, t, staged, e);
+	if (rc <= 0)
+		return rc;
+	AUTO_CLOSE int fd = open_target(p, t, O_RDONLY, e);
+	return fd < 0 || redo_fill(p->plan->r, staged, fd, t->o.size, e) ? -1 : replace(p, t, staged, e);
+}
+
+int install_object(struct install *p, const struct plan_object *po, struct err *e)
+{
+	struct target t = {0};
+	char staged[32];
+	int rc = catalog_get(p->plan->next, po->no, &t.o, e);
+
+	if (rc != 1) /* dropped again */
+		goto out;
+	if (t.o.type == OBJ_DIR) {
+		install_touch(p, t.o.no);
+		rc = 0;
+		goto out;
+	}
+	rc = -1;
+	if (find_name(p, &t, e))
+		goto out;
+	if (t.o.type != OBJ_FILE) {
+		/* A link's target and a node's number cannot be changed, only replaced. */
+		snprintf(staged, sizeof staged, "s%llu", (unsigned long long)t.o.no);
+		if ((rc = make_special(p, &t.o, staged, e)) != 0) {
+			rc = rc < 0 ? -1 : 0;
+			goto out;
+		}
+		rc = replace(p, &t, staged, e);
+	} else if (po->staged || po->is_new) {
+		snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
+		rc = put_file(p, &t, staged, e);
+	} else {
+		rc = restore_in_place(p, &t, e);
+	}
+	if (!rc) {
+		int dirfd = target_dir(p, &t, e);
+		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
+	}
+out:
+	object_free(&t.o);
+	return rc;
+}
+
+/* ---- further names ---- */
+
+/* 0 done, 1 the source is not there, -1. */
+static int link_name(struct install *p, uint64_t no, int from_dir, const char *from, int to_dir, const char *to, struct err *e)
+{
+	if (entry_link(from_dir, from, to_dir, to) == 0 || errno == EEXIST)
+		return 0;
+	if (errno == EMLINK)
+		return too_many_names(p, no, e);
+	return errno == ENOENT ? 1 : install_fail(p, "link", to, e);
+}
+
+/* From one of the names that it has elsewhere. */
+static int link_from_other(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+	char from[256], cname[256];
+	uint64_t dir;
+	int got;
+
+	span_name(cname, to);
+	for (unsigned nth = 0; (got = catalog_nth_name(p->plan->next, no, nth, &dir, &name, e)) == 1; nth++) {
+		if (dir == parent && span_eq(span_of(name.p, name.len), to))
+			continue;
+		span_name(from, span_of(name.p, name.len));
+		int shared = plan_dir(p->plan, dir, e);
+		if (shared < 0)
+			return -1;
+		AUTO_CLOSE int from_dir = fcntl(shared, F_DUPFD_CLOEXEC, 0);
+		if (from_dir < 0)
+			return install_fail(p, "open", from, e);
+		int to_dir = plan_dir(p->plan, parent, e);
+		int rc = to_dir < 0 ? -1 : link_name(p, no, from_dir, from, to_dir, cname, e);
+		if (rc <= 0)
+			return rc;
+	}
+	/* Its other names come later in the plan; they will link to this one's content when that is placed. */
+	return got < 0 ? -1 : 0;
+}
+
+int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
+{
+	int slots = p->plan->r->slots;
+	struct object o = {0};
+	char name[256], slot[32];
+	int rc = catalog_get(p->plan->next, no, &o, e);
+
+	if (rc != 1 || o.type == OBJ_DIR) {
+		rc = rc < 0 ? -1 : 0;
+		goto out;
+	}
+	rc = -1;
+	int fd = plan_dir(p->plan, parent, e);
+	if (fd < 0)
+		goto out;
+	span_name(name, to);
+	install_slot(slot, no);
+	entry_open_up(fd);
+	install_touch(p, parent);
+	if (o.nlink == 1) {
+		if (entry_move(slots, slot, fd, name) && errno != ENOENT)
+			install_fail(p, "move", name, e);
+		else
+			rc = refresh_hint(p, &o, fd, name, e);
+	} else {
+		rc = link_name(p, no, slots, slot, fd, name, e);
+		/* Not detached: it keeps a name somewhere; or it is new, and the name it was created under stands. */
+		if (rc == 1)
+			rc = link_from_other(p, no, parent, to, e);
+	}
+out:
+	object_free(&o);
+	return rc;
+}
+
+/* ---- after the last name ---- */
+
+int install_relock(struct install *p, uint64_t no, struct err *e)
+{
+	struct target t = {0};
+	char slot[32];
+	int rc = catalog_get(p->plan->next, no, &t.o, e);
+
+	if (rc != 1 || t.o.type != OBJ_FILE || !(t.o.meta.attr & INODE_LOCKS)) {
+		rc = rc < 0 ? -1 : 0;
+		goto out;
+	}
+	/* What is left in its slot is a name that it lost while it kept others. */
+	install_slot(slot, no);
+	if (entry_remove(p->plan->r->slots, slot) && errno != ENOENT)
+		rc = install_fail(p, "remove", slot, e);
+	else
+		rc = find_name(p, &t, e) || restore_in_place(p, &t, e) ? -1 : 0;
+	if (!rc) {
+		int dirfd = target_dir(p, &t, e);
+		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
+	}
+out:
+	object_free(&t.o);
+	return rc;
+}
+
+int install_dir(struct install *p, int fd, struct object *o, struct err *e)
+{
+	return restore(p, fd, NULL, fd, o, 0, e) || refresh_hint(p, o, fd, NULL, e) ? -1 : 0;
+}
+
+/* ---- in place already ---- */
+
+/* 1: it stands there, 0: nothing does, and it is of a kind that may be missing; else it was edited: -1. */
+static int stands(const struct object *o, int dirfd, const char *name)
+{
+	struct attr a = {0};
+	struct err why = {0};
+
+	if (attr_stat(&a, dirfd, name, &why))
+		return why.sys == ENOENT && o->type != OBJ_FILE && o->type != OBJ_DIR ? 0 : -1;
+	bool is_same = a.type == o->type && (o->type != OBJ_FILE || a.size == o->size);
+	attr_free(&a);
+	return is_same ? 1 : -1;
+}
+
+static int make_missing(struct install *p, int dirfd, const char *name, const struct object *o, struct err *e)
+{
+	char staged[32];
+
+	snprintf(staged, sizeof staged, "s%llu", (unsigned long long)o->no);
+	int lost = make_special(p, o, staged, e);
+	if (lost)
+		return lost;
+	entry_open_up(dirfd);
+	return put_over(p, staged, dirfd, name, e);
+}
+
+int install_again(struct install *p, int dirfd, const char *name, struct object *o, struct err *e)
+{
+	AUTO_CLOSE int fd = -1;
+	int there = stands(o, dirfd, name);
+
+	if (there == 0) {
+		int rc = make_missing(p, dirfd, name, o, e);
+		if (rc)
+			return rc < 0 ? -1 : 0;
+	}
+	if (there >= 0 && o->type == OBJ_FILE)
+		fd = path_open_at(dirfd, name, O_RDONLY, 0);
+	if (there < 0 || (o->type == OBJ_FILE && fd < 0)) {
+		char text[300];
+		buf_reset(&p->label);
+		if (catalog_object_path(p->plan->next, o->no, &p->label, e))
+			return -1;
+		warn_say(p->warn, "edited", "'%s' is not what the image says: left alone",
+			esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)));
+		return 0;
+	}
+	return restore(p, dirfd, name, o->type == OBJ_DIR ? dirfd : fd, o, 0, e) || refresh_hint(p, o, dirfd, name, e) ? -1 : 0;
+}
+
+void install_start(struct install *p, struct plan *plan, const struct owner_rule *rules, size_t n)
+{
+	p->plan = plan;
+	for (size_t i = 0; i < n; i++)
+		owners_add(&p->owners, rules[i]);
+}
+
+void install_free(struct install *p)
+{
+	owners_free(&p->owners);
+	buf_free(&p->touched);
+	buf_free(&p->label);
+}

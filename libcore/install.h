@@ -1,0 +1,51 @@
+/*
+ * install: puts one object of a plan's target in its place: content, names, metadata. All of it can be repeated.
+ *
+ * Directories on the way are opened up, and noted as touched: who goes through the plan gives them their metadata last.
+ *
+ * May use: plan, redo, owners, entry, image, meta, attr, inode, path, err.
+ */
+#ifndef REPL_INSTALL_H
+#define REPL_INSTALL_H
+
+#include "meta.h"
+#include "owners.h"
+#include "plan.h"
+
+struct install {
+	struct meta_policy policy;
+	const struct warn *warn;
+	struct buf touched;      /* u64 numbers of directories whose entries changed, with repeats */
+	struct owners owners;
+	struct plan *plan;
+	/* private */
+	uint64_t last_touched, n_displaced;
+	struct buf label;
+};
+/* rules are copied. plan is borrowed and loaded. */
+void install_start(struct install *p, struct plan *plan, const struct owner_rule *rules, size_t n);
+void install_free(struct install *p);
+
+/* ERR_SYSTEM with errno: cannot <what> 'name' in the replica. */
+int install_fail(struct install *p, const char *what, const char *name, struct err *e);
+void install_touch(struct install *p, uint64_t dir);
+/* The name in slots/ of the object with this number. */
+void install_slot(char out[32], uint64_t no);
+/* Moves what has no business under a name into a slot of its own, where it is removed in the end. 1: there is nothing. */
+int install_displace(struct install *p, int dirfd, const char *name, struct err *e);
+
+/* Everything about an object but its directory's times; of a directory nothing yet. */
+int install_object(struct install *p, const struct plan_object *po, struct err *e);
+/* A name that is attached to an object, unless that is a directory: from its slot, or as a link. */
+int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e);
+/* An immutable object was opened up to be moved, or to get or lose a name: with all its names it is closed again. */
+int install_relock(struct install *p, uint64_t no, struct err *e);
+/* The metadata of the directory fd, after all that is in it. */
+int install_dir(struct install *p, int fd, struct object *o, struct err *e);
+
+/* An object of the image that stands in its place already, under this name of dirfd (NULL: dirfd itself): its metadata once
+ * more, for who may set more of it now; a node or link that could not be made is made. What was edited is a warning,
+ * kind "edited". */
+int install_again(struct install *p, int dirfd, const char *name, struct object *o, struct err *e);
+
+#endif
