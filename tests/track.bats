@@ -183,16 +183,16 @@ begin() {
 
 @test "changes that only a recorder sees, or hardly: times set back, inodes used again, the same size" {
 	source_on ext4
-	cd "$src"
+	pushd "$src"
 	for f in touched over same gone foo A; do echo "old $f" >"$f"; done
 	mkdir -p a1/x out B/deep
 	echo one >a1/x/f
-	cd -
+	popd
 	mkdir "$fs/outside"
 	mkdir -p "$fs/in/deep"
 	echo in >"$fs/in/deep/f"
 	begin
-	cd "$src"
+	pushd "$src"
 	# The modification time restored; another file with the same size and time; rewritten within a tick of the clock.
 	cp -a touched ref
 	echo new touched | head -c 12 >touched
@@ -216,7 +216,7 @@ begin() {
 	# In and out.
 	mv "$fs/in" .
 	mv B "$fs/outside"
-	cd -
+	popd
 	ship_listed
 	[[ $(cat R/c1/x/y) == two && $(cat R/baz) == "old foo" && ! -e R/foo && ! -e R/B ]]
 	ship_listed
@@ -227,7 +227,7 @@ begin() {
 	requires fallocate setfattr
 	head -c 1M /dev/urandom | tee "$src"/{punch,collapse,insert,zero,cut,chmod,xattr} >"$src/chown"
 	begin
-	cd "$src"
+	pushd "$src"
 	fallocate -p -o 64K -l 128K punch
 	fallocate -c -o 64K -l 64K collapse
 	fallocate -i -o 64K -l 64K insert
@@ -246,7 +246,7 @@ begin() {
 		f.flush()
 		os.unlink("open")
 	PY
-	cd -
+	popd
 	ship_listed
 	[[ $(cat R/linked) == linked && ! -e R/open ]]
 	chmod 600 "$src/chmod"
@@ -298,7 +298,7 @@ begin() {
 		ln "$src/d/$f" "$src/e/$f"
 	done
 	begin
-	cd "$src"
+	pushd "$src"
 	echo new >>e/one
 	# Changed by a name that goes, or goes elsewhere, or stands for something else now.
 	echo new >>e/two
@@ -315,7 +315,7 @@ begin() {
 	echo new >>e/six
 	mv e gone
 	ln d/six d/seventh
-	cd -
+	popd
 	ship_listed
 	[[ $(tail -n 1 R/d/one R/d/two R/gone/three R/d/four R/d/five R/d/six R/d/seventh | grep -c new) == 7 ]]
 	rm -r "$src/gone"
@@ -376,7 +376,7 @@ begin() {
 	source_on ext4
 	for f in a.o b.c c.d; do echo old >"$src/$f"; done
 	record "$src"
-	diff=--exclude=*.o
+	diff='--exclude=*.o'
 	ship -j J
 	[[ ! -e R/a.o ]]
 	ship
@@ -389,7 +389,7 @@ begin() {
 	same_tree "$src" R
 	ship_listed
 	# And what is left out now stays as it is, on both sides.
-	diff=--exclude=*.c
+	diff='--exclude=*.c'
 	echo new >>"$src/b.c"
 	rm "$src/c.d"
 	ship
@@ -574,8 +574,7 @@ begin() {
 		n=$((n + 1))
 		echo $n >"$src/f"
 		last=$(repl-track -j J --cut)
-		batch=$(printf 'J/batches/*%016d.repl' "${last#* }")
-		batch=$(echo $batch)
+		batch=$(find J/batches -name "*$(printf %016d "${last#* }").repl")
 		case $how in
 		cut) truncate -s -8 "$batch" ;;
 		flipped) printf '\377' | dd of="$batch" bs=1 seek=60 conv=notrunc status=none ;;
@@ -680,8 +679,8 @@ begin() {
 		done
 		repl-track -j J --cut >"cut" || return 2
 		# Batches are joined as well: which number is the first one that is left?
-		local oldest=(J/batches/*.repl)
-		oldest=${oldest[0]##*/}
+		local all=(J/batches/*.repl) oldest
+		oldest=${all[0]##*/}
 		((10#${oldest%%-*} > first))
 	}
 	echo first >"$src/first"
