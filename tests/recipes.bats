@@ -74,7 +74,7 @@ run_recorder() {
 	local deadline=$((SECONDS + 60)) status=0
 	scene ''
 	bash -c "exec $(cat "$1")" 3>&- &
-	until repl-track -j journal --cut >cut; do
+	until repl-track -j journal --cut >"cut"; do
 		((SECONDS < deadline)) || fail "no recorder after a minute"
 		sleep 0.05
 	done

@@ -20,11 +20,13 @@ teardown() {
 	common_teardown
 }
 
-# until_true COMMAND...: waits until the command succeeds, or fails after a minute.
+# until_true COMMAND...: waits until the command succeeds; fails after two minutes, or at once when its status is 2.
 until_true() {
-	local deadline=$((SECONDS + 60))
+	local deadline=$((SECONDS + 120)) status
 	until "$@"; do
-		((SECONDS < deadline)) || fail "waited too long for: $*"
+		status=$?
+		((status != 2)) || return 1
+		((SECONDS < deadline)) || fail "waited too long for: $*" || return 1
 		sleep 0.05
 	done
 }
@@ -39,12 +41,12 @@ record() {
 
 is_recording() {
 	grep -q 'recording with' record.log && return
-	kill -0 "$recorder" 2>/dev/null || fail "the recorder ended: $(cat record.log)"
-	return 1
+	kill -0 "$recorder" 2>/dev/null && return 1
+	fail "the recorder ended: $(cat record.log)" || return 2
 }
 
 stop() {
-	kill ${1:+"$1"} "$recorder"
+	kill "$recorder"
 	wait "$recorder" || :
 	recorder=
 }
@@ -69,7 +71,7 @@ ship() {
 
 # ship, and the replica is the source; the recorder knew all of it.
 ship_listed() {
-	ship "$@"
+	ship
 	same_tree "$src" R
 	grep -q 'the recorder knows of' track.log || fail "not by the recorder: $(cat track.log)"
 	run ! grep 'comparing' track.log diff.log
@@ -181,16 +183,16 @@ begin() {
 
 @test "changes that only a recorder sees, or hardly: times set back, inodes used again, the same size" {
 	source_on ext4
-	cd "$src"
+	pushd "$src"
 	for f in touched over same gone foo A; do echo "old $f" >"$f"; done
 	mkdir -p a1/x out B/deep
 	echo one >a1/x/f
-	cd -
+	popd
 	mkdir "$fs/outside"
 	mkdir -p "$fs/in/deep"
 	echo in >"$fs/in/deep/f"
 	begin
-	cd "$src"
+	pushd "$src"
 	# The modification time restored; another file with the same size and time; rewritten within a tick of the clock.
 	cp -a touched ref
 	echo new touched | head -c 12 >touched
@@ -214,7 +216,7 @@ begin() {
 	# In and out.
 	mv "$fs/in" .
 	mv B "$fs/outside"
-	cd -
+	popd
 	ship_listed
 	[[ $(cat R/c1/x/y) == two && $(cat R/baz) == "old foo" && ! -e R/foo && ! -e R/B ]]
 	ship_listed
@@ -225,7 +227,7 @@ begin() {
 	requires fallocate setfattr
 	head -c 1M /dev/urandom | tee "$src"/{punch,collapse,insert,zero,cut,chmod,xattr} >"$src/chown"
 	begin
-	cd "$src"
+	pushd "$src"
 	fallocate -p -o 64K -l 128K punch
 	fallocate -c -o 64K -l 64K collapse
 	fallocate -i -o 64K -l 64K insert
@@ -244,7 +246,7 @@ begin() {
 		f.flush()
 		os.unlink("open")
 	PY
-	cd -
+	popd
 	ship_listed
 	[[ $(cat R/linked) == linked && ! -e R/open ]]
 	chmod 600 "$src/chmod"
@@ -296,7 +298,7 @@ begin() {
 		ln "$src/d/$f" "$src/e/$f"
 	done
 	begin
-	cd "$src"
+	pushd "$src"
 	echo new >>e/one
 	# Changed by a name that goes, or goes elsewhere, or stands for something else now.
 	echo new >>e/two
@@ -313,7 +315,7 @@ begin() {
 	echo new >>e/six
 	mv e gone
 	ln d/six d/seventh
-	cd -
+	popd
 	ship_listed
 	[[ $(tail -n 1 R/d/one R/d/two R/gone/three R/d/four R/d/five R/d/six R/d/seventh | grep -c new) == 7 ]]
 	rm -r "$src/gone"
@@ -374,7 +376,7 @@ begin() {
 	source_on ext4
 	for f in a.o b.c c.d; do echo old >"$src/$f"; done
 	record "$src"
-	diff=--exclude=*.o
+	diff='--exclude=*.o'
 	ship -j J
 	[[ ! -e R/a.o ]]
 	ship
@@ -387,7 +389,7 @@ begin() {
 	same_tree "$src" R
 	ship_listed
 	# And what is left out now stays as it is, on both sides.
-	diff=--exclude=*.c
+	diff='--exclude=*.c'
 	echo new >>"$src/b.c"
 	rm "$src/c.d"
 	ship
@@ -592,8 +594,7 @@ begin() {
 		n=$((n + 1))
 		echo $n >"$src/f"
 		last=$(repl-track -j J --cut)
-		batch=$(printf 'J/batches/*%016d.repl' "${last#* }")
-		batch=$(echo $batch)
+		batch=$(find J/batches -name "*$(printf %016d "${last#* }").repl")
 		case $how in
 		cut) truncate -s -8 "$batch" ;;
 		flipped) printf '\377' | dd of="$batch" bs=1 seek=60 conv=notrunc status=none ;;
@@ -670,6 +671,7 @@ begin() {
 @test "loss: the disk that has the journal is full" {
 	source_on ext4
 	small=$(mk_fs ext4 8M)
+	mkdir "$small/J"
 	ln -s "$small/J" J
 	begin
 	cat /dev/zero >"$small/fill" 2>/dev/null || :
@@ -682,6 +684,31 @@ begin() {
 	ship
 	same_tree "$src" R
 	echo y >"$src/y"
+	ship_listed
+}
+
+@test "loss: the journal is too large, and its oldest part goes" {
+	source_on ext4
+	record --max-journal=8K "$src"
+	ship -j J
+	same_tree "$src" R
+	ship_listed
+	is_shorter() {
+		for i in {1..20}; do
+			echo x >"$src/$RANDOM-a-name-of-some-length-$i"
+		done
+		repl-track -j J --cut >"cut" || return 2
+		# Batches are joined as well: which number is the first one that is left?
+		local all=(J/batches/*.repl) oldest
+		oldest=${all[0]##*/}
+		((10#${oldest%%-*} > first))
+	}
+	echo first >"$src/first"
+	first=$(repl-track -j J --cut)
+	first=${first#* }
+	until_true is_shorter
+	ship_compared 'batch [0-9]* of the journal is missing'
+	echo more >>"$src/first"
 	ship_listed
 }
 
