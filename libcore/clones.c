@@ -291,7 +291,7 @@ void clones_open(struct clones *c, const struct state *s, struct catalog *base, 
 			load_rows(c, i);
 	}
 	choose(c, base);
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n && !c->only_look; i++)
 		if (c->dirs[i].fd >= 0)
 			sweep(c, i);
 }

@@ -32,6 +32,7 @@ struct clones_dir; /* of one root */
 struct clones {
 	uint64_t least;        /* bytes; smaller files have none */
 	uint64_t seq;          /* of the image under way */
+	bool only_look;        /* nothing is removed, and no lock is needed */
 	/* out */
 	uint64_t made;
 	char why[128];         /* why there are none, as far as is known */

@@ -445,3 +445,45 @@ storm() {
 		repl-track -s state <image >changes
 	done
 }
+
+# ---- the table ----
+
+@test "repl-track --regions names the blocks that may have changed, and nothing else" {
+	table() {
+		noise 1M >src/a
+		noise 1M >src/other
+		ship
+		poke src/a 8192
+		poke src/a 409600 8192
+		fallocate -p -o 40960 -l 4096 src/a
+		poke src/other 0
+		repl-snap -s state src | repl-track -v -s state --regions 2>said >changes
+		has "$(cat said)" "2 files have a table of their regions, with 5 blocks that may have changed"
+		repl-show changes >text
+		grep -A1 "name='a'" text | tail -n 1 | sed 's/@[0-9]*//g' >row
+		[[ $(cat row) == "region file="*" grain=4096 rows=2:$1,10:zeros,100:$1,101:$1" ]] || fail "$(cat row)"
+		repl-show --json changes | python3 -c 'import json,sys
+rows = [r for line in sys.stdin if (r := json.loads(line))["record"] == "region"]
+assert len(rows) == 2 and [b[0] for b in rows[1]["rows"]] == [0], rows'
+		"$repl_root/tests/lib/repl-stream-reader" changes >read
+		diff read <(repl-show --json changes)
+		# It changes nothing for who reads the stream.
+		repl-diff -s state --clones=64K <changes | repl-apply replica | repl-snap -s state --commit
+		same_tree src replica
+	}
+	local home=$PWD
+	requires root xfs btrfs
+	begin xfs
+	table changed
+	cd "$home"
+	begin btrfs
+	table changed
+	cd "$home"
+	MOUNT_OPTIONS=compress-force=zstd begin btrfs
+	text 1M >src/a
+	ship
+	text 4096 | tr a b | dd of=src/a bs=4096 seek=7 conv=notrunc status=none
+	repl-snap -s state src | repl-track -s state --regions >changes
+	run -0 repl-show changes
+	has "$output" "rows=7@0:unknown"
+}
