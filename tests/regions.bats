@@ -482,8 +482,8 @@ assert len(rows) == 2 and [b[0] for b in rows[1]["rows"]] == [0], rows'
 	MOUNT_OPTIONS=compress-force=zstd begin btrfs
 	text 1M >src/a
 	ship
-	text 4096 | tr a b | dd of=src/a bs=4096 seek=7 conv=notrunc status=none
+	text 65536 | tr a b | dd of=src/a bs=4096 seek=16 conv=notrunc status=none
 	repl-snap -s state src | repl-track -s state --regions >changes
 	run -0 repl-show changes
-	has "$output" "rows=7@0:unknown"
+	has "$output" "rows=16@0:unknown,17@0:unknown"
 }
