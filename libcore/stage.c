@@ -15,6 +15,7 @@
 #include "path.h"
 
 #define PIECE (1024u * 1024)
+#define UNSENT_MAX (8u * 1024 * 1024)
 #define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
 
 void stage_start(struct stage *s, struct replica *r)
@@ -48,7 +49,15 @@ static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, s
 	s->bytes_written += n;
 	if (s->is_redo)
 		return redo_write(&s->redo, p, n, off, e);
-	return file_write_at(s->fd, p, n, off) ? fail(s, "write", e) : 0;
+	if (file_write_at(s->fd, p, n, off))
+		return fail(s, "write", e);
+	/* All of it has to be on the disk before the delta is decided: it goes there while more comes. */
+	s->unsent += n;
+	if (s->unsent >= UNSENT_MAX) {
+		s->unsent = 0;
+		sync_file_range(s->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+	}
+	return 0;
 }
 
 /* Of the file as it will be. */

@@ -30,6 +30,7 @@ struct stage {
 	int (*rows)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 	void *ctx;
 	uint64_t bytes_written, bytes_read;
+	uint64_t unsent; /* bytes written since the disk was last told to begin */
 	uint32_t attr;           /* META.attr of the next file: some flags count only before the first byte */
 	/* private */
 	int fd, base_fd;

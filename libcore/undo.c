@@ -154,7 +154,7 @@ struct blocks {
 	size_t len;
 	/* Where the delta wrote into the file, rows of u64 offset, u64 length; empty: not known. */
 	struct buf wrote;
-	size_t wrote_at;
+	size_t wrote_at, announced;
 };
 
 static int flush_run(struct undo *u, struct blocks *b, struct err *e)
@@ -220,12 +220,25 @@ static int put_part(struct undo *u, const struct blocks *b, uint64_t off, uint64
 	return put(u, &r, e);
 }
 
+/* The kernel hears some rows ahead what will be read. */
+#define AHEAD (256u * 16)
+
+static void announce(struct blocks *b)
+{
+	if (b->announced >= b->wrote_at + AHEAD / 2)
+		return;
+	for (; b->announced < b->wrote.len && b->announced < b->wrote_at + AHEAD; b->announced += 16)
+		posix_fadvise(b->fd, (off_t)get_le64(b->wrote.p + b->announced),
+			(off_t)min_u64(get_le64(b->wrote.p + b->announced + 8), REC_DATA_MAX), POSIX_FADV_WILLNEED);
+}
+
 /* What of a block the delta wrote over, where that is not all of it: 1; 0: the whole block has to be kept; -1. */
 static int put_parts(struct undo *u, struct blocks *b, uint64_t block, struct err *e)
 {
 	uint64_t start = block * b->old->grain, stop = start + b->old->grain;
 	int got = 0;
 
+	announce(b);
 	for (; b->wrote_at < b->wrote.len; b->wrote_at += 16) {
 		uint64_t off = get_le64(b->wrote.p + b->wrote_at), end = off + get_le64(b->wrote.p + b->wrote_at + 8);
 		if (end <= start)
