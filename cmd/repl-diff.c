@@ -2,6 +2,7 @@
  * repl-diff: what turns a base into a tree as it is now, as a delta.
  */
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -13,7 +14,7 @@
 #include "stamp.h"
 
 struct settings {
-	const char *state, *key_file, *time, *wanted;
+	const char *state, *key_file, *time, *wanted, *clones;
 	struct list patterns, pattern_files;
 	uint64_t grain;
 	int64_t threads, lock_wait;
@@ -42,6 +43,11 @@ static int fill(struct cli *c, struct settings *s, struct err *e)
 			(s->key_file && cli_key(&s->key, s->key_file, e)) ||
 			(s->time && !stamp_parse(s->time, &s->d.time_ns)))
 		return err_set(e, ERR_USAGE, "'%s' is no time: RFC 3339 or @seconds", s->time);
+	s->d.clones.least = CLONES_LEAST;
+	if (s->clones && !strcmp(s->clones, "never"))
+		s->d.clones.least = UINT64_MAX;
+	else if (s->clones && !cli_size(s->clones, &s->d.clones.least))
+		return err_set(e, ERR_USAGE, "--clones is a size such as 16M, or 'never'");
 	const char *epoch = cli_env("SOURCE_DATE_EPOCH");
 	if (!s->time && epoch)
 		s->d.time_ns = strtoll(epoch, NULL, 10) * 1000000000;
@@ -83,6 +89,15 @@ static int two(struct cli *c, struct settings *s, struct err *e)
 	return rc;
 }
 
+static void say_read(struct cli *c, const struct delta *d)
+{
+	const struct diff *x = &d->diff;
+
+	if (x->bytes_looked_at)
+		cli_say(c, 1, "read %" PRIu64 " of %" PRIu64 " bytes of content; clones of %" PRIu64 " files are kept%s%s%s", x->bytes_read,
+			x->bytes_looked_at, d->clones.made, d->clones.why[0] ? " (" : "", d->clones.why, d->clones.why[0] ? ")" : "");
+}
+
 static int run(struct cli *c, struct settings *s, struct err *e)
 {
 	struct input in = {0};
@@ -104,6 +119,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	int rc = delta_state(&s->d, s->state, piped ? &in : NULL, e);
 	if (piped)
 		input_close(&in);
+	if (!rc)
+		say_read(c, &s->d);
 	return rc;
 }
 
@@ -115,6 +132,7 @@ static void count(struct cli *c, const struct delta *d)
 	cli_stat(c, "moved or linked", d->diff.n_moved, "");
 	cli_stat(c, "removed", d->diff.n_removed, "");
 	cli_stat(c, "unsettled", d->diff.n_unsettled, "");
+	cli_stat(c, "content looked at", d->diff.bytes_looked_at, "bytes");
 	cli_stat(c, "content read", d->diff.bytes_read, "bytes");
 	cli_stat(c, "content sent", d->diff.bytes_sent, "bytes");
 	cli_stat(c, "stream", d->written, "bytes");
@@ -131,6 +149,7 @@ int main(int argc, char **argv)
 		{"wanted", 0, OPT_STRING, &s.wanted, "FILE", "only what this of repl-apply --verify --wanted names", 0},
 		{"block-size", 0, OPT_SIZE, &s.grain, "SIZE", "4K, 16K, 64K, 256K or 1M; chosen per file", 0},
 		{"checksum", 0, OPT_FLAG, &s.checksum, NULL, "compare content even where size and times are the same", 0},
+		{"clones", 0, OPT_STRING, &s.clones, "SIZE", "keep clones of files from this size on, or 'never'; 16M", 0},
 		{"no-copies", 0, OPT_FLAG, &s.no_copies, NULL, "do not look for content that moved", 0},
 		{"ship-unsettled", 0, OPT_FLAG, &s.ship, NULL, "send files that will not hold still, as last read", 0},
 		{"include", 0, OPT_LIST, &s.patterns, "PATTERN", "take what matches", '+'},

@@ -9,7 +9,6 @@
 #include "cli.h"
 #include "filter.h"
 #include "image.h"
-#include "pending.h"
 #include "sink.h"
 #include "snap.h"
 #include "source.h"
@@ -196,7 +195,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 		return open_again(c, o, e);
 	if (o->is_list)
 		return list(c, o, e);
-	return state_lock(&o->s, seconds(o->lock_wait), e) ? -1 : pending_abort(&o->s, e);
+	return snap_abort(&o->s, seconds(o->lock_wait), e);
 }
 
 int main(int argc, char **argv)

@@ -7,10 +7,12 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "file.h"
 #include "head.h"
 #include "join.h"
 #include "json.h"
 #include "recorder.h"
+#include "regions.h"
 #include "sink.h"
 #include "tap.h"
 #include "track.h"
@@ -20,6 +22,7 @@
 
 struct settings {
 	const char *state;
+	bool regions;
 	int64_t threads;
 	bool merge;
 	const char *journal, *source;
@@ -66,6 +69,28 @@ static int merge(struct cli *c, struct settings *o, struct err *e)
 	return 0;
 }
 
+static int track(struct cli *c, struct settings *o, struct track *t, struct err *e)
+{
+	const char *dir = t->tmpdir ? t->tmpdir : "/tmp";
+
+	if (!o->regions)
+		return track_run(t, e);
+	AUTO_CLOSE int fd = file_temp(dir);
+	if (fd < 0)
+		return err_sys(e, "cannot make a temporary file in '%s'", dir);
+	struct sink sink = {.fd = fd, .name = "a temporary file"};
+	struct stream_out out = {.sink = sink_write, .ctx = &sink};
+	struct regions g = {0};
+	t->out = &out;
+	int rc = track_run(t, e) || sink_flush(&sink, e) || regions_add(&g, &o->s, &o->head, fd, &o->out, e) ? -1 : 0;
+	stream_out_free(&out);
+	sink_free(&sink);
+	if (!rc)
+		cli_say(c, 1, "%" PRIu64 " files have a table of their regions, with %" PRIu64 " blocks that may have changed", g.files,
+			g.blocks);
+	return rc;
+}
+
 static int run(struct cli *c, struct settings *o, struct err *e)
 {
 	struct track t = {.state = &o->s, .head = &o->head, .out = &o->out, .warn = &c->warn, .gap = on_gap, .progress = on_progress,
@@ -95,7 +120,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	t.cut_timeout_ms = o->cut_timeout / 1000000;
 	t.threads = (unsigned)o->threads;
 	t.tmpdir = cli_env("TMPDIR");
-	if (track_run(&t, e) || sink_flush(&o->sink, e))
+	if (track(c, o, &t, e) || sink_flush(&o->sink, e))
 		return -1;
 	if (t.reason[0])
 		cli_say(c, 1, "%s: %s", t.has_base ? "comparing everything" : "the next run will compare everything", t.reason);
@@ -225,6 +250,7 @@ int main(int argc, char **argv)
 		{"cut", 0, OPT_FLAG, &o.wants_cut, NULL, "with -j: wait until all is recorded; print how far that is", 0},
 		{"status", 0, OPT_FLAG, &o.wants_status, NULL, "with -j: what the recorder does", 0},
 		{"json", 0, OPT_FLAG, &o.json, NULL, "with --status: one JSON object", 0},
+		{"regions", 0, OPT_FLAG, &o.regions, NULL, "also which blocks of large files may have changed", 0},
 		{"threads", 'T', OPT_NUMBER, &o.threads, "N", "threads that look; 0, the default: all cores", 0},
 		{"merge", 0, OPT_FLAG, &o.merge, NULL, "join change streams, or journals, into one list", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},

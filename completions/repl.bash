@@ -35,6 +35,10 @@ _repl() {
 		COMPREPLY=($(compgen -W 'fanotify fanotify-dirs inotify' -- "$cur"))
 		return
 		;;
+	--clones)
+		COMPREPLY=($(compgen -W 'never 16M' -- "$cur"))
+		return
+		;;
 	--map-owner)
 		COMPREPLY=($(compgen -W 'names' -- "$cur"))
 		return
@@ -51,11 +55,11 @@ _repl() {
 			--one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track)
-		opts='-s --state -j --journal --cut-timeout --record --source --max-journal --cut --status --json --merge -T --threads -o --output
+		opts='-s --state -j --journal --cut-timeout --record --source --max-journal --cut --status --json --merge --regions -T --threads -o --output
 			--force'
 		;;
 	repl-diff)
-		opts='-s --state --image --wanted --block-size --checksum --no-copies --ship-unsettled --include --exclude
+		opts='-s --state --image --wanted --block-size --checksum --clones --no-copies --ship-unsettled --include --exclude
 			--exclude-from -x --one-file-system -T --threads --time --key-file --exit-code --lock-wait
 			-o --output -f --force'
 		;;

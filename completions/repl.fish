@@ -60,10 +60,12 @@ complete -c repl-track -l max-journal -x -d 'With --record: forget the oldest ab
 complete -c repl-track -l cut -d 'Wait until all is recorded'
 complete -c repl-track -l status -d 'Show what the recorder does'
 complete -c repl-track -l merge -d 'Join lists into one'
+complete -c repl-track -l regions -d 'Also which blocks of large files may have changed'
 
 complete -c repl-diff -l image -r -F -d 'Also write the target as an image file'
 complete -c repl-diff -l wanted -r -F -d 'Mend only what this of --verify --wanted names'
 complete -c repl-diff -l checksum -d 'Compare content even where size and times are the same'
+complete -c repl-diff -l clones -x -a 'never 16M' -d 'Keep clones of files from this size on'
 complete -c repl-diff -l no-copies -d 'Do not look for content that moved'
 complete -c repl-diff -l ship-unsettled -d 'Send files that will not hold still'
 complete -c repl-diff -s x -l one-file-system -d 'Do not cross into other filesystems'

@@ -1,10 +1,15 @@
 #include "content.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "extents.h"
+
 #define CHUNK (1024u * 1024)
+#define PAGE 4096u
+#define QUEUE 256u            /* ranges that are shared, known ahead */
 #define WINDOW (2 * CHUNK)
 #define SLOTS (1u << 19)      /* of 24 bytes: 12 MiB */
 #define MOST (SLOTS / 2)
@@ -176,6 +181,14 @@ struct pass {
 	uint64_t src_first, src_n;
 	bool has_src_rows;
 	int64_t credit; /* bytes that failing proofs may still hash */
+	bool holes;        /* the filesystem tells where they are */
+	uint64_t data_end; /* data as far as is known */
+	/* what is shared: the next ranges, and of the chunk at hand the pages */
+	struct extents_range queue[QUEUE];
+	size_t queue_at, queue_n;
+	uint64_t announced;
+	bool is_end;
+	bool page_shared[CHUNK / PAGE];
 };
 
 static const uint8_t *at(const struct pass *p, uint64_t off) { return p->c->win + (off - p->win_off); }
@@ -206,6 +219,7 @@ static int fill(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 			return -1;
 		}
 		p->win_len += (uint64_t)n;
+		p->f->read += (uint64_t)n;
 	}
 	return 0;
 }
@@ -333,7 +347,8 @@ static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 	struct content *c = p->c;
 	uint64_t off = from, lit = from;
 
-	if (!c->copies || catalog_is_empty(c->base))
+	/* A page or two between others that stayed: no copy of a whole block begins there. */
+	if (!c->copies || catalog_is_empty(c->base) || (p->f->shared && to - from < p->f->grain))
 		return put_data(p, from, to, e);
 	if (!c->own && p->f->old && p->old_blocks > 1 && anchors_own(&c->own, c->base, p->f->old, e))
 		return -1;
@@ -358,6 +373,27 @@ static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 			return -1;
 	}
 	return put_data(p, lit, to, e);
+}
+
+/* Blocks that differ, without the pages of them that are shared all the same. */
+static int differing(struct pass *p, uint64_t from, uint64_t to, struct err *e)
+{
+	const struct content_file *f = p->f;
+
+	if (!f->shared)
+		return literal(p, from, to, e);
+	for (uint64_t off = from; off < to;) {
+		bool is_shared = p->page_shared[(off - p->chunk) / PAGE];
+		uint64_t end = off;
+		while (end < to && p->page_shared[(end - p->chunk) / PAGE] == is_shared)
+			end = min_u64(end + PAGE, to);
+		if (is_shared && f->is_prior && p->c->copy(p->c->ctx, off, end - off, f->old->no, off, e))
+			return -1;
+		if (!is_shared && literal(p, off, end, e))
+			return -1;
+		off = end;
+	}
+	return 0;
 }
 
 static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
@@ -402,7 +438,7 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 			if (p->c->copy(p->c->ctx, from, to - from, f->old->no, from, e))
 				return -1;
 		}
-		if (!same[i] && literal(p, from, to, e))
+		if (!same[i] && differing(p, from, to, e))
 			return -1;
 		if (!same[i] || f->is_prior) {
 			if (f->size >= DIGEST_LEAF && p->c->rows(p->c->ctx, first + i, j - i, fresh + i * DIGESTS_ROW, e))
@@ -452,36 +488,152 @@ static int hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	return 0;
 }
 
-static int run(struct pass *p, struct err *e)
+static uint64_t round_up(uint64_t n, uint64_t to) { return n + (to - n % to) % to; }
+
+/* The i-th range from here on; NULL: there are no more, or so many are not known ahead. */
+static const struct extents_range *range_at(struct pass *p, size_t i)
+{
+	while (p->queue_n <= i && p->queue_n < QUEUE && !p->is_end) {
+		struct extents_range *r = &p->queue[(p->queue_at + p->queue_n) % QUEUE];
+		p->is_end = !extents_next(p->f->shared, r);
+		uint64_t from = p->announced - p->announced % p->f->grain, to = p->is_end ? p->f->size : r->off;
+		/* What lies between two of them will be read, in whole blocks; not all of a large stretch at once. */
+		if (to > p->announced)
+			posix_fadvise(p->f->fd, (off_t)from, (off_t)min_u64(round_up(to, p->f->grain) - from, CHUNK), POSIX_FADV_WILLNEED);
+		if (!p->is_end) {
+			p->announced = r->off + r->len;
+			p->queue_n++;
+		}
+	}
+	return i < p->queue_n ? &p->queue[(p->queue_at + i) % QUEUE] : NULL;
+}
+
+static void mark_pages(struct pass *p, uint64_t off, uint64_t end)
+{
+	const struct extents_range *r;
+
+	memset(p->page_shared, 0, sizeof p->page_shared);
+	for (size_t i = 0; (r = range_at(p, i)) && r->off < end; i++) {
+		uint64_t from = max_u64(round_up(r->off, PAGE), off), to = min_u64(r->off + r->len, end);
+		for (uint64_t at = from; at < to && min_u64(at + PAGE, end) <= to; at += PAGE)
+			p->page_shared[(at - off) / PAGE] = true;
+	}
+}
+
+/* [off, to), read and compared; where moved content is looked for, some of what follows is read as well. */
+static int look_at(struct pass *p, uint64_t off, uint64_t to, struct err *e)
 {
 	struct content_file *f = p->f;
-	bool holes = true;
-	uint64_t off = 0, ahead = p->c->copies && !f->only_digest && !catalog_is_empty(p->c->base) ? CHUNK : 0;
-	uint64_t data_end = 0; /* data as far as is known */
+	uint64_t ahead = p->c->copies && !f->only_digest && !catalog_is_empty(p->c->base) ? CHUNK : 0;
 
-	while (off < f->size) {
-		if (holes && off >= data_end) {
+	while (off < to) {
+		if (p->holes && off >= p->data_end) {
 			off_t data = lseek(f->fd, (off_t)off, SEEK_DATA);
 			if (data < 0 && errno != ENXIO) {
-				holes = false; /* the filesystem cannot tell */
+				p->holes = false; /* the filesystem cannot tell */
 			} else {
 				uint64_t next = data < 0 ? f->size : min_u64((uint64_t)data, f->size);
 				next = next == f->size ? next : next - next % f->grain;
 				if (next > off) {
+					next = min_u64(next, to);
 					if (hole(p, off, next, e))
 						return -1;
 					off = next;
 					continue;
 				}
 				off_t end = lseek(f->fd, data, SEEK_HOLE);
-				data_end = end < 0 ? f->size : (uint64_t)end;
-				data_end += (f->grain - data_end % f->grain) % f->grain;
+				p->data_end = end < 0 ? f->size : (uint64_t)end;
+				p->data_end += (f->grain - p->data_end % f->grain) % f->grain;
 			}
 		}
-		uint64_t end = min_u64(off - off % CHUNK + CHUNK, f->size);
-		if (holes)
-			end = min_u64(end, data_end);
-		if (fill(p, off, end + ahead, e) || chunk(p, off, end, e))
+		uint64_t end = min_u64(off - off % CHUNK + CHUNK, to);
+		if (p->holes)
+			end = min_u64(end, p->data_end);
+		if (f->shared)
+			mark_pages(p, off, end);
+		if (fill(p, off, f->shared ? min_u64(end + ahead, to) : end + ahead, e) || chunk(p, off, end, e))
+			return -1;
+		off = end;
+	}
+	return 0;
+}
+
+/* [off, end) is shared, in blocks that are the same ones in both: the base's rows say it all. */
+static int keep(struct pass *p, uint64_t off, uint64_t end, struct err *e)
+{
+	struct content_file *f = p->f;
+	uint64_t block = off / f->grain, stop = object_blocks(end, f->grain);
+	uint8_t rows[48 * DIGESTS_ROW];
+	struct digest zeros, d;
+
+	digest_zeros(&zeros, f->grain);
+	while (block < stop) {
+		size_t n = (size_t)min_u64(48, stop - block);
+		if (catalog_blocks(p->c->base, f->old->no, block, n, rows, e))
+			return -1;
+		for (size_t i = 0; i < n;) {
+			size_t same = 0;
+			while (i + same < n && is_zero(rows + (i + same) * DIGESTS_ROW, DIGESTS_ROW) &&
+					block_len(f->size, f->grain, block + i + same) == f->grain)
+				same++;
+			digest_tree_repeat(&p->tree, &zeros, same);
+			i += same;
+			if (i < n) {
+				content_row_digest(rows + i * DIGESTS_ROW, block_len(f->size, f->grain, block + i), &d);
+				digest_tree_add(&p->tree, &d);
+				i++;
+			}
+		}
+		if (f->is_prior && !f->only_digest && p->c->rows(p->c->ctx, block, n, rows, e))
+			return -1;
+		block += n;
+	}
+	if (!f->is_prior || f->only_digest)
+		return 0;
+	f->differs = true;
+	return p->c->copy(p->c->ctx, off, end - off, f->old->no, off, e);
+}
+
+/* Where the blocks end that lie whole in the range. */
+static uint64_t whole_end(const struct pass *p, const struct extents_range *r)
+{
+	uint64_t end = r->off + r->len, size = p->f->size;
+
+	return end >= size && p->f->old->size == size ? size : end - end % p->f->grain;
+}
+
+/* Where the next block begins, from off on, that is shared whole. */
+static uint64_t next_kept(struct pass *p, uint64_t off)
+{
+	uint32_t grain = p->f->grain;
+	uint64_t last = off;
+
+	for (size_t i = 0; i < QUEUE; i++) {
+		const struct extents_range *r = range_at(p, i);
+		if (!r)
+			return p->f->size;
+		uint64_t start = max_u64(round_up(r->off, grain), off);
+		if (start < whole_end(p, r))
+			return start;
+		last = r->off - r->off % grain;
+	}
+	return max_u64(last, min_u64(off + grain, p->f->size));
+}
+
+static int run(struct pass *p, struct err *e)
+{
+	struct content_file *f = p->f;
+	const struct extents_range *r;
+
+	if (!f->shared)
+		return look_at(p, 0, f->size, e);
+	for (uint64_t off = 0; off < f->size;) {
+		while ((r = range_at(p, 0)) && r->off + r->len <= off) {
+			p->queue_at = (p->queue_at + 1) % QUEUE;
+			p->queue_n--;
+		}
+		uint64_t end = r && r->off <= off ? whole_end(p, r) : off;
+		if (end > off ? keep(p, off, end, e) : look_at(p, off, end = next_kept(p, off), e))
 			return -1;
 		off = end;
 	}
@@ -490,11 +642,12 @@ static int run(struct pass *p, struct err *e)
 
 int content_run(struct content *c, struct content_file *f, struct err *e)
 {
-	struct pass p = {.c = c, .f = f, .credit = CREDIT_MAX};
+	struct pass p = {.c = c, .f = f, .credit = CREDIT_MAX, .holes = true};
 
 	if (!c->win)
 		c->win = xalloc(WINDOW);
 	f->differs = f->is_short = false;
+	f->read = 0;
 	anchors_free(&c->own);
 	p.digests = xalloc(CHUNK / DIGEST_GRAIN_MIN * sizeof *p.digests);
 	if (f->old && f->old->grain == f->grain)

@@ -5,7 +5,11 @@
  * base with a rolling sum of 4 KiB over the starts of all its blocks, and verified by digest before it becomes a copy. Each
  * byte is read once; it is hashed once on the grid, and once more only where a shifted copy has to be proved.
  *
- * May use: catalog, digest, record, bytes, err; reads one descriptor. Memory: 2 MiB for the window, and at most 14 MiB for each of
+ * What the file is proved to share with the base's content (extents.h) is not read: whole blocks of it keep the base's digests, and
+ * of a block that changed only the pages of 4 KiB that are not shared are reported. The reads to come are announced to the
+ * kernel, which sorts them.
+ *
+ * May use: catalog, extents, digest, record, bytes, err; reads one descriptor. Memory: 2 MiB for the window, and at most 14 MiB for each of
  * the two indexes (this file's base, the whole base); larger bases are sampled.
  */
 #ifndef REPL_CONTENT_H
@@ -13,6 +17,7 @@
 
 #include "catalog.h"
 
+struct extents;
 struct anchors; /* starts of base blocks by rolling sum */
 
 struct content {
@@ -36,7 +41,11 @@ struct content_file {
 	const struct object *old; /* the same object in the base, compared on the grid; NULL: none */
 	bool is_prior;            /* old is another object that had this one's name: what is the same is reported as copies */
 	bool only_digest;         /* report nothing, just compute */
+	/* What the file shares with the content of old, which is not shorter than a leaf and compared on the grid; borrowed, at
+	 * its beginning. NULL: not known. */
+	struct extents *shared;
 	/* out */
+	uint64_t read;            /* bytes */
 	struct digest digest;
 	bool differs;             /* anything was reported */
 	bool is_short;            /* the file ended before size */

@@ -57,7 +57,17 @@ static int ready_state(void *ctx, const struct digest *id, struct err *e)
 	(void)id;
 	if (sink_flush(d->plan_sink, e) || (!d->live && catalog_settle(d->next, e)))
 		return -1;
+	clones_save(&d->clones);
 	return pending_put(d->state, d->plan_fd, d->plan_tmp, e);
+}
+
+static int still_old(void *ctx, const struct object *old) { return clones_old(ctx, old); }
+
+static int still_take(void *ctx, size_t root, int fd, uint64_t size) { return clones_take(ctx, root, fd, size); }
+
+static void still_keep(void *ctx, size_t root, int copy, uint64_t no, uint64_t size, const struct digest *content)
+{
+	clones_keep(ctx, root, copy, no, size, content);
 }
 
 static int put_image(struct delta *d, struct catalog *target, struct err *e)
@@ -354,12 +364,16 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	d->diff.next = next_state;
 	d->diff.ready = ready_state;
 	d->diff.ctx = d;
+	d->clones.seq = head.stamps.seq;
+	clones_open(&d->clones, &st, d->base, roots, head.n_members);
+	d->diff.still = (struct diff_still){still_old, still_take, still_keep, &d->clones};
 	rc = run(d, plan_fd, e);
 	if (rc)
 		unlink(d->plan_tmp);
 	if (d->live)
 		catalog_abort(d->base);
 out:
+	clones_close(&d->clones);
 	catalog_close(&d->next);
 	catalog_close(&d->base);
 	head_close_roots(&roots, head.n_members);

@@ -6,6 +6,7 @@
 #ifndef REPL_DELTA_H
 #define REPL_DELTA_H
 
+#include "clones.h"
 #include "diff.h"
 #include "source.h"
 
@@ -17,6 +18,7 @@ struct delta {
 	int64_t time_ns;           /* stateless: the stamp; 0: none */
 	unsigned lock_wait;
 	void (*note)(void *ui, const char *text); /* what is done otherwise than one may think, for -v */
+	struct clones clones;      /* with a state: least filled by the caller, UINT64_MAX: none are made; made and why are out */
 	void *ui;                  /* the caller's, also for diff.progress, whose ctx is this struct */
 	/* out */
 	bool differs;

@@ -4,6 +4,7 @@
 
 #include "changes.h"
 #include "emit.h"
+#include "extents.h"
 #include "guess.h"
 #include "moves.h"
 #include "numbers.h"
@@ -244,73 +245,163 @@ static int seal(struct job *j, uint64_t size, const struct digest *d, bool unset
 	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
-/* The file's content, until it holds still. *unsettled: it changed under us but what was taken is whole (its first bytes read the
- * same twice); *lost: it never held still. */
-static int put_content(struct job *j, int fd, struct attr *a, const struct object *old, const struct object *prior,
-	bool *unsettled, bool *lost, struct err *e)
+/* One file whose content is put. */
+struct putting {
+	int fd;
+	struct attr *a;             /* of it; of a later moment when it moved */
+	const struct object *old;   /* in the base, NULL: compared with nothing */
+	bool is_prior;              /* old is what had its name */
+	size_t root;
+	uint64_t no;                /* in the target's catalog */
+	/* out */
+	bool unsettled;             /* it changed under us but what was taken is whole */
+	bool lost;                  /* it never held still */
+};
+
+/* Below this, reading it costs no more than finding out what need not be read. */
+#define SHARED_MIN (128u * 1024)
+
+/* is_still: nobody writes to what is read. */
+static int put_read(struct job *j, struct content_file *f, const struct object *old, bool is_still, struct err *e)
 {
-	struct diff *d = j->d;
-	struct content_file f = {.fd = fd};
+	AUTO_CLOSE int was = -1;
+
+	f->only_digest = false;
+	/* Of a single block nothing is kept when it changes: the replica need not even look at what it has. */
+	j->cur_patch = f->old && !f->is_prior && (f->old->size > f->grain || f->size > f->grain);
+	/* This CONTENT replaces the one before, if there was one. */
+	j->cur_begun = false;
+	j->copy.len = 0;
+	if (is_still && j->d->still.old && (j->cur_patch || (f->old && f->is_prior)) && f->size >= SHARED_MIN && old->size >= SHARED_MIN)
+		was = j->d->still.old(j->d->still.ctx, old);
+	struct extents *shared = was < 0 ? NULL : extents_open(was, f->fd, min_u64(f->size, old->size));
+	f->shared = shared;
+	int rc = content_run(&j->content, f, e);
+	f->shared = NULL;
+	extents_close(&shared);
+	j->d->bytes_read += f->read;
+	j->d->bytes_looked_at += f->size;
+	return rc;
+}
+
+/* A copy of one instant, of the moment that *a speaks of where the file holds still for so long; *unsettled: it did not. */
+static int take_still(struct job *j, struct putting *p, struct err *e)
+{
+	struct attr now = {0};
+	int copy = -1;
+
+	for (unsigned try = 0; try < 3 && j->d->still.take; try++) {
+		close_fd(&copy);
+		copy = j->d->still.take(j->d->still.ctx, p->root, p->fd, p->a->size);
+		if (copy < 0)
+			break;
+		if (attr_stat(&now, p->fd, NULL, e)) {
+			close_fd(&copy);
+			break;
+		}
+		p->unsettled = moved_on(p->a, &now);
+		if (!p->unsettled)
+			break;
+		if (attr_stat(p->a, p->fd, NULL, e)) {
+			close_fd(&copy);
+			break;
+		}
+	}
+	attr_free(&now);
+	p->unsettled &= copy >= 0;
+	return copy;
+}
+
+static int seal_file(struct job *j, const struct putting *p, const struct content_file *f, struct err *e)
+{
+	const struct object *old = p->old;
+
+	if (old && !p->is_prior && !j->cur_begun && old->size == f->size && digest_eq(&old->content, &f->digest))
+		return 0;
+	return seal(j, f->size, &f->digest, p->unsettled, e);
+}
+
+/* From what nobody writes to. */
+static int put_still(struct job *j, struct putting *p, struct content_file *f, int copy, struct err *e)
+{
+	struct attr a = {0};
+	int rc = copy < 0 ? 0 : attr_stat(&a, copy, NULL, e);
+
+	f->size = copy < 0 ? p->a->size : a.size;
+	attr_free(&a);
+	f->fd = copy < 0 ? p->fd : copy;
+	if (!rc)
+		rc = put_read(j, f, p->old, true, e);
+	if (rc && f->is_short)
+		return err_set(e, ERR_SYSTEM, "somebody wrote to a clone or a snapshot while it was read");
+	if (rc || seal_file(j, p, f, e))
+		return -1;
+	if (copy >= 0)
+		j->d->still.keep(j->d->still.ctx, p->root, copy, p->no, f->size, &f->digest);
+	return 0;
+}
+
+/* From the file itself, until it holds still. */
+static int put_live(struct job *j, struct putting *p, struct content_file *f, struct err *e)
+{
 	struct attr after = {0};
 	int rc = -1;
 
-	*unsettled = *lost = false;
-	j->cur_begun = false;
-	j->copy.len = 0;
-	if (!old && prior && prior->type == OBJ_FILE && prior->size && j->content.copies) {
-		old = prior;
-		f.is_prior = true;
-	}
-	f.grain = d->grain ? d->grain : old && old->grain ? old->grain : content_grain(a->size);
-	f.old = old && old->size && old->grain == f.grain ? old : NULL;
-	j->cur_grain = f.grain;
 	for (unsigned try = 0; try < 3; try++) {
-		f.size = a->size;
-		f.only_digest = false;
-		/* Of a single block nothing is kept when it changes: the replica need not even look at what it has. */
-		j->cur_patch = f.old && !f.is_prior && (f.old->size > f.grain || f.size > f.grain);
-		if (try) { /* start over: this CONTENT replaces the one before */
-			j->cur_begun = false;
-			j->copy.len = 0;
-		}
-		if (content_run(&j->content, &f, e) && !f.is_short)
+		f->size = p->a->size;
+		if (put_read(j, f, p->old, false, e) && !f->is_short)
 			goto out;
-		d->bytes_read += f.size;
-		if (!f.is_short) {
-			if (attr_stat(&after, fd, NULL, e))
+		if (!f->is_short) {
+			if (attr_stat(&after, p->fd, NULL, e))
 				goto out;
-			if (!moved_on(a, &after))
+			if (!moved_on(p->a, &after))
 				goto good;
 			/* It moved. Is what we took at least one state of it? Read as much again. */
-			if (after.size >= f.size) {
-				struct digest first = f.digest;
-				bool differs = f.differs;
-				f.only_digest = true;
-				if (content_run(&j->content, &f, e) && !f.is_short)
+			if (after.size >= f->size) {
+				struct digest first = f->digest;
+				bool differs = f->differs;
+				f->only_digest = true;
+				if (content_run(&j->content, f, e) && !f->is_short)
 					goto out;
-				f.differs = differs;
-				if (!f.is_short && digest_eq(&first, &f.digest)) {
-					*unsettled = true;
+				f->differs = differs;
+				if (!f->is_short && digest_eq(&first, &f->digest)) {
+					p->unsettled = true;
 					goto good;
 				}
 			}
 		}
-		if (attr_stat(a, fd, NULL, e))
+		if (attr_stat(p->a, p->fd, NULL, e))
 			goto out;
 	}
-	if (!d->ship_unsettled || f.is_short) {
-		*lost = true;
+	if (!j->d->ship_unsettled || f->is_short) {
+		p->lost = true;
 		rc = 0;
 		goto out;
 	}
-	*unsettled = true;
+	p->unsettled = true;
 good:
-	rc = 0;
-	if (!old || f.is_prior || j->cur_begun || old->size != f.size || !digest_eq(&old->content, &f.digest))
-		rc = seal(j, f.size, &f.digest, *unsettled, e);
+	rc = seal_file(j, p, f, e);
 out:
 	attr_free(&after);
 	return rc;
+}
+
+static int put_content(struct job *j, struct putting *p, const struct object *prior, struct err *e)
+{
+	struct content_file f = {.fd = p->fd};
+
+	if (!p->old && prior && prior->type == OBJ_FILE && prior->size && j->content.copies) {
+		p->old = prior;
+		p->is_prior = true;
+	}
+	f.grain = j->d->grain ? j->d->grain : p->old && p->old->grain ? p->old->grain : content_grain(p->a->size);
+	f.old = p->old && p->old->size && p->old->grain == f.grain ? p->old : NULL;
+	f.is_prior = p->is_prior;
+	j->cur_grain = f.grain;
+	AUTO_CLOSE int copy = take_still(j, p, e);
+	if (e->kind)
+		return -1;
+	return copy >= 0 || j->d->are_roots_still ? put_still(j, p, &f, copy, e) : put_live(j, p, &f, e);
 }
 
 static int put_create(struct job *j, const struct spool_item *it, uint64_t *ref, struct err *e)
@@ -420,8 +511,12 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 	}
 	if (it->type == OBJ_FILE && !only_meta) {
 		struct r_meta first = a.meta;
-		if (put_content(j, fd, &a, it->base && !wanted ? &old : NULL, it->prior ? &prior : NULL, &unsettled, &lost, e))
+		struct putting p = {.fd = fd, .a = &a, .old = it->base && !wanted ? &old : NULL, .root = it->root,
+			.no = it->base ? it->base : emit_object(&j->emit, *ref)};
+		if (put_content(j, &p, it->prior ? &prior : NULL, e))
 			goto out;
+		unsettled = p.unsettled;
+		lost = p.lost;
 		changed |= j->cur_begun;
 		*is_taken = !lost && !unsettled;
 		if (lost && wanted) {

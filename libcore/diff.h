@@ -18,6 +18,17 @@
 #include "input.h"
 #include "scan.h"
 
+/* Who can keep content still: clones, or snapshots. NULL members: there is no such thing. */
+struct diff_still {
+	/* The base's content of this object, which nobody changes, open for reading: owned; -1: nowhere. */
+	int (*old)(void *ctx, const struct object *old);
+	/* A copy of this open file of a root as it is at one instant: owned; -1: none. */
+	int (*take)(void *ctx, size_t root, int fd, uint64_t size);
+	/* The copy turned out to hold this content; no: the object's number in the target's catalog. */
+	void (*keep)(void *ctx, size_t root, int copy, uint64_t no, uint64_t size, const struct digest *content);
+	void *ctx;
+};
+
 struct diff {
 	struct catalog *base;           /* borrowed; may be empty */
 	const struct walk_root *roots;  /* sorted by name */
@@ -48,10 +59,13 @@ struct diff {
 	bool no_hints;                  /* of a tree whose inodes mean nothing to the one it will be compared with */
 	const struct buf *key;          /* signs the delta; NULL or empty: not */
 	const struct warn *warn;
+	struct diff_still still;
+	bool are_roots_still;           /* they are snapshots: nobody writes to what is read */
 	/* out */
 	struct digest base_id, id;
 	uint64_t n_looked_at;           /* names */
-	uint64_t n_created, n_changed, n_removed, n_moved, bytes_sent, bytes_read, n_unsettled;
+	uint64_t n_created, n_changed, n_removed, n_moved, bytes_sent, n_unsettled;
+	uint64_t bytes_looked_at, bytes_read; /* of content: looked at, and read for that */
 };
 /* The caller closes or commits `next`. On an error nothing was promised: the delta has no trailer. */
 int diff_run(struct diff *d, struct err *e);

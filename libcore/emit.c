@@ -70,6 +70,8 @@ uint64_t emit_new_ref(struct emit *m) { return m->next_ref++; }
 
 uint64_t emit_known_ref(const struct emit *m, uint64_t no) { return no == CATALOG_ROOT ? REF_ROOT : numbers_get(&m->refs, no); }
 
+uint64_t emit_object(const struct emit *m, uint64_t ref) { return image_ref(&m->loader, ref); }
+
 static int put_base(struct emit *m, uint64_t no, const struct r_base *b, struct err *e)
 {
 	struct record r = {.type = REC_BASE, .u.base = *b};

@@ -45,6 +45,8 @@ uint64_t emit_new_ref(struct emit *m);
 int emit_ref(struct emit *m, uint64_t no, uint64_t *ref, struct err *e);
 /* The same, 0 when it has none. */
 uint64_t emit_known_ref(const struct emit *m, uint64_t no);
+/* The catalog number of what the stream gave this number. */
+uint64_t emit_object(const struct emit *m, uint64_t ref);
 /* Makes a base object current for what follows: one that was not mentioned is introduced now. */
 int emit_current(struct emit *m, uint64_t no, struct err *e);
 /* This name of the base object goes. */

@@ -196,6 +196,11 @@ struct r_gap { /* below this directory anything may have changed: compare */
 	uint64_t ref;
 	struct span reason;
 };
+enum { /* of a block that a region table names; those it does not name are the base's */
+	REGION_SAME = 0, REGION_CHANGED = 1, /* stored elsewhere than the base's */
+	REGION_ZEROS = 2, /* a hole now, or never written */
+	REGION_UNKNOWN = 3, /* where it is says nothing */
+};
 struct r_region { /* region table: rows of u64 block, u64 physical block, u8 status */
 	uint64_t file; /* number of the CHANGED record in this stream, from 0 */
 	uint32_t grain;

@@ -193,15 +193,38 @@ static void put_xattrs(struct show *w, struct span s)
 		buf_str(&w->out, "]");
 }
 
+/* BLOCK@PHYSICAL:STATUS each, or arrays of the three. */
+static void put_regions(struct show *w, struct span s)
+{
+	static const char *const status[] = {"same", "changed", "zeros", "unknown"};
+	const char *sep = "";
+
+	buf_str(&w->out, w->json ? "[" : s.len ? "" : "-");
+	for (struct rd r = rd_of(s.p, s.len); r.len; sep = ",") {
+		uint64_t block = rd_u64(&r), physical = rd_u64(&r);
+		uint8_t v = rd_u8(&r);
+		buf_fmt(&w->out, w->json ? "%s[%" PRIu64 ",%" PRIu64 "," : "%s%" PRIu64 "@%" PRIu64 ":", sep, block, physical);
+		if (v < sizeof status / sizeof status[0])
+			buf_fmt(&w->out, w->json ? "\"%s\"]" : "%s", status[v]);
+		else
+			buf_fmt(&w->out, w->json ? "%u]" : "%u", v);
+	}
+	buf_str(&w->out, w->json ? "]" : "");
+}
+
 static void put_rest(struct show *w, uint16_t type, const char *name, struct span s)
 {
-	size_t row = type == REC_DIGESTS ? DIGESTS_ROW : type == REC_REGION ? 17u : 1u;
+	size_t row = type == REC_DIGESTS ? DIGESTS_ROW : 1u;
 
 	if (type == REC_META) {
 		put_xattrs(w, s);
 		return;
 	}
 	put_key(w, name);
+	if (type == REC_REGION) {
+		put_regions(w, s);
+		return;
+	}
 	buf_fmt(&w->out, "%zu", s.len / row);
 }
 

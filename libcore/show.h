@@ -3,7 +3,7 @@
  *
  * One generic printer, driven by the field tables of `record`: what a record holds and what its fields are called
  * is written there and nowhere else. Content bytes are never printed, only counted; xattrs by name and length;
- * DIGESTS and REGION rows by number.
+ * DIGESTS rows by number.
  *
  * Text: "type key=value ...". Names stand in single quotes, escaped (bytes.h, esc_name), so a line is safe for a
  * terminal and can be cut at its blanks outside quotes; '-' is a value that is not there.

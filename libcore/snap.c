@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clones.h"
 #include "image.h"
 #include "input.h"
 #include "pending.h"
@@ -262,10 +263,25 @@ int snap_replica_image(const char *path, struct stream_out *o, struct err *e)
 
 /* ---- acknowledgements ---- */
 
+/* Where the base's members are, which may be others from now on. */
+static void base_head(const struct state *s, struct head *h)
+{
+	struct catalog *c = NULL;
+	struct err ignored = {0};
+
+	if (!state_catalog(s, CATALOG_READ, &c, &ignored))
+		head_of(h, c, &ignored);
+	catalog_close(&c);
+}
+
 static int commit_all(struct state *s, const struct buf *ids, unsigned wait, struct snap_acks *acks, struct err *e)
 {
 	struct rd r = rd_of(ids->p, ids->len);
+	struct head was = {0};
 	int rc = ids->len ? state_lock(s, wait, e) : 0;
+
+	if (!rc && ids->len)
+		base_head(s, &was);
 
 	while (!rc && r.len) {
 		struct digest id;
@@ -275,6 +291,9 @@ static int commit_all(struct state *s, const struct buf *ids, unsigned wait, str
 		if (!rc)
 			++*(done ? &acks->committed : &acks->already);
 	}
+	if (!rc && ids->len)
+		clones_tend(s, &was, false);
+	head_free(&was);
 	state_unlock(s);
 	return rc;
 }
@@ -351,6 +370,14 @@ int snap_adopt(struct state *s, int fd, unsigned wait, struct digest *id, struct
 	if (rc)
 		unlink(path);
 	return rc || pending_take_next(s, id, e) < 0 ? -1 : 0;
+}
+
+int snap_abort(struct state *s, unsigned wait, struct err *e)
+{
+	if (state_lock(s, wait, e))
+		return -1;
+	clones_tend(s, NULL, true);
+	return pending_abort(s, e);
 }
 
 /* ---- the list ---- */

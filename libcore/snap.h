@@ -46,6 +46,9 @@ int snap_commit(struct state *s, int fd, unsigned lock_wait, const struct warn *
 /* The image stream in fd becomes the state's base: what the replica holds, by its own word. id: which one that is. */
 int snap_adopt(struct state *s, int fd, unsigned lock_wait, struct digest *id, struct err *e);
 
+/* Forgets the image under way, and what was kept for it. */
+int snap_abort(struct state *s, unsigned lock_wait, struct err *e);
+
 /* What the state holds, as lines of text or one JSON object. */
 int snap_list(const struct state *s, bool json, struct buf *out, struct err *e);
 

@@ -11,6 +11,7 @@
 #pragma weak unit_record
 #pragma weak unit_stream
 #pragma weak unit_token
+#pragma weak unit_extents
 #pragma weak unit_attr
 #pragma weak unit_path
 #pragma weak unit_filter
@@ -28,7 +29,7 @@ static const struct test {
 	const char *name;
 	int (*run)(void);
 } tests[] = {
-	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream}, {"token", unit_token},
+	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream}, {"token", unit_token}, {"extents", unit_extents},
 	{"attr", unit_attr}, {"path", unit_path}, {"filter", unit_filter}, {"walk", unit_walk},
 	{"catalog", unit_catalog}, {"confine", unit_confine}, {"merge", unit_merge}, {"journal", unit_journal},
 };

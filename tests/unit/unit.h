@@ -19,6 +19,7 @@ int unit_digest(void);
 int unit_record(void);
 int unit_stream(void);
 int unit_token(void);
+int unit_extents(void);
 int unit_attr(void);
 int unit_path(void);
 int unit_filter(void);
