@@ -12,6 +12,7 @@
 #include "delta.h"
 #include "snap.h"
 #include "stamp.h"
+#include "value.h"
 
 struct settings {
 	const char *state, *key_file, *time, *wanted, *clones;
@@ -40,13 +41,14 @@ static int fill(struct cli *c, struct settings *s, struct err *e)
 	if (s->grain && !digest_is_grain(s->grain))
 		return err_set(e, ERR_USAGE, "--block-size is 4K, 16K, 64K, 256K or 1M");
 	if (filter_options(&s->filter, s->patterns.v, s->patterns.tags, s->patterns.n, e) ||
-			(s->key_file && cli_key(&s->key, s->key_file, e)) ||
-			(s->time && !stamp_parse(s->time, &s->d.time_ns)))
+			(s->key_file && cli_key(&s->key, s->key_file, e)))
+		return -1;
+	if (s->time && !stamp_parse(s->time, &s->d.time_ns))
 		return err_set(e, ERR_USAGE, "'%s' is no time: RFC 3339 or @seconds", s->time);
 	s->d.clones.least = CLONES_LEAST;
 	if (s->clones && !strcmp(s->clones, "never"))
 		s->d.clones.least = UINT64_MAX;
-	else if (s->clones && !cli_size(s->clones, &s->d.clones.least))
+	else if (s->clones && !value_size(s->clones, &s->d.clones.least))
 		return err_set(e, ERR_USAGE, "--clones is a size such as 16M, or 'never'");
 	const char *epoch = cli_env("SOURCE_DATE_EPOCH");
 	if (!s->time && epoch)

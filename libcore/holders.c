@@ -157,7 +157,7 @@ int holders_find(struct holders *h, struct err *e)
 	if (!d)
 		return err_sys(e, "cannot read '/proc'");
 	int rc = 0;
-	while (!rc && (errno = 0, en = readdir(d))) {
+	for (errno = 0; !rc && (en = readdir(d)); errno = 0) {
 		if (en->d_name[0] < '1' || en->d_name[0] > '9' || strtol(en->d_name, NULL, 10) == self)
 			continue;
 		AUTO_CLOSE int proc = openat(dirfd(d), en->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -164,7 +164,7 @@ static int push_below(int fd, struct span rel, struct buf *stack, struct err *e)
 		close_fd(&own);
 		return err_sys(e, "cannot list a directory");
 	}
-	while ((errno = 0, en = readdir(d))) {
+	for (errno = 0; (en = readdir(d)); errno = 0) {
 		struct stat st;
 		if (!strcmp(en->d_name, ".") || !strcmp(en->d_name, ".."))
 			continue;
