@@ -22,24 +22,6 @@ struct work {
 	size_t n_members;
 };
 
-static int put_head(struct stream_out *o, const struct r_image *stamps, const struct r_member *members, size_t n,
-	const struct r_cursor *cursor, struct err *e)
-{
-	struct record r = {.type = REC_IMAGE, .u.image = *stamps};
-	int rc = stream_begin(o, KIND_CHANGE, e) || stream_put(o, &r, e) ? -1 : 0;
-
-	for (size_t i = 0; i < n && !rc; i++) {
-		r = (struct record){.type = REC_MEMBER, .u.member = members[i]};
-		rc = stream_put(o, &r, e);
-	}
-	r = (struct record){.type = REC_CURSOR};
-	if (!rc && cursor) {
-		r.u.cursor = *cursor;
-		rc = stream_put(o, &r, e);
-	}
-	return rc;
-}
-
 static int put_end(struct stream_out *o, struct err *e)
 {
 	struct record r = {.type = REC_END};
@@ -51,18 +33,17 @@ static int put_end(struct stream_out *o, struct err *e)
 
 static int list_journal(struct work *w, struct journal *journal, const char *name, struct stream_out *o, struct err *e)
 {
-	const struct r_image nothing = {0};
-	const struct r_member all = {.kind = 1, .path = span_cstr("/")};
-	struct r_cursor cursor = {0};
+	struct r_member all = {.kind = 1, .path = span_cstr("/")};
+	struct head head = {.members = &all, .n_members = 1, .has_cursor = true};
 	struct changes_out out = {.o = o};
 	char reason[JOURNAL_REASON], text[SHOWN];
 	uint64_t after = 0;
 
-	memcpy(cursor.journal, journal->uuid, sizeof cursor.journal);
-	int got = journal_range(journal, &after, &cursor.seq, reason) ? 1 : 0;
-	int rc = put_head(o, &nothing, &all, 1, &cursor, e);
+	memcpy(head.cursor.journal, journal->uuid, sizeof head.cursor.journal);
+	int got = journal_range(journal, &after, &head.cursor.seq, reason) ? 1 : 0;
+	int rc = head_put(&head, o, KIND_CHANGE, e);
 	if (!rc && got)
-		got = journal_list(journal, journal->uuid, after, cursor.seq, NULL, 0, &out, reason, e);
+		got = journal_list(journal, journal->uuid, after, head.cursor.seq, NULL, 0, &out, reason, e);
 	if (!rc && !got) {
 		warn_say(w->j->warn, "note", "the journal '%s' cannot tell what changed: %s",
 			esc_cut(text, sizeof text, span_cstr(name)), reason);
@@ -169,13 +150,15 @@ static int find_members(struct work *w, struct err *e)
 static int join_lists(struct work *w, struct err *e)
 {
 	struct join *j = w->j;
-	const struct merge_source *lead = &w->sources[0];
+	struct head head = w->sources[0].head; /* borrows */
 	struct changes_out out = {.o = j->out};
 	struct merge m = {.sources = w->sources, .n = w->n, .out = &out};
 
+	head.members = w->members;
+	head.n_members = w->n_members;
 	changes_enter(&out, (struct span){0}, 0);
-	int rc = put_head(j->out, &lead->head.stamps, w->members, w->n_members, lead->head.has_cursor ? &lead->head.cursor : NULL, e) ||
-		merge_inodes(w->sources, w->n, j->out, e) || merge_run(&m, e) || put_end(j->out, e) ? -1 : 0;
+	int rc = head_put(&head, j->out, KIND_CHANGE, e) || merge_inodes(w->sources, w->n, j->out, e) || merge_run(&m, e) ||
+		put_end(j->out, e) ? -1 : 0;
 	j->names = out.n_changed;
 	changes_free(&out);
 	return rc;

@@ -229,6 +229,12 @@ static int make_fakes(struct merge_source *s, struct err *e)
 	return 0;
 }
 
+static bool is_head(const struct head *h, uint16_t type)
+{
+	return type == REC_IMAGE ? !h->has_image : !h->has_cursor && (type == REC_MEMBER ? h->has_image : type == REC_CURSOR &&
+		h->n_members);
+}
+
 /* The head; got is what stands behind it. */
 static int take_head(struct merge_source *s, int *got, struct err *e)
 {
@@ -239,8 +245,7 @@ static int take_head(struct merge_source *s, int *got, struct err *e)
 		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', not a change stream", kind_name(s->in.s.kind));
 	do {
 		*got = input_next(&s->in, e);
-	} while (*got == STREAM_RECORD && s->head.has_image == (s->in.s.rec.type == REC_MEMBER) &&
-		head_take(&s->head, &s->in.s.rec));
+	} while (*got == STREAM_RECORD && is_head(&s->head, s->in.s.rec.type) && head_take(&s->head, &s->in.s.rec));
 	if (*got < 0)
 		return -1;
 	if (!s->head.has_image || !s->head.n_members)

@@ -19,7 +19,7 @@ struct facts {
 	size_t n, cap;
 	bool is_ordered;  /* each record behind the one before it, in the order of a tree */
 	bool has_cursor;
-	size_t n_members, n_regions;
+	size_t n_members, n_regions, n_inodes;
 };
 
 static inline struct fact *facts_at(struct facts *f, const char *path)
@@ -122,6 +122,9 @@ static inline void facts_record(struct facts_reader *r, const struct record *rec
 		facts_add(r, facts_path(r, c->parent, c->name), c->name.len ? 0 : 1, c->flags, c->flags & CHANGED_SUBTREE);
 	} else if (rec->type == REC_GAP) {
 		facts_add(r, facts_path(r, rec->u.gap.ref, (struct span){0}), 2, 0, true);
+	} else if (rec->type == REC_INODE) {
+		r->f->n_inodes++;
+		r->f->is_ordered = r->f->is_ordered && !r->last;
 	} else if (rec->type == REC_REGION) {
 		r->f->n_regions++;
 	} else if (rec->type == REC_CURSOR) {

@@ -327,6 +327,7 @@ static void test_refused(void)
 	REFUSED((struct record){.type = REC_IMAGE});
 	REFUSED((struct record){.type = REC_END});
 	REFUSED(changed(1, 1, "a"), (struct record){.type = REC_CURSOR});
+	REFUSED(changed(1, 1, "a"), (struct record){.type = REC_INODE});
 
 	AUTO_BUF struct buf b = {0}, twice = {0};
 	LIST(&b, dir(2, 1, "d"), changed(2, CHANGED_META, "x"), changed(1, CHANGED_META, "y"));
