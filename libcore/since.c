@@ -370,8 +370,12 @@ static int put_rows(struct since *s, struct tape *t, struct err *e)
 	for (size_t i = 0; i < n && !rc; i++) {
 		uint8_t flags, more;
 		struct span path = row_at(s, get_le64(s->starts.p + i * 8), &flags), next = {0};
-		for (; i + 1 < n && (next = row_at(s, get_le64(s->starts.p + (i + 1) * 8), &more), span_eq(next, path)); i++)
+		for (; i + 1 < n; i++) {
+			next = row_at(s, get_le64(s->starts.p + (i + 1) * 8), &more);
+			if (!span_eq(next, path))
+				break;
 			flags |= more;
+		}
 		if (whole.len && is_below(path, span_of(whole.p, whole.len)))
 			continue;
 		/* With something in it, it is a directory, and its own change has no name there. */
