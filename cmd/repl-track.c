@@ -3,10 +3,12 @@
  */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
 #include "head.h"
+#include "join.h"
 #include "json.h"
 #include "recorder.h"
 #include "sink.h"
@@ -19,6 +21,7 @@
 struct settings {
 	const char *state;
 	int64_t threads;
+	bool merge;
 	const char *journal, *source;
 	uint64_t cut_timeout, max_journal;
 	bool wants_record, wants_cut, wants_status, json;
@@ -40,6 +43,27 @@ static void on_gap(void *ctx, struct span path, struct span reason)
 	buf_str(&text, path.len ? "': " : ": ");
 	esc_name(&text, reason);
 	cli_say(ctx, 1, "%s", buf_cstr(&text));
+}
+
+static int merge(struct cli *c, struct settings *o, struct err *e)
+{
+	const char *tmpdir = cli_env("TMPDIR");
+	struct join j = {.lists = c->args, .n = (size_t)c->n_args, .in = STDIN_FILENO, .out = &o->out,
+		.tmpdir = tmpdir ? tmpdir : "/tmp", .warn = &c->warn};
+
+	if (o->state)
+		return err_set(e, ERR_USAGE, "--merge takes lists, no state");
+	for (int i = 0; i < c->n_args; i++)
+		if (!strcmp(c->args[i], "-") && cli_not_tty(c, STDIN_FILENO, "read a change stream from", e))
+			return -1;
+	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
+	if (o->sink.fd < 0 || cli_not_tty(c, o->sink.fd, "write a change stream to", e))
+		return -1;
+	o->out = (struct stream_out){.sink = sink_write, .ctx = &o->sink};
+	if (join_run(&j, e) || sink_flush(&o->sink, e))
+		return -1;
+	cli_stat(c, "changed", j.names, "");
+	return 0;
 }
 
 static int run(struct cli *c, struct settings *o, struct err *e)
@@ -168,12 +192,14 @@ static int status(struct settings *o, struct err *e)
 
 static int choose(struct cli *c, struct settings *o, struct err *e)
 {
-	int n = o->wants_record + o->wants_cut + o->wants_status;
+	int n = o->wants_record + o->wants_cut + o->wants_status + o->merge;
 
+	if (n > 1)
+		return err_set(e, ERR_USAGE, "--record, --cut, --status and --merge are four different things");
+	if (o->merge)
+		return merge(c, o, e);
 	if (!n)
 		return run(c, o, e);
-	if (n > 1)
-		return err_set(e, ERR_USAGE, "--record, --cut and --status are three different things");
 	if (!o->journal)
 		return err_set(e, ERR_USAGE, "which journal? give -j DIR");
 	if (o->wants_record)
@@ -200,12 +226,14 @@ int main(int argc, char **argv)
 		{"status", 0, OPT_FLAG, &o.wants_status, NULL, "with -j: what the recorder does", 0},
 		{"json", 0, OPT_FLAG, &o.json, NULL, "with --status: one JSON object", 0},
 		{"threads", 'T', OPT_NUMBER, &o.threads, "N", "threads that look; 0, the default: all cores", 0},
+		{"merge", 0, OPT_FLAG, &o.merge, NULL, "join change streams, or journals, into one list", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},
 		{"force", 0, OPT_FLAG, &c.force, NULL, "overwrite FILE; use a terminal", 0},
 	};
 
 	cli_start(&c, "repl-track");
-	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0], "-s DIR [-j JOURNAL] <IMAGE >CHANGES\n-j DIR --record PATH...\n-j DIR --cut|--status",
+	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0],
+		"-s DIR [-j JOURNAL] <IMAGE >CHANGES\n-j DIR --record PATH...\n-j DIR --cut|--status\n--merge LIST... >CHANGES",
 		"Says what may have changed since the base, and records what changes.");
 	if (status)
 		return status;

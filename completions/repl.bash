@@ -31,12 +31,16 @@ _repl() {
 		COMPREPLY=($(compgen -W 'refuse keep overrule' -- "$cur"))
 		return
 		;;
+	--source)
+		COMPREPLY=($(compgen -W 'fanotify fanotify-dirs inotify' -- "$cur"))
+		return
+		;;
 	--map-owner)
 		COMPREPLY=($(compgen -W 'names' -- "$cur"))
 		return
 		;;
 	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
-		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout)
+		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout | --max-journal)
 		return
 		;;
 	esac
@@ -46,7 +50,10 @@ _repl() {
 		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait --cut-timeout
 			--one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
-	repl-track) opts='-s --state -j --journal --cut-timeout -T --threads -o --output --force' ;;
+	repl-track)
+		opts='-s --state -j --journal --cut-timeout --record --source --max-journal --cut --status --json --merge -T --threads -o --output
+			--force'
+		;;
 	repl-diff)
 		opts='-s --state --image --wanted --block-size --checksum --no-copies --ship-unsettled --include --exclude
 			--exclude-from -x --one-file-system -T --threads --time --key-file --exit-code --lock-wait
@@ -73,7 +80,7 @@ _repl() {
 		compopt -o filenames
 		COMPREPLY=($(compgen -d -- "$cur"))
 		;;
-	repl-diff | repl-show)
+	repl-diff | repl-show | repl-track)
 		compopt -o filenames
 		COMPREPLY=($(compgen -f -- "$cur"))
 		;;

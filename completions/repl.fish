@@ -39,7 +39,7 @@ end
 for p in repl-snap repl-track
     complete -c $p -l cut-timeout -x -d 'Time to wait for the recorder'
 end
-for p in repl-snap repl-show
+for p in repl-snap repl-track repl-show
     complete -c $p -l json -d 'JSON'
 end
 
@@ -54,7 +54,13 @@ complete -c repl-snap -l bookmark -x -d 'Give the image a name'
 complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
 
 complete -c repl-track -f
-complete -c repl-track -s j -l journal -x -a '(__fish_complete_directories)' -d 'What a recorder keeps of changes'
+complete -c repl-track -s j -l journal -x -a '(__fish_complete_directories)' -d 'Directory of a recorder'
+complete -c repl-track -l record -d 'Record what changes below the paths'
+complete -c repl-track -l source -x -a 'fanotify fanotify-dirs inotify' -d 'Of events, with --record'
+complete -c repl-track -l max-journal -x -d 'With --record: forget the oldest above this'
+complete -c repl-track -l cut -d 'Wait until all is recorded'
+complete -c repl-track -l status -d 'Show what the recorder does'
+complete -c repl-track -l merge -d 'Join lists into one'
 
 complete -c repl-diff -l image -r -F -d 'Also write the target as an image file'
 complete -c repl-diff -l wanted -r -F -d 'Mend only what this of --verify --wanted names'

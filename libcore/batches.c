@@ -137,15 +137,30 @@ static const char *bad_head(const struct batches *l, const struct merge_source *
 	return NULL;
 }
 
+int batches_file(int dir, const char *name, struct err *e)
+{
+	int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st)) {
+		err_sys(e, "cannot open '%s'", name);
+		close_fd(&fd);
+	} else if (!S_ISREG(st.st_mode)) { /* a fifo would keep us waiting */
+		err_set(e, ERR_STREAM, "'%s' is no file", name);
+		close_fd(&fd);
+	}
+	return fd;
+}
+
 /* Opens it and reads its head. */
 static int open_source(const struct batches *l, const struct batch *b, const char *name, int *fd, struct merge_source *s,
 	struct err *e)
 {
 	const char *why;
 
-	*fd = openat(l->dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	*fd = batches_file(l->dir, name, e);
 	if (*fd < 0)
-		return err_sys(e, "cannot open batch '%s'", name);
+		return -1;
 	int rc = merge_open(s, *fd, name, e);
 	if (!rc && (why = bad_head(l, s, b))) {
 		merge_close(s);

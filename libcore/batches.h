@@ -38,6 +38,8 @@ int batches_new(int dir, const char *name, struct err *e);
 int batches_begin(struct stream_out *o, const uint8_t uuid[16], uint64_t first, uint64_t last, int64_t time_ns, struct err *e);
 int batches_end(struct stream_out *o, struct sink *s, struct err *e);
 
+/* A file of the journal, for reading. Owned; -1: there is none, or something that is no file has its name. */
+int batches_file(int dir, const char *name, struct err *e);
 /* A batch that was read through and is what it should be: a descriptor at its start, owned; -1: ERR_STREAM when it is damaged or
  * of another journal. */
 int batches_open(const struct batches *l, const struct batch *b, struct err *e);

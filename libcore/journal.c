@@ -72,12 +72,12 @@ static void add_root(struct journal *j, struct span path)
 
 static int read_marker(struct journal *j, struct err *e)
 {
-	AUTO_CLOSE int fd = openat(j->dir, MARKER, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	AUTO_CLOSE int fd = batches_file(j->dir, MARKER, e);
 	struct merge_source s = {0};
 	int rc = 0;
 
 	if (fd < 0)
-		return err_sys(e, "cannot open '%s'", MARKER);
+		return -1;
 	if (merge_open(&s, fd, MARKER, e) || merge_check(&s, e))
 		rc = -1;
 	else if (!s.head.has_cursor || s.head.cursor.seq || s.head.stamps.seq)

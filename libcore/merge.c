@@ -239,7 +239,8 @@ static int take_head(struct merge_source *s, int *got, struct err *e)
 		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', not a change stream", kind_name(s->in.s.kind));
 	do {
 		*got = input_next(&s->in, e);
-	} while (*got == STREAM_RECORD && head_take(&s->head, &s->in.s.rec));
+	} while (*got == STREAM_RECORD && s->head.has_image == (s->in.s.rec.type != REC_IMAGE) &&
+		head_take(&s->head, &s->in.s.rec));
 	if (*got < 0)
 		return -1;
 	if (!s->head.has_image || !s->head.n_members)

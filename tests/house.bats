@@ -21,7 +21,7 @@ store rows seal catalog image head state pending
 content replica scan changes merge batches journal heard clients redo history stage partial plan check undo edits install place restore land
 since moves spool target guess emit diff source
 job receive rewind
-engines: delta pack apply past recorder snap track show verify
+engines: delta pack apply past recorder snap track join show verify
 terminal output options cli forced
 "
 

@@ -382,6 +382,21 @@ static void make_opening(void)
 	put((struct record){.type = REC_CURSOR, .u.cursor = {"a journal's name", 4711, {0}}});
 }
 
+/* A batch of a journal. */
+static void make_batch(void)
+{
+	begin(KIND_CHANGE);
+	put((struct record){.type = REC_IMAGE, .u.image = {.time_ns = 1000001500, .seq = 7}});
+	put((struct record){.type = REC_MEMBER, .u.member = {1, {0}, span_cstr("/")}});
+	put((struct record){.type = REC_CURSOR, .u.cursor = {"a journal's name", 7, {0}}});
+	put((struct record){.type = REC_INODE, .u.inode = {2049, 131, 1000000000, 500}});
+	put((struct record){.type = REC_DIR, .u.dir = {2, 1, span_cstr("srv")}});
+	put((struct record){.type = REC_CHANGED, .u.changed = {2, CHANGED_CONTENT, span_cstr("a")}});
+	put((struct record){.type = REC_DIR, .u.dir = {3, 2, span_cstr("b")}});
+	put((struct record){.type = REC_GAP, .u.gap = {3, span_cstr("something was mounted")}});
+	put((struct record){.type = REC_END});
+}
+
 static void make_change(void)
 {
 	struct r_region region = {.file = 0, .grain = BLOCK};
@@ -489,6 +504,8 @@ static void golden(void)
 	finish_as("rest.repl");
 	make_opening();
 	finish_as("opening.repl");
+	make_batch();
+	finish_as("batch.repl");
 	make_change();
 	finish_as("change.repl");
 	make_ack();
@@ -525,6 +542,8 @@ static void seeds(void)
 	finish_as("rest");
 	make_opening();
 	finish_as("opening");
+	make_batch();
+	finish_as("batch");
 	make_change();
 	finish_as("change");
 	make_ack();
@@ -580,6 +599,8 @@ static void record_seeds(void)
 	make_delta();
 	finish();
 	make_rest();
+	finish();
+	make_batch();
 	finish();
 	make_change();
 	finish();

@@ -17,6 +17,8 @@
 #pragma weak unit_walk
 #pragma weak unit_catalog
 #pragma weak unit_confine
+#pragma weak unit_merge
+#pragma weak unit_journal
 
 unsigned long unit_checks;
 unsigned long unit_failures;
@@ -28,7 +30,7 @@ static const struct test {
 } tests[] = {
 	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream}, {"token", unit_token},
 	{"attr", unit_attr}, {"path", unit_path}, {"filter", unit_filter}, {"walk", unit_walk},
-	{"catalog", unit_catalog}, {"confine", unit_confine},
+	{"catalog", unit_catalog}, {"confine", unit_confine}, {"merge", unit_merge}, {"journal", unit_journal},
 };
 #define N_TESTS (sizeof(tests) / sizeof(tests[0]))
 

@@ -114,7 +114,7 @@ static void test_table(void)
 	size_t n;
 	const struct rec_row *rows = rec_rows(&n);
 
-	CHECK(n == 31);
+	CHECK(n == 32);
 	for (size_t i = 0; i < n; i++) {
 		CHECK(rec_row(rows[i].type) == &rows[i]);
 		CHECK(!i || rows[i - 1].type < rows[i].type);
@@ -315,6 +315,7 @@ static void test_check_content(void)
 	struct record seal = {.type = REC_SEAL, .u.seal = {.size = REC_SIZE_MAX, .flags = SEAL_UNSETTLED}};
 	struct record digests = {.type = REC_DIGESTS, .u.digests = {0, span_of(rows, DIGESTS_ROW)}};
 	struct record hint = {.type = REC_HINT, .u.hint = {.ctime_ns = 999999999, .btime_ns = 999999999}};
+	struct record inode = {.type = REC_INODE, .u.inode = {.ino = 2, .btime_ns = 999999999}};
 	struct record region = {.type = REC_REGION, .u.region = {0, 4096, span_of(rows, 34)}};
 	struct record wr = {.type = REC_WRITE, .u.write = {.op = WRITE_DATA, .len = 1}};
 
@@ -325,6 +326,7 @@ static void test_check_content(void)
 	GOOD(seal);
 	GOOD(digests);
 	GOOD(hint);
+	GOOD(inode);
 	GOOD(region);
 	GOOD(wr);
 	BAD(content, x->u.content.flags = 2);
@@ -357,6 +359,7 @@ static void test_check_content(void)
 	BAD(digests, x->u.digests.first = UINT64_MAX);
 	digests.u.digests.rows.len = sizeof rows - DIGESTS_ROW;
 	GOOD(digests);
+	BAD(inode, x->u.inode.btime_ns = 1000000000);
 	BAD(hint, x->u.hint.ctime_ns++);
 	BAD(hint, x->u.hint.btime_ns++);
 	BAD(region, x->u.region.rows.len = 33);

@@ -25,6 +25,8 @@ int unit_filter(void);
 int unit_walk(void);
 int unit_catalog(void);
 int unit_confine(void);
+int unit_merge(void);
+int unit_journal(void);
 
 /* Counts a check; says where and what when it failed. Returns ok. */
 bool unit_check(bool ok, const char *file, int line, const char *what);

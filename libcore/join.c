@@ -1,0 +1,219 @@
+#include "join.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "journal.h"
+#include "merge.h"
+#include "sink.h"
+
+#define SHOWN 300u
+
+struct work {
+	struct join *j;
+	struct merge_source *sources;
+	int *fds;
+	size_t n;                 /* open */
+	struct r_member *members; /* of the result, by name; spans point into the sources */
+	size_t n_members;
+};
+
+static int put_head(struct stream_out *o, const struct r_image *stamps, const struct r_member *members, size_t n,
+	const struct r_cursor *cursor, struct err *e)
+{
+	struct record r = {.type = REC_IMAGE, .u.image = *stamps};
+	int rc = stream_begin(o, KIND_CHANGE, e) || stream_put(o, &r, e) ? -1 : 0;
+
+	for (size_t i = 0; i < n && !rc; i++) {
+		r = (struct record){.type = REC_MEMBER, .u.member = members[i]};
+		rc = stream_put(o, &r, e);
+	}
+	r = (struct record){.type = REC_CURSOR};
+	if (!rc && cursor) {
+		r.u.cursor = *cursor;
+		rc = stream_put(o, &r, e);
+	}
+	return rc;
+}
+
+static int put_end(struct stream_out *o, struct err *e)
+{
+	struct record r = {.type = REC_END};
+
+	return stream_put(o, &r, e) || stream_finish(o, e) ? -1 : 0;
+}
+
+/* ---- the lists ---- */
+
+static int list_journal(struct work *w, struct journal *journal, const char *name, struct stream_out *o, struct err *e)
+{
+	const struct r_image nothing = {0};
+	const struct r_member all = {.kind = 1, .path = span_cstr("/")};
+	struct r_cursor cursor = {0};
+	struct changes_out out = {.o = o};
+	char reason[JOURNAL_REASON], text[SHOWN];
+	uint64_t after = 0;
+
+	memcpy(cursor.journal, journal->uuid, sizeof cursor.journal);
+	int got = journal_range(journal, &after, &cursor.seq, reason) ? 1 : 0;
+	int rc = put_head(o, &nothing, &all, 1, &cursor, e);
+	if (!rc && got)
+		got = journal_list(journal, journal->uuid, after, cursor.seq, NULL, 0, &out, reason, e);
+	if (!rc && !got) {
+		warn_say(w->j->warn, "note", "the journal '%s' cannot tell what changed: %s",
+			esc_cut(text, sizeof text, span_cstr(name)), reason);
+		changes_enter(&out, (struct span){0}, 0);
+		rc = changes_gap(&out, span_cstr(reason), e);
+	}
+	changes_free(&out);
+	return rc || got < 0 || put_end(o, e) ? -1 : 0;
+}
+
+/* A journal as a change stream, in a file without a name: owned. */
+static int open_journal(struct work *w, const char *name, struct err *e)
+{
+	struct journal journal = JOURNAL_NONE;
+	char reason[JOURNAL_REASON], text[SHOWN];
+
+	if (!journal_open(&journal, name, reason))
+		return err_set(e, ERR_USAGE, "the directory '%s' is no journal: %s", esc_cut(text, sizeof text, span_cstr(name)),
+			reason);
+	int fd = file_temp(w->j->tmpdir);
+	struct sink sink = {.fd = fd, .name = "a temporary file"};
+	struct stream_out o = {.sink = sink_write, .ctx = &sink};
+	int rc = fd < 0 ? err_sys(e, "cannot make a temporary file in '%s'", w->j->tmpdir) : 0;
+	if (!rc)
+		rc = list_journal(w, &journal, name, &o, e) || sink_flush(&sink, e) ? -1 : 0;
+	if (!rc && lseek(fd, 0, SEEK_SET))
+		rc = err_sys(e, "cannot read a temporary file");
+	stream_out_free(&o);
+	sink_free(&sink);
+	journal_close(&journal);
+	if (rc)
+		close_fd(&fd);
+	return fd;
+}
+
+static int open_list(struct work *w, const char *name, struct err *e)
+{
+	char text[SHOWN];
+	struct stat st;
+	int fd = strcmp(name, "-") ? open(name, O_RDONLY | O_CLOEXEC) : fcntl(w->j->in, F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0 || fstat(fd, &st)) {
+		err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, span_cstr(name)));
+		close_fd(&fd);
+		return -1;
+	}
+	if (!S_ISDIR(st.st_mode))
+		return fd;
+	close_fd(&fd);
+	return open_journal(w, name, e);
+}
+
+/* ---- what they are about ---- */
+
+static int add_member(struct work *w, const struct r_member *m, struct err *e)
+{
+	char ours[SHOWN], theirs[SHOWN];
+	size_t at = 0;
+	int c = 1;
+
+	while (at < w->n_members && (c = span_cmp(w->members[at].name, m->name)) < 0)
+		at++;
+	if (at < w->n_members && !c) {
+		const struct r_member *o = &w->members[at];
+		if (o->kind == m->kind && span_eq(o->path, m->path))
+			return 0;
+		return err_set(e, ERR_MISMATCH, "the lists are about different trees, '%s' and '%s'",
+			esc_cut(ours, sizeof ours, o->path), esc_cut(theirs, sizeof theirs, m->path));
+	}
+	w->members = xrealloc(w->members, (w->n_members + 1) * sizeof *w->members);
+	memmove(&w->members[at + 1], &w->members[at], (w->n_members - at) * sizeof *w->members);
+	w->members[at] = *m;
+	w->n_members++;
+	return 0;
+}
+
+static int find_members(struct work *w, struct err *e)
+{
+	char text[SHOWN];
+
+	for (size_t i = 0; i < w->n; i++) {
+		const struct head *h = &w->sources[i].head;
+		const char *name = w->j->lists[i];
+		for (size_t k = 0; k < h->n_members; k++) {
+			if (k && span_cmp(h->members[k - 1].name, h->members[k].name) >= 0)
+				return err_set(e, ERR_STREAM, "'%s': the members are out of order",
+					esc_cut(text, sizeof text, span_cstr(name)));
+			if (add_member(w, &h->members[k], e))
+				return -1;
+		}
+		if (!digest_is_zero(&h->stamps.id))
+			return err_set(e, ERR_STREAM, "'%s' is what a replica lacks, not what changed: repl-diff takes it by itself",
+				esc_cut(text, sizeof text, span_cstr(name)));
+	}
+	if (w->n_members > 1 && !w->members[0].name.len)
+		return err_set(e, ERR_MISMATCH, "a list of one tree without a name does not go together with the list of a group");
+	for (size_t i = 0; i < w->n; i++)
+		w->sources[i].by_member = w->sources[i].head.n_members < w->n_members;
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int join_lists(struct work *w, struct err *e)
+{
+	struct join *j = w->j;
+	const struct merge_source *lead = &w->sources[0];
+	struct changes_out out = {.o = j->out};
+	struct merge m = {.sources = w->sources, .n = w->n, .out = &out};
+
+	changes_enter(&out, (struct span){0}, 0);
+	int rc = put_head(j->out, &lead->head.stamps, w->members, w->n_members, lead->head.has_cursor ? &lead->head.cursor : NULL, e) ||
+		merge_inodes(w->sources, w->n, j->out, e) || merge_run(&m, e) || put_end(j->out, e) ? -1 : 0;
+	j->names = out.n_changed;
+	changes_free(&out);
+	return rc;
+}
+
+int join_run(struct join *j, struct err *e)
+{
+	struct work w = {.j = j};
+	bool has_in = false;
+	int rc = 0;
+
+	if (!j->n || j->n > MERGE_MAX)
+		return err_set(e, ERR_USAGE, j->n ? "%u lists at a time: join some, then the result with the others" :
+			"which lists? give change streams, or the directories of journals; at most %u", MERGE_MAX);
+	w.sources = xalloc(j->n * sizeof *w.sources);
+	w.fds = xalloc(j->n * sizeof *w.fds);
+	for (size_t i = 0; i < j->n && !rc; i++) {
+		bool is_in = !strcmp(j->lists[i], "-");
+		if (is_in && has_in)
+			rc = err_set(e, ERR_USAGE, "standard input cannot be two lists");
+		has_in = has_in || is_in;
+		if (!rc && (w.fds[i] = open_list(&w, j->lists[i], e)) < 0)
+			rc = -1;
+		if (!rc && merge_open(&w.sources[i], w.fds[i], is_in ? "standard input" : j->lists[i], e)) {
+			close_fd(&w.fds[i]);
+			rc = -1;
+		}
+		if (!rc)
+			w.n++;
+	}
+	if (!rc)
+		rc = find_members(&w, e) || join_lists(&w, e) ? -1 : 0;
+	while (w.n) {
+		merge_close(&w.sources[--w.n]);
+		close_fd(&w.fds[w.n]);
+	}
+	free(w.sources);
+	free(w.fds);
+	free(w.members);
+	return rc;
+}
