@@ -69,17 +69,20 @@ scene_unanswered() {
 	repl-snap -s "$S" srv | repl-track -s "$S" | repl-diff -s "$S" | repl-apply replica >answer.rpl
 }
 
-# A daemon: it runs until it is asked to stop.
-run_recorder() {
-	local deadline=$((SECONDS + 60)) status=0
+# with_recorder LINE COMMAND...: LINE is a daemon: it runs until it is asked to stop.
+with_recorder() {
+	local deadline=$((SECONDS + 120)) status=0 recorder
 	scene ''
-	bash -c "exec $(cat "$1")" 3>&- &
+	bash -c "exec $1" 3>&- &
+	recorder=$!
 	until repl-track -j journal --cut >"cut"; do
-		((SECONDS < deadline)) || fail "no recorder after a minute"
+		((SECONDS < deadline)) || fail "no recorder after two minutes"
 		sleep 0.05
 	done
-	kill $!
-	wait $! || status=$?
+	echo new >srv/new
+	run -0 "${@:2}"
+	kill $recorder
+	wait $recorder || status=$?
 	((status == 143)) || fail "the recorder ended with $status"
 }
 
@@ -91,7 +94,12 @@ run_block() {
 	case $text in
 	command=*) return 0 ;; # a line of authorized_keys
 	*--record*)
-		run_recorder "$b"
+		with_recorder "$text" true
+		return
+		;;
+	*--cut*)
+		with_recorder "repl-track -j journal --record srv" bash -e "$b"
+		has "$output" "name='new'"
 		return
 		;;
 	esac
@@ -142,7 +150,7 @@ run_page() {
 }
 
 @test "the examples of repl-track(1) work" {
-	run_page repl-track.1 3
+	run_page repl-track.1 5
 }
 
 @test "the examples of repl-diff(1) work" {
