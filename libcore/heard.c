@@ -477,7 +477,8 @@ static int write_places(struct heard *b, struct err *e)
 		add_place(k, span_cstr(b->gaps.rows[i].path), 0, 0, b->gaps.rows[i].reason);
 	if (!k->n && !b->inodes.n)
 		return 0;
-	qsort_r(k->places, k->n, sizeof *k->places, cmp_place, k);
+	if (k->n)
+		qsort_r(k->places, k->n, sizeof *k->places, cmp_place, k);
 	join_equal(b);
 	k->has_skipped = false;
 	buf_reset(&k->way);

@@ -10,6 +10,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define MAPS_CHUNK 65536u
+
 static struct r_inode inode_of(const struct statx *sx)
 {
 	struct r_inode ino = {.dev = makedev(sx->stx_dev_major, sx->stx_dev_minor), .ino = sx->stx_ino};
@@ -55,13 +57,15 @@ static bool is_for_writing(int infos, const char *fd)
 static void look_at_files(struct holders *h, int proc)
 {
 	int own = openat(proc, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Else it has just ended. */
+	bool is_refused = own < 0 && (errno == EACCES || errno == EPERM);
 	DIR *d = own < 0 ? NULL : fdopendir(own);
 	AUTO_CLOSE int infos = openat(proc, "fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	const struct dirent *en;
 
 	if (!d) {
 		close_fd(&own);
-		h->refused++;
+		h->refused += is_refused;
 		return;
 	}
 	while ((en = readdir(d))) {
@@ -113,6 +117,7 @@ static void look_at_maps(struct holders *h, int proc)
 		close_fd(&own);
 		return;
 	}
+	setvbuf(f, NULL, _IOFBF, MAPS_CHUNK);
 	while (getline(&line, &cap, f) > 0)
 		look_at_map(h, proc, line);
 	fclose(f);

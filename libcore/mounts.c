@@ -26,7 +26,7 @@ static void add(struct mounts *m, char *line)
 	unsigned major, minor;
 	unsigned long long id;
 	int at = 0;
-	const char *word[3]; /* root, point, then options and tags up to " - " */
+	const char *word[3]; /* root, point, and behind options and tags and " - ": the type */
 
 	if (sscanf(line, "%llu %*u %u:%u %n", &id, &major, &minor, &at) != 3 || !at)
 		return;
@@ -39,13 +39,11 @@ static void add(struct mounts *m, char *line)
 		if (!(word[i] = strtok_r(i ? NULL : s, " ", &save)))
 			return;
 	word[2] = strtok_r(dash + 3, " ", &save);
-	strtok_r(NULL, " ", &save); /* the device */
-	const char *options = strtok_r(NULL, "\n", &save);
 	if (!word[2])
 		return;
 	m->v = xrealloc(m->v, (m->n + 1) * sizeof *m->v);
 	m->v[m->n++] = (struct mount){.id = id, .dev = makedev(major, minor), .point = unescape(word[1], strlen(word[1])),
-		.type = xstrdup(word[2]), .options = xstrdup(options ? options : "")};
+		.type = xstrdup(word[2])};
 }
 
 int mounts_read(struct mounts *m, struct err *e)
@@ -72,25 +70,9 @@ void mounts_free(struct mounts *m)
 	for (size_t i = 0; i < m->n; i++) {
 		free(m->v[i].point);
 		free(m->v[i].type);
-		free(m->v[i].options);
 	}
 	free(m->v);
 	*m = (struct mounts){0};
-}
-
-bool mounts_option(const struct mount *m, const char *name, struct buf *value)
-{
-	size_t len = strlen(name);
-
-	for (const char *s = m->options; *s; s += strcspn(s, ","), s += *s == ',') {
-		if (strncmp(s, name, len) || s[len] != '=')
-			continue;
-		AUTO_FREE char *plain = unescape(s + len + 1, strcspn(s + len + 1, ","));
-		buf_reset(value);
-		buf_str(value, plain);
-		return true;
-	}
-	return false;
 }
 
 bool mounts_below(struct span path, struct span dir)

@@ -12,7 +12,7 @@
 struct mount {
 	uint64_t id;       /* may be given again after an unmount */
 	uint64_t dev;      /* of the superblock; on btrfs not what stat says of what lies in a subvolume */
-	char *point, *type, *options; /* options: of the superblock */
+	char *point, *type;
 };
 struct mounts {
 	struct mount *v;
@@ -21,8 +21,6 @@ struct mounts {
 /* Owned; mounts_free. */
 int mounts_read(struct mounts *m, struct err *e);
 void mounts_free(struct mounts *m);
-/* The value of an option such as "upperdir" as a path, unescaped; false: there is none. Owned buffer, replaced. */
-bool mounts_option(const struct mount *m, const char *name, struct buf *value);
 /* The path is this directory or lies below it. Both absolute, without a slash at the end (but "/"). */
 bool mounts_below(struct span path, struct span dir);
 

@@ -89,7 +89,7 @@ every_call() {
 	local before want got missed
 	[[ -e $1/source ]] || "$repl_root/tests/lib/touch-every" prepare "$1" "$2"
 	before=$(cut_now)
-	"$repl_root/tests/lib/touch-every" do "$1" "$2" >want.txt
+	"$repl_root/tests/lib/touch-every" change "$1" "$2" >want.txt
 	cut_now
 	got=$(paths "$before" | sed "s|^${1#/}/||")
 	want=$(sort -u want.txt)
@@ -136,21 +136,19 @@ every_call() {
 	unprivileged "$fs/tree"
 	grep 'recording with inotify' log
 	before=$(cut_now)
-	"$repl_root/tests/lib/touch-every" do "$fs/tree" "$fs/out" >want.txt
+	"$repl_root/tests/lib/touch-every" change "$fs/tree" "$fs/out" >want.txt
 	cut_now
 	paths "$before" | sed "s|^${fs#/}/tree/||" | sort -u >got.txt
 	# Names that are gone by now make it doubt everything, and that is all that it says then.
 	grep -qx "gap ${fs#/}/tree" got.txt || fail "$(cat got.txt)"
 	# Without those: each one by its name.
 	before=$(cut_now)
-	cd "$fs/tree"
-	echo new >>write
-	mv chmod chmod2
-	ln chown chown2
-	mkdir -p deep/er
-	echo new >came_dir/deep/file
-	rm setxattr
-	cd -
+	echo new >>"$fs/tree/write"
+	mv "$fs/tree/chmod" "$fs/tree/chmod2"
+	ln "$fs/tree/chown" "$fs/tree/chown2"
+	mkdir -p "$fs/tree/deep/er"
+	echo new >"$fs/tree/came_dir/deep/file"
+	rm "$fs/tree/setxattr"
 	cut_now
 	names "$before" "$fs"/tree/{write,chmod,chmod2,chown2,deep,came_dir/deep/file,setxattr}
 	run ! grep '^gap' <<<"$(paths "$before")"
@@ -510,11 +508,11 @@ os.execvp(sys.argv[1], sys.argv[1:])' repl-track -v -j "$j" --record tree 2>log 
 		s.sendall(b"what\n")
 		assert s.recv(100) == b"no such question\n"
 		assert s.recv(100) == b""
-		open("done", "w")
+		open("told", "w")
 		time.sleep(600)
 	PY
 	others=$!
-	until_true test -e done
+	until_true test -e told
 	echo x >tree/f
 	cut_now
 	names 0 "$PWD/tree/f"
