@@ -15,8 +15,8 @@ setup() {
 # never one another. A new module gets its place here first.
 floors="
 err bytes json words
-digest numbers sorted value codec record object stamp stream token filter names gaps
-inode attr meta file extents path entry owners confine subvol spill listing ahead walk input sink tape mounts holders watch fanotify inotify tap
+digest numbers sorted value codec record object stamp stream token filter names
+inode attr meta file extents path entry owners confine subvol spill listing ahead walk input sink tape mounts gaps holders watch fanotify inotify tap
 store rows seal catalog image head state pending
 content replica scan changes merge batches journal heard clients redo history stage partial plan check undo edits install place restore land
 since moves spool target guess emit clones regions diff source

@@ -2,6 +2,9 @@
 # What a file shares with the base's content is not read, and the image is the same as if it had been: against whole reads, on
 # XFS and btrfs, with everything that makes an address prove nothing.
 
+# Streams have names that shellcheck takes for those of commands.
+# shellcheck disable=SC2238
+
 load lib/setup
 
 # The pipeline once; $read: what repl-diff read of how much. The replica and the image must be what reading everything gives.
@@ -41,7 +44,7 @@ clones() { find src -path '*/.repl/clones/*' -type f ! -name rows | sort; }
 
 begin() { # TYPE
 	requires root "$1"
-	cd "$(MOUNT_OPTIONS=${MOUNT_OPTIONS:-} mk_fs "$1" 400M "${@:2}")"
+	cd "$(MOUNT_OPTIONS=${MOUNT_OPTIONS:-} mk_fs "$1" 400M "${@:2}")" || return
 	mkdir src
 }
 
@@ -49,9 +52,13 @@ each_filesystem() { # COMMAND...: on all of them, each in its own folder
 	requires root xfs btrfs
 	local home=$PWD fs
 	for fs in xfs btrfs btrfs,compress-force=zstd btrfs,nodatacow; do
-		cd "$home"
+		cd "$home" || return
 		echo "# on $fs"
-		[[ $fs == *,* ]] && MOUNT_OPTIONS=${fs#*,} begin "${fs%,*}" || begin "$fs"
+		if [[ $fs == *,* ]]; then
+			MOUNT_OPTIONS=${fs#*,} begin "${fs%,*}"
+		else
+			begin "$fs"
+		fi
 		"$@" || fail "on $fs"
 	done
 }
