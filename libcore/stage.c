@@ -6,22 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "meta.h"
 #include "content.h"
 #include "file.h"
-#include "path.h"
 
 #define PIECE (1024u * 1024)
-#define UNSENT_MAX (8u * 1024 * 1024)
 #define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
 
 void stage_start(struct stage *s, struct replica *r)
 {
 	s->r = r;
-	s->fd = s->src_fd = s->base_fd = s->wrote_fd = -1;
+	s->fd = s->src_fd = s->base_fd = -1;
 }
 
 void stage_free(struct stage *s)
@@ -29,8 +26,6 @@ void stage_free(struct stage *s)
 	close_fd(&s->fd);
 	close_fd(&s->src_fd);
 	close_fd(&s->base_fd);
-	close_fd(&s->wrote_fd);
-	buf_free(&s->wrote);
 	redo_free(&s->redo);
 	object_free(&s->old);
 	object_free(&s->src);
@@ -49,15 +44,7 @@ static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, s
 	s->bytes_written += n;
 	if (s->is_redo)
 		return redo_write(&s->redo, p, n, off, e);
-	if (file_write_at(s->fd, p, n, off))
-		return fail(s, "write", e);
-	/* All of it has to be on the disk before the delta is decided: it goes there while more comes. */
-	s->unsent += n;
-	if (s->unsent >= UNSENT_MAX) {
-		s->unsent = 0;
-		sync_file_range(s->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-	}
-	return 0;
+	return file_write_at(s->fd, p, n, off) ? fail(s, "write", e) : 0;
 }
 
 /* Of the file as it will be. */
@@ -113,81 +100,6 @@ static int open_old(struct stage *s, uint64_t no, struct err *e)
 	return s->base_fd < 0 ? -1 : 0;
 }
 
-/* ---- where extents lie ---- */
-
-#define WROTE_ROW 16u
-
-static void wrote_name(char out[48], uint64_t n) { snprintf(out, 48, "%llu.wrote", (unsigned long long)n); }
-
-static int wrote_begin(struct stage *s, int flags, struct err *e)
-{
-	char name[48];
-
-	wrote_name(name, strtoull(s->name, NULL, 10));
-	close_fd(&s->wrote_fd);
-	buf_reset(&s->wrote);
-	s->wrote_off = s->wrote_end = 0;
-	s->wrote_fd = openat(s->r->stage, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
-	return s->wrote_fd < 0 ? fail(s, "make", e) : 0;
-}
-
-static int wrote_flush(struct stage *s, struct err *e)
-{
-	if (file_write(s->wrote_fd, s->wrote.p, s->wrote.len))
-		return fail(s, "write", e);
-	buf_reset(&s->wrote);
-	return 0;
-}
-
-static void wrote_row(struct stage *s)
-{
-	if (s->wrote_off < s->wrote_end) {
-		wr_u64(&s->wrote, s->wrote_off);
-		wr_u64(&s->wrote, s->wrote_end - s->wrote_off);
-	}
-}
-
-static int wrote_add(struct stage *s, uint64_t off, uint64_t len, struct err *e)
-{
-	if (s->wrote_fd < 0)
-		return 0;
-	if (off != s->wrote_end) {
-		wrote_row(s);
-		s->wrote_off = off;
-	}
-	s->wrote_end = off + len;
-	return s->wrote.len >= WROTE_ROW * 4096 ? wrote_flush(s, e) : 0;
-}
-
-static int wrote_end(struct stage *s, struct err *e)
-{
-	if (s->wrote_fd < 0)
-		return 0;
-	wrote_row(s);
-	int rc = wrote_flush(s, e);
-	close_fd(&s->wrote_fd);
-	return rc;
-}
-
-int stage_wrote(const struct replica *r, uint64_t n, struct buf *out, struct err *e)
-{
-	char name[48];
-	struct stat st;
-
-	wrote_name(name, n);
-	AUTO_CLOSE int fd = path_open_at(r->stage, name, O_RDONLY, 0);
-	if (fd < 0 && errno == ENOENT)
-		return 0;
-	if (fd < 0 || fstat(fd, &st))
-		return err_sys(e, "cannot read a staged file in '%s'", r->path);
-	size_t len = (size_t)st.st_size - (size_t)st.st_size % WROTE_ROW;
-	buf_reserve(out, len);
-	if (file_read_at(fd, out->p + out->len, len, 0))
-		return err_sys(e, "cannot read a staged file in '%s'", r->path);
-	out->len += len;
-	return 1;
-}
-
 /* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */
 static int start_patch(struct stage *s, struct err *e)
 {
@@ -237,9 +149,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	s->tail_len = 0;
 	s->row_n = 0;
 	digest_tree_init(&s->tree);
-	s->later_n = 0;
-	close_fd(&s->wrote_fd);
-	if (s->is_patch && (open_old(s, old->no, e) || start_patch(s, e) || wrote_begin(s, O_CREAT | O_TRUNC, e)))
+	if (s->is_patch && (open_old(s, old->no, e) || start_patch(s, e)))
 		return -1;
 	s->is_open = true;
 	return 0;
@@ -320,57 +230,13 @@ static int keep_blocks(struct stage *s, uint64_t end, struct err *e)
 	return 0;
 }
 
-/* ---- what is read back later ---- */
-
-/* The oldest of what was put off; what the file is at meanwhile stays. */
-static int later_one(struct stage *s, struct err *e)
-{
-	struct stage_later l = s->later[s->later_at];
-	uint64_t block = s->block, tail_len = s->tail_len;
-	bool touched = s->touched;
-
-	s->later_at = (s->later_at + 1) % STAGE_LATER;
-	s->later_n--;
-	s->block = l.block;
-	int rc = l.is_reread ? reread_block(s, s->grain, e) : keep_blocks(s, l.end, e);
-	s->block = block;
-	s->touched = touched;
-	s->tail_len = tail_len;
-	return rc;
-}
-
-static int later_all(struct stage *s, struct err *e)
-{
-	while (s->later_n)
-		if (later_one(s, e))
-			return -1;
-	return 0;
-}
-
-static int put_off(struct stage *s, struct stage_later l, struct err *e)
-{
-	if (s->later_n == STAGE_LATER && later_one(s, e))
-		return -1;
-	if (l.is_reread)
-		posix_fadvise(s->is_redo ? s->base_fd : s->fd, (off_t)(l.block * s->grain), (off_t)s->grain, POSIX_FADV_WILLNEED);
-	s->later[(s->later_at + s->later_n++) % STAGE_LATER] = l;
-	s->block = l.end;
-	return 0;
-}
-
 /* Everything before off is described: finishes the blocks that end there or before. */
 static int advance(struct stage *s, uint64_t off, struct err *e)
 {
 	uint64_t end = off / s->grain;
 
-	if (s->block < end && s->touched) {
-		if (put_off(s, (struct stage_later){s->block, s->block + 1, true}, e))
-			return -1;
-		s->touched = false;
-		s->tail_len = 0;
-	}
-	if (s->block < end && s->later_n)
-		return put_off(s, (struct stage_later){s->block, end, false}, e);
+	if (s->block < end && s->touched && reread_block(s, s->grain, e))
+		return -1;
 	return s->block < end ? keep_blocks(s, end, e) : 0;
 }
 
@@ -383,9 +249,7 @@ static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
 	if (advance(s, off, e))
 		return -1;
 	s->pos = off + len;
-	/* What ends inside the block that it began in says nothing about a block so far. */
-	bool is_part = len && off / s->grain == (off + len - 1) / s->grain && len < s->grain;
-	return (!is_part && later_all(s, e)) || wrote_add(s, off, len, e) ? -1 : 0;
+	return 0;
 }
 
 int stage_data(struct stage *s, const struct r_data *d, struct err *e)
@@ -433,7 +297,7 @@ int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 	if (off % s->grain) {
 		/* It began inside a block; the ones it filled after that are read back: shifted content is rare. */
 		while ((s->block + 1) * s->grain <= end)
-			if (put_off(s, (struct stage_later){s->block, s->block + 1, true}, e))
+			if (reread_block(s, s->grain, e))
 				return -1;
 		s->touched = end > s->block * s->grain;
 	}
@@ -462,7 +326,7 @@ int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err
 	s->tail_len = 0;
 	s->touched = true;
 	while ((s->block + 1) * s->grain <= end)
-		if (put_off(s, (struct stage_later){s->block, s->block + 1, true}, e))
+		if (reread_block(s, s->grain, e))
 			return -1;
 	s->touched = end > s->block * s->grain;
 	return 0;
@@ -472,7 +336,7 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 {
 	uint64_t end = h->off + h->len;
 
-	if (extent(s, h->off, h->len, e) || later_all(s, e))
+	if (extent(s, h->off, h->len, e))
 		return -1;
 	if (s->is_patch && h->off < s->old.size) {
 		uint64_t len = min_u64(h->len, s->old.size - h->off);
@@ -523,7 +387,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 		return err_set(e, ERR_STREAM, "content beyond the end of its file");
 	if (!s->is_redo && ftruncate(s->fd, (off_t)seal->size))
 		return fail(s, "size", e);
-	if (advance(s, seal->size, e) || later_all(s, e) || wrote_end(s, e))
+	if (advance(s, seal->size, e))
 		return -1;
 	uint64_t tail = seal->size % s->grain;
 	if (tail) {
@@ -595,7 +459,7 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	if (!s->is_open)
 		return 0;
 	/* Rows of a file shorter than a leaf are not wanted in the plan, but such a file has none before its seal. */
-	if (later_all(s, e) || flush_rows(s, e) || (s->wrote_fd >= 0 && wrote_flush(s, e)))
+	if (flush_rows(s, e))
 		return -1;
 	wr_str(out, s->name, strlen(s->name));
 	wr_u32(out, s->attr);
@@ -609,10 +473,6 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	wr_u64(out, s->tail_len);
 	wr_raw(out, &s->tail, sizeof s->tail);
 	save_tree(&s->tree, out);
-	off_t rows = s->wrote_fd < 0 ? 0 : lseek(s->wrote_fd, 0, SEEK_CUR);
-	wr_u64(out, (uint64_t)rows);
-	wr_u64(out, s->wrote_off);
-	wr_u64(out, s->wrote_end);
 	return s->is_redo ? redo_save(&s->redo, out, e) : 0;
 }
 
@@ -662,13 +522,8 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	s->tail_len = rd_u64(in);
 	rd_copy(in, &s->tail, sizeof s->tail);
 	load_tree(&s->tree, in);
-	uint64_t rows = rd_u64(in), wrote_off = rd_u64(in), wrote_to = rd_u64(in);
 	if (in->bad)
 		return 0; /* the caller asks */
-	if (s->is_patch && (wrote_begin(s, 0, e) || ftruncate(s->wrote_fd, (off_t)rows) || lseek(s->wrote_fd, 0, SEEK_END) < 0))
-		return e->kind ? -1 : fail(s, "open", e);
-	s->wrote_off = wrote_off;
-	s->wrote_end = wrote_to;
 	s->buf = s->buf ? s->buf : xalloc(PIECE);
 	s->is_open = true;
 	return open_again(s, in, e);

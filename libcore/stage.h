@@ -5,10 +5,7 @@
  * copy; anything else as one hole. Extents come in ascending order. The digest of
  * every block of the file's grid is known in the end without reading anything back that need not be: from the DATA record that
  * covered it, from the catalog where nothing touched it, or from the staged file where an extent cut through it. So the
- * file's digest is proved before anything of the replica has changed. What has to be read back is announced to the kernel and read
- * some blocks later.
- *
- * Beside a patch stands stage/N.wrote: rows of u64 offset, u64 length, where extents lie; what lies between is the base's.
+ * file's digest is proved before anything of the replica has changed.
  *
  * May use: redo, replica, catalog, meta, digest, record, err; makes system calls.
  */
@@ -18,19 +15,12 @@
 #include "redo.h"
 #include "replica.h"
 
-#define STAGE_LATER 64u
-/* Blocks whose digests are still to come: from block to end as the base has them, or one that is read back. */
-struct stage_later {
-	uint64_t block, end;
-	bool is_reread;
-};
 struct stage {
 	struct replica *r;       /* borrowed; catalog shows the base */
 	/* Rows of blocks that differ from the base, in order; and how many files were cloned or copied. */
 	int (*rows)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 	void *ctx;
 	uint64_t bytes_written, bytes_read;
-	uint64_t unsent; /* bytes written since the disk was last told to begin */
 	uint32_t attr;           /* META.attr of the next file: some flags count only before the first byte */
 	/* private */
 	int fd, base_fd;
@@ -49,11 +39,6 @@ struct stage {
 	uint8_t *buf;
 	struct digest tail;
 	uint64_t tail_len;
-	struct stage_later later[STAGE_LATER]; /* a ring */
-	unsigned later_at, later_n;
-	int wrote_fd;          /* -1: no patch */
-	uint64_t wrote_off, wrote_end; /* not written down yet; equal: nothing */
-	struct buf wrote;
 };
 void stage_start(struct stage *s, struct replica *r);
 /* Begins the content with stage number n; old: the base object when it is one, else NULL. */
@@ -67,8 +52,6 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
 void stage_free(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
-/* Where a staged patch differs from its base: the rows of stage/NAME.wrote, ascending, appended to out; 1, 0 when it is not known, -1. */
-int stage_wrote(const struct replica *r, uint64_t n, struct buf *out, struct err *e);
 /* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */
 int stage_load(struct stage *s, struct rd *in, struct err *e);
 

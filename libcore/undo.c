@@ -8,7 +8,6 @@
 #include "file.h"
 #include "numbers.h"
 #include "sink.h"
-#include "stage.h"
 
 struct undo {
 	struct plan *p;
@@ -152,9 +151,6 @@ struct blocks {
 	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
 	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
 	size_t len;
-	/* Where the delta wrote into the file, rows of u64 offset, u64 length; empty: not known. */
-	struct buf wrote;
-	size_t wrote_at, announced;
 };
 
 static int flush_run(struct undo *u, struct blocks *b, struct err *e)
@@ -209,51 +205,6 @@ static int put_block(struct undo *u, struct blocks *b, uint64_t block, const uin
 	return 0;
 }
 
-/* The bytes [off, end) of the base, which are less than a block: nothing says what their digest was. */
-static int put_part(struct undo *u, const struct blocks *b, uint64_t off, uint64_t end, struct err *e)
-{
-	struct record r = {.type = REC_DATA, .u.data = {.off = off, .bytes = span_of(u->data, (size_t)(end - off))}};
-
-	if (file_read_at(b->fd, u->data, (size_t)(end - off), off))
-		return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
-	digest_bytes(&r.u.data.digest, u->data, (size_t)(end - off));
-	return put(u, &r, e);
-}
-
-/* The kernel hears some rows ahead what will be read. */
-#define AHEAD (256u * 16)
-
-static void announce(struct blocks *b)
-{
-	if (b->announced >= b->wrote_at + AHEAD / 2)
-		return;
-	for (; b->announced < b->wrote.len && b->announced < b->wrote_at + AHEAD; b->announced += 16)
-		posix_fadvise(b->fd, (off_t)get_le64(b->wrote.p + b->announced),
-			(off_t)min_u64(get_le64(b->wrote.p + b->announced + 8), REC_DATA_MAX), POSIX_FADV_WILLNEED);
-}
-
-/* What of a block the delta wrote over, where that is not all of it: 1; 0: the whole block has to be kept; -1. */
-static int put_parts(struct undo *u, struct blocks *b, uint64_t block, struct err *e)
-{
-	uint64_t start = block * b->old->grain, stop = start + b->old->grain;
-	int got = 0;
-
-	announce(b);
-	for (; b->wrote_at < b->wrote.len; b->wrote_at += 16) {
-		uint64_t off = get_le64(b->wrote.p + b->wrote_at), end = off + get_le64(b->wrote.p + b->wrote_at + 8);
-		if (end <= start)
-			continue;
-		if (off >= stop || (off <= start && end >= stop))
-			break;
-		if (flush_run(u, b, e) || put_part(u, b, max_u64(off, start), min_u64(end, stop), e))
-			return -1;
-		got = 1;
-		if (end > stop)
-			break;
-	}
-	return got;
-}
-
 static int rows_of(struct undo *u, const struct object *o, bool in_base, uint64_t block, size_t n, uint8_t *rows, struct err *e)
 {
 	struct catalog *c = in_base ? u->p->r->cat : u->p->next;
@@ -282,16 +233,15 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 			/* A file starts as one hole. */
 			if (!is_patch && is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF)
 				continue;
-			int got = i < known && !is_zero(row, DIGESTS_ROW) ? put_parts(u, b, at + i, e) : 0;
-			if (got < 0 || (!got && put_block(u, b, at + i, row, e)))
+			if (put_block(u, b, at + i, row, e))
 				return -1;
 		}
 	}
 	return flush_run(u, b, e);
 }
 
-/* The base's content of the current object. now: as the target has it, NULL when it does not; staged: number of its content. */
-static int put_content(struct undo *u, struct object *old, struct object *now, uint64_t staged, struct err *e)
+/* The base's content of the current object. now: as the target has it, NULL when it does not. */
+static int put_content(struct undo *u, struct object *old, struct object *now, struct err *e)
 {
 	struct record r = {.type = REC_CONTENT};
 	struct object none = {0};
@@ -305,10 +255,7 @@ static int put_content(struct undo *u, struct object *old, struct object *now, u
 	AUTO_CLOSE int fd = replica_open_base(u->p->r, old, e);
 	plan_see_base(u->p, false);
 	b.fd = fd;
-	int rc = fd < 0 || put(u, &r, e) || (is_patch && stage_wrote(u->p->r, staged, &b.wrote, e) < 0) ||
-		differing_blocks(u, &b, is_patch, e) ? -1 : 0;
-	buf_free(&b.wrote);
-	if (rc)
+	if (fd < 0 || put(u, &r, e) || differing_blocks(u, &b, is_patch, e))
 		return -1;
 	r = (struct record){.type = REC_SEAL, .u.seal = {old->size, old->content, old->flags}};
 	return put(u, &r, e);
@@ -348,7 +295,7 @@ static int create(struct undo *u, uint64_t no, uint64_t parent, struct span name
 	if (put(u, &r, e))
 		goto out;
 	r = (struct record){.type = REC_META, .u.meta = o.meta};
-	rc = put(u, &r, e) || (o.type == OBJ_FILE && put_content(u, &o, NULL, 0, e)) ? -1 : 0;
+	rc = put(u, &r, e) || (o.type == OBJ_FILE && put_content(u, &o, NULL, e)) ? -1 : 0;
 out:
 	object_free(&o);
 	return rc;
@@ -487,7 +434,7 @@ static int change_back(void *ctx, const struct plan_object *po, struct err *e)
 	if (ref_of(u, po->no, &r.u.object.ref, e) || (is_known && put(u, &r, e)))
 		goto out;
 	r = (struct record){.type = REC_META, .u.meta = old.meta};
-	rc = put(u, &r, e) || (po->staged && old.type == OBJ_FILE && put_content(u, &old, &now, po->staged, e)) ? -1 : 0;
+	rc = put(u, &r, e) || (po->staged && old.type == OBJ_FILE && put_content(u, &old, &now, e)) ? -1 : 0;
 out:
 	object_free(&old);
 	object_free(&now);
