@@ -246,9 +246,12 @@ static void changes(struct span stream)
 
 	dense_must(!input_open(&in, fd, 1, &e), e.text);
 	/* As delta_state leaves it: the head was read, the record behind it is looked at again. */
-	while (input_next(&in, &e) > 0 && (in.s.rec.type == REC_IMAGE || in.s.rec.type == REC_MEMBER))
-		;
-	if (e.kind == ERR_NONE) {
+	int got;
+	do {
+		got = input_next(&in, &e);
+	} while (got == STREAM_BEGIN || (got == STREAM_RECORD &&
+		(in.s.rec.type == REC_IMAGE || in.s.rec.type == REC_MEMBER || in.s.rec.type == REC_CURSOR)));
+	if (got == STREAM_RECORD) {
 		struct diff d = {.base = w.base, .roots = &root, .n_roots = 1, .members = &member, .changes = &in, .out = &o, .plan = &p,
 			.next = next_copy, .ctx = &next, .tmpdir = w.tmp, .threads = 1};
 		if (diff_run(&d, &e) == 0)
