@@ -408,10 +408,10 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	if (f->old && first < p->old_blocks &&
 			catalog_blocks(p->c->base, f->old->no, first, (size_t)min_u64(n, p->old_blocks - first), old, e))
 		return -1;
+	digest_blocks(p->digests, at(p, off), (size_t)(end - off), f->grain);
 	for (size_t i = 0; i < n; i++) {
 		uint64_t len = min_u64(f->grain, end - off - i * f->grain);
 		const uint8_t *b = at(p, off + i * f->grain);
-		digest_bytes(&p->digests[i], b, (size_t)len);
 		digest_tree_add(&p->tree, &p->digests[i]);
 		if (f->old && first + i < p->old_blocks && block_len(f->old->size, f->grain, first + i) == len) {
 			struct digest was;

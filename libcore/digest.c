@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bytes.h"
+#include "lanes.h"
 
 static_assert(sizeof(blake2b_state) <= sizeof(struct digest_run), "room for libb2's state");
 
@@ -78,23 +79,47 @@ static void digest_node(struct digest *out, const struct digest *child, unsigned
 	digest_run_end(&r, out);
 }
 
-void digest_bytes(struct digest *out, const void *p, size_t n)
+#define BATCH 64u /* leaves whose digests are made at a time: of a block of 256 KiB */
+
+static void full_leaves(struct digest *out, const uint8_t *p, size_t n)
+{
+	static const uint8_t person[16] = "repl-leaf-v1";
+
+	for (unsigned width = lanes_width(); width > 1; width = width > 4 ? 4 : 1)
+		for (; n >= width; n -= width, p += (size_t)width * DIGEST_LEAF, out += width)
+			lanes_hash(width, person, p, DIGEST_LEAF, out->b);
+	for (; n; n--, p += DIGEST_LEAF)
+		digest_leaf(out++, p, DIGEST_LEAF);
+}
+
+void digest_blocks(struct digest *out, const void *p, size_t n, size_t grain)
 {
 	const uint8_t *b = p;
-
-	if (n <= DIGEST_LEAF) {
-		digest_leaf(out, b, n);
-		return;
-	}
+	struct digest leaf[BATCH];
 	struct digest_tree t;
+	size_t at = 0, len;
+
 	digest_tree_init(&t);
-	for (size_t at = 0; at < n; at += DIGEST_LEAF) {
-		struct digest d;
-		digest_leaf(&d, b + at, n - at < DIGEST_LEAF ? n - at : DIGEST_LEAF);
-		digest_tree_add(&t, &d);
-	}
-	digest_tree_root(&t, out);
+	do {
+		size_t in = 0, full;
+		len = n - at < sizeof leaf / DIGEST_LEN * DIGEST_LEAF ? n - at : (size_t)BATCH * DIGEST_LEAF;
+		full = len / DIGEST_LEAF;
+		full_leaves(leaf, b + at, full);
+		if (len % DIGEST_LEAF || !n)
+			digest_leaf(&leaf[full], b + at + full * DIGEST_LEAF, len % DIGEST_LEAF);
+		do {
+			digest_tree_add(&t, &leaf[in / DIGEST_LEAF]);
+			in = len - in < DIGEST_LEAF ? len : in + DIGEST_LEAF;
+			if ((at + in) % grain == 0 || at + in == n) {
+				digest_tree_root(&t, out++);
+				digest_tree_init(&t);
+			}
+		} while (in < len);
+		at += len;
+	} while (at < n);
 }
+
+void digest_bytes(struct digest *out, const void *p, size_t n) { digest_blocks(out, p, n, SIZE_MAX); }
 
 void digest_zeros(struct digest *out, uint64_t n)
 {
@@ -207,17 +232,19 @@ uint64_t roll_raw(const void *p)
 
 uint64_t roll_sum(const void *p)
 {
-	/* Four interleaved quarters: the multiply chain is what takes the time. */
-	const uint8_t *b = p;
+	/* Four quarters side by side: each waits for its own multiplications only. */
 	const size_t q = DIGEST_LEAF / 4;
-	uint64_t h[4] = {0}, pq = 1;
+	const uint8_t *b0 = p, *b1 = b0 + q, *b2 = b1 + q, *b3 = b2 + q;
+	uint64_t h0 = 0, h1 = 0, h2 = 0, h3 = 0, pq = 1;
 
 	for (size_t i = 0; i < q; i++) {
+		h0 = h0 * ROLL_P + b0[i];
+		h1 = h1 * ROLL_P + b1[i];
+		h2 = h2 * ROLL_P + b2[i];
+		h3 = h3 * ROLL_P + b3[i];
 		pq *= ROLL_P;
-		for (size_t k = 0; k < 4; k++)
-			h[k] = h[k] * ROLL_P + b[k * q + i];
 	}
-	uint64_t v = ((h[0] * pq + h[1]) * pq + h[2]) * pq + h[3];
+	uint64_t v = ((h0 * pq + h1) * pq + h2) * pq + h3;
 	return v ? v : 1;
 }
 

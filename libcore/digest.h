@@ -8,7 +8,7 @@
  * block of 4 KiB * 4^k is an inner node of the whole file's tree, the digest of a file does not depend on
  * the block size somebody chose to remember, and one node is one BLAKE2b compression (4 * 32 = 128 bytes).
  *
- * May use: bytes. Invariant: memory is O(log n).
+ * May use: lanes, bytes. Invariant: memory is O(log n).
  */
 #ifndef REPL_DIGEST_H
 #define REPL_DIGEST_H
@@ -31,8 +31,11 @@ bool digest_is_zero(const struct digest *d);
 /* A block size that the tree has nodes for: 4 KiB, 16 KiB, 64 KiB, 256 KiB or 1 MiB. */
 bool digest_is_grain(uint64_t n);
 
-/* Tree digest of n bytes. For many leaves this is where the vector lanes go. */
+/* Tree digest of n bytes. */
 void digest_bytes(struct digest *out, const void *p, size_t n);
+/* Tree digests of consecutive blocks of grain bytes, a multiple of DIGEST_LEAF; the last one may be shorter. Sooner than one after
+ * the other where blocks have few leaves (lanes.h). No bytes: one block. */
+void digest_blocks(struct digest *out, const void *p, size_t n, size_t grain);
 /* Tree digest of n zero bytes, in O(log n) work. */
 void digest_zeros(struct digest *out, uint64_t n);
 

@@ -266,11 +266,9 @@ int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 		size_t n = (size_t)object_blocks(d->bytes.len, s->grain);
 		AUTO_FREE struct digest *blocks = xalloc(n * sizeof *blocks);
 		digest_tree_init(&t);
-		for (size_t i = 0; i < n; i++) {
-			size_t len = (size_t)min_u64(s->grain, d->bytes.len - i * s->grain);
-			digest_bytes(&blocks[i], p + i * s->grain, len);
+		digest_blocks(blocks, p, d->bytes.len, s->grain);
+		for (size_t i = 0; i < n; i++)
 			digest_tree_add(&t, &blocks[i]);
-		}
 		digest_tree_root(&t, &whole);
 		if (!digest_eq(&whole, &d->digest))
 			return err_set(e, ERR_STREAM, "content does not match its digest");

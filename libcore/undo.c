@@ -157,20 +157,20 @@ static int flush_run(struct undo *u, struct blocks *b, struct err *e)
 {
 	struct record r = {.type = REC_DATA};
 	struct digest_tree t;
+	struct digest have[REC_DATA_MAX / DIGEST_LEAF];
 	uint32_t grain = b->old->grain;
 
 	if (!b->len)
 		return 0;
 	if (file_read_at(b->fd, u->data, b->len, b->start))
 		return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
+	digest_blocks(have, u->data, b->len, grain);
 	digest_tree_init(&t);
-	for (size_t at = 0; at < b->len; at += grain) {
-		struct digest d;
-		digest_bytes(&d, u->data + at, (size_t)min_u64(grain, b->len - at));
-		if (!digest_eq(&d, &b->digests[at / grain]))
+	for (size_t i = 0; i * grain < b->len; i++) {
+		if (!digest_eq(&have[i], &b->digests[i]))
 			return err_set(e, ERR_REFUSED, "a file of '%s' is not what its image says, there is no way back to it: "
 				"repl-apply --verify names it, --keep=0 goes on without", u->p->r->path);
-		digest_tree_add(&t, &d);
+		digest_tree_add(&t, &have[i]);
 	}
 	digest_tree_root(&t, &r.u.data.digest);
 	r.u.data.off = b->start;

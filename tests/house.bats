@@ -14,7 +14,7 @@ setup() {
 # A module includes headers from the floors below, or from its left on its own floor. The engines call everything below and
 # never one another. A new module gets its place here first.
 floors="
-err bytes json words
+err bytes json words lanes
 digest numbers sorted value codec record object stamp stream token filter names
 inode attr meta file extents path entry owners confine subvol spill listing ahead walk input sink tape mounts gaps holders watch fanotify inotify tap
 store rows seal catalog image head state pending

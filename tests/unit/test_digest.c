@@ -1,4 +1,5 @@
 #include "digest.h"
+#include "lanes.h"
 
 #include <stdlib.h>
 
@@ -207,6 +208,54 @@ static void test_roll(void)
 	free(p);
 }
 
+/* What several lanes give is what libb2 gives for each message. */
+static void test_lanes(void)
+{
+	static const uint8_t person[16] = "repl-leaf-v1";
+	static const size_t sizes[] = {LANES_BLOCK, 2 * LANES_BLOCK, 3 * LANES_BLOCK, DIGEST_LEAF, DIGEST_LEAF + LANES_BLOCK};
+	uint8_t *p = xalloc(LANES_MOST * (DIGEST_LEAF + LANES_BLOCK)), out[LANES_MOST * DIGEST_LEN];
+
+	if (lanes_width() == 1)
+		unit_skip("digest", "no vector lanes on this machine");
+	for (unsigned width = 4; width <= lanes_width(); width *= 2)
+		for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+			fill(p, width * sizes[i], width + i);
+			lanes_hash(width, person, p, sizes[i], out);
+			for (unsigned k = 0; k < width; k++) {
+				struct digest_run r;
+				struct digest want;
+				digest_run_init(&r, "repl-leaf-v1", NULL, 0);
+				digest_run_add(&r, p + k * sizes[i], sizes[i]);
+				digest_run_end(&r, &want);
+				if (!CHECK(!memcmp(want.b, out + k * DIGEST_LEN, DIGEST_LEN)))
+					fprintf(stderr, "\tmessage %u of %u, %zu bytes\n", k, width, sizes[i]);
+			}
+		}
+	free(p);
+}
+
+/* Many blocks at once are the blocks one by one. */
+static void test_blocks(void)
+{
+	uint8_t *p = xalloc(LEN_MOST);
+	struct digest *blocks = xalloc((LEN_MOST / DIGEST_GRAIN_MIN + 1) * sizeof *blocks), want;
+
+	fill(p, LEN_MOST, 4);
+	for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+		for (size_t grain = DIGEST_GRAIN_MIN; grain <= DIGEST_GRAIN_MAX; grain *= 4) {
+			size_t k = 0, at = 0;
+			digest_blocks(blocks, p, lengths[i], grain);
+			do {
+				slow(&want, p + at, lengths[i] - at < grain ? lengths[i] - at : grain);
+				if (!CHECK(digest_eq(&want, &blocks[k++])))
+					fprintf(stderr, "\tblock %zu of %zu bytes in blocks of %zu\n", k - 1, lengths[i], grain);
+				at += grain;
+			} while (at < lengths[i]);
+		}
+	free(p);
+	free(blocks);
+}
+
 int unit_digest(void)
 {
 	unsigned long before = unit_failures;
@@ -214,6 +263,8 @@ int unit_digest(void)
 	test_known();
 	test_tree();
 	test_grain();
+	test_lanes();
+	test_blocks();
 	test_repeat();
 	test_roll();
 	return (int)(unit_failures - before);
