@@ -106,7 +106,8 @@ check:
 	$(call flavour,clang) CC=clang WERROR=1 programs unit-programs tools
 	$(call flavour,asan) CC=gcc WERROR=1 programs unit-programs tools fuzz-programs
 	$(call flavour,fuzz) CC=clang WERROR=1 fuzz-programs
-	+$(Q)FUZZ_SECONDS=$(FUZZ_SMOKE) tests/run release:unit release:bats asan:unit asan:bats asan:replay fuzz:fuzz
+	+$(Q)FUZZ_SECONDS=$(FUZZ_SMOKE) tests/run \
+		release:unit release:bats asan:replay fuzz:fuzz + asan:unit asan:bats
 
 unit:
 	$(call flavour,$(FLAVOUR)) unit-programs
