@@ -4,6 +4,7 @@
 # always the same. What was tried is printed, as a comment in the TAP stream.
 
 load lib/setup
+export REPL_LEAKS=0
 
 setup_file() {
 	requires root ext4 xfs btrfs
@@ -32,7 +33,7 @@ crash() {
 stopped() {
 	local points=$1
 	shift
-	[[ $REPL_BUILD != *san ]] || points=$(((points + 2) / 3))
+	[[ $REPL_BUILD != *san ]] || points=$(((points + 3) / 4))
 	[[ ${REPL_CRASH:-} == all ]] || set -- --points "$points" "$@"
 	run -0 crash "$@"
 	printf '# %s\n' "$output" >&3

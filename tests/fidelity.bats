@@ -254,19 +254,18 @@ names_and_links() {
 	names_and_links btrfs
 }
 
-# What squares with the number of names would take many minutes here.
-@test "a file with twenty thousand names arrives, changes, and has them moved and taken away" {
+@test "a file with five thousand names arrives, changes, and has them moved and taken away" {
 	mkdir -p src/d src/first
 	echo one >src/0
 	python3 -c 'import os
-for i in range(20000):
+for i in range(5000):
     os.link("src/0", "src/d/%d" % i)'
 	ship
 	same_tree src R
 	echo two >>src/0
 	mv src/d src/e
 	python3 -c 'import os
-for i in range(0, 20000, 2):
+for i in range(0, 5000, 2):
     os.rename("src/e/%d" % i, "src/first/%d" % i)
 for i in range(1, 2000, 2):
     os.link("src/0", "src/more%d" % i)'
@@ -281,37 +280,41 @@ for i in range(1, 2000, 2):
 
 @test "every type of object turns into every other" {
 	requires root
-	mk() {
-		rm -rf "$2"
-		case $1 in
-		file) echo "a file" >"$2" ;;
-		empty) : >"$2" ;;
-		dir) mkdir "$2" && echo inside >"$2/inside" && mkdir "$2/sub" ;;
-		link) ln -s target "$2" ;;
-		link2) ln -s another "$2" ;;
-		fifo) mkfifo "$2" ;;
-		char) mknod "$2" c 1 3 ;;
-		char2) mknod "$2" c 1 5 ;;
-		block) mknod "$2" b 7 9 ;;
-		none) ;;
-		esac
+	# fill DIR old|new: under each name FROM-TO what stands there before, or after
+	fill() {
+		python3 - "$@" <<-'PY'
+			import os, shutil, stat, sys
+			top, which = sys.argv[1:]
+			def file(p, text="a file\n"):
+			    with open(p, "w") as f:
+			        f.write(text)
+			def folder(p):
+			    os.makedirs(p + "/sub")
+			    file(p + "/inside", "inside\n")
+			make = {
+			    "file": file, "empty": lambda p: file(p, ""), "dir": folder, "link": lambda p: os.symlink("target", p),
+			    "link2": lambda p: os.symlink("another", p), "fifo": os.mkfifo,
+			    "char": lambda p: os.mknod(p, 0o644 | stat.S_IFCHR, os.makedev(1, 3)),
+			    "char2": lambda p: os.mknod(p, 0o644 | stat.S_IFCHR, os.makedev(1, 5)),
+			    "block": lambda p: os.mknod(p, 0o644 | stat.S_IFBLK, os.makedev(7, 9)), "none": lambda p: None,
+			}
+			for a in make:
+			    for b in make:
+			        p = os.path.join(top, a + "-" + b)
+			        if os.path.isdir(p) and not os.path.islink(p):
+			            shutil.rmtree(p)
+			        elif os.path.lexists(p):
+			            os.remove(p)
+			        make[a if which == "old" else b](p)
+		PY
 	}
-	types="file empty dir link link2 fifo char char2 block none"
 	mkdir old new
-	for a in $types; do
-		for b in $types; do
-			mk "$a" "old/$a-$b"
-			mk "$b" "new/$a-$b"
-		done
-	done
+	fill old old
+	fill new new
 	cp -a old src
 	ship
 	same_tree src R
-	for a in $types; do
-		for b in $types; do
-			mk "$b" "src/$a-$b"
-		done
-	done
+	fill src new
 	run -0 ship
 	[[ -z $output ]]
 	same_tree src R

@@ -181,11 +181,11 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	echo z >src/count
 	time=2026-01-27T00:00:00Z image --keep=0
 	[[ $(repl-apply --list R | wc -l) == 1 && -z $(ls R/.repl/history) ]]
-	# Tiers: of images every 6 hours, the newest of each of the last 3 days, and of the last 2 weeks.
+	# Tiers: of images every 12 hours, the newest of each of the last 3 days, and of the last 2 weeks.
 	rm -r R S
-	for i in {1..60}; do
+	for i in {1..30}; do
 		echo "$i" >src/count
-		time=@$((1700000000 + i * 21600)) image --keep=3d,2w
+		time=@$((1700000000 + i * 43200)) image --keep=3d,2w
 	done
 	run -0 repl-apply --list R
 	times=$(repl-apply --list --json R | python3 -c 'import json, sys
@@ -193,14 +193,14 @@ from datetime import datetime
 at = [int(datetime.fromisoformat(x["image"]["time"].replace("Z", "+00:00")).timestamp()) for x in json.load(sys.stdin)]
 now, rest = at[0], at[1:]
 days = [t // 86400 for t in rest]
-assert now == 1700000000 + 60 * 21600
+assert now == 1700000000 + 30 * 43200
 # One a day for the days before today, as the newest; one more for the week before.
 assert days[:2] == [now // 86400 - 1, now // 86400 - 2], days
 assert len(rest) == 3 and rest[2] // 604800 == now // 604800 - 1, rest
 print(*rest)')
 	run -0 repl-apply --rollback=-3 R
-	[[ $(stat -c %s R/count) -gt 0 && $(($(cat R/count) * 21600 + 1700000000)) == "${times##* }" ]]
-	run -2 repl-apply --rollback=@$((1700000000 + 2 * 21600)) R
+	[[ $(stat -c %s R/count) -gt 0 && $(($(cat R/count) * 43200 + 1700000000)) == "${times##* }" ]]
+	run -2 repl-apply --rollback=@$((1700000000 + 1 * 43200)) R
 	for keep in x 3q -1 '' '1h,'; do
 		run -2 bash -c "repl-apply --keep='$keep' R </dev/null"
 	done

@@ -7,6 +7,8 @@
 
 load lib/setup
 load lib/trees
+load lib/craft
+export REPL_LEAKS=0
 
 setup() {
 	common_setup
@@ -16,29 +18,6 @@ setup() {
 # All there is to see of a tree but its control directory.
 fingerprint() {
 	find "$1" -path "$1/.repl" -prune -o -printf '%P %i %T@ %C@ %m %s %l\n' | sort
-}
-
-# craft FILE: runs the python on standard input, with s a delta against nothing, and saves s as FILE
-craft() {
-	{
-		echo 'from craft import *'
-		echo 's = Delta()'
-		cat
-		echo "s.save('$1')"
-	} | python3 -
-}
-
-# craft_on REPLICA FILE: the same with s a delta against what REPLICA holds, whose END promises nothing true
-craft_on() {
-	repl-snap --digest "$1" >held.img
-	{
-		echo 'from craft import *'
-		echo 'd = open("held.img", "rb").read()'
-		echo 's = Delta(base=d[24:56], root=False)'
-		echo 's.id = lambda ref=1: bytes(32)'
-		cat
-		echo "s.save('$2')"
-	} | python3 -
 }
 
 # clean FILE: nothing in it that a terminal would obey

@@ -3,6 +3,7 @@
 # few seeds, always the same; REPL_SEED=$RANDOM REPL_RUNS=50 make bats T=tests/random.bats looks further.
 
 load lib/setup
+export REPL_LEAKS=0
 
 many() { # TYPE MODE
 	local fs seed i

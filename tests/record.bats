@@ -2,6 +2,7 @@
 # repl-track --record: everything that changes is named, or a gap says that it may not be.
 
 load lib/setup
+export REPL_LEAKS=0
 
 setup() {
 	common_setup

@@ -6,6 +6,7 @@
 # shellcheck disable=SC2238
 
 load lib/setup
+export REPL_LEAKS=0
 
 # The pipeline once; $read: what repl-diff read of how much. The replica and the image must be what reading everything gives.
 ship() {

@@ -3,6 +3,7 @@
 # "make track-torture". Judged by the trees alone: steps are counted, nothing is timed.
 
 load lib/setup
+export REPL_LEAKS=0
 
 # torture TYPE SOURCE
 torture() {

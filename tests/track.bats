@@ -3,6 +3,7 @@
 # costs one comparison.
 
 load lib/setup
+export REPL_LEAKS=0
 
 setup() {
 	common_setup

@@ -12,6 +12,9 @@
 #   has TEXT PART            fails and prints both unless TEXT contains PART
 #   fail TEXT...             fails with this text
 #
+# A file whose tests start programs by the thousand says REPL_LEAKS=0: looking for leaks takes twice the time of the rest of a short run
+# with sanitizers, and the other files do it for the same programs.
+#
 # A test runs in its own empty folder ($BATS_TEST_TMPDIR), with the built programs first in PATH. REPL_BUILD is the folder
 # of the build to test (default build/release); INSTRUMENT wraps every program of it.
 
@@ -142,7 +145,7 @@ common_setup() {
 	unset REPL_STATE SOURCE_DATE_EPOCH ZSTD_CLEVEL NO_COLOR
 	# A status that no program of ours uses, so that a report never looks like a failure that was expected; and
 	# a file for the report, so that it is found even where standard error and status get lost.
-	export ASAN_OPTIONS=exitcode=99:log_path=$BATS_TEST_TMPDIR/.sanitizer
+	export ASAN_OPTIONS=exitcode=99:detect_leaks=${REPL_LEAKS:-1}:log_path=$BATS_TEST_TMPDIR/.sanitizer
 	export UBSAN_OPTIONS=print_stacktrace=1:exitcode=99:log_path=$BATS_TEST_TMPDIR/.sanitizer
 	export TSAN_OPTIONS=exitcode=99:log_path=$BATS_TEST_TMPDIR/.sanitizer
 	umask 022
