@@ -8,6 +8,7 @@
 #include "cli.h"
 #include "codec.h"
 #include "pack.h"
+#include "pool.h"
 
 #define LONG_LOG_TEXT "23" /* --long alone: as far as one chunk reaches */
 
@@ -67,7 +68,7 @@ static int check(const struct cli *c, const struct settings *s, struct err *e)
 	if (s->resume && s->is_undo)
 		return err_set(e, ERR_USAGE, "--resume packs: it does not go with -d");
 	if (check_range("level", s->level, codec_level_min(), codec_level_max(), e) ||
-		check_range("threads", s->threads, 0, CODEC_THREADS_MAX, e) ||
+		check_range("threads", s->threads, 0, POOL_THREADS_MAX, e) ||
 		(s->long_log && check_range("long", s->long_log, CODEC_LONG_MIN, CODEC_LONG_MAX, e)) ||
 		(s->chunk && check_range("chunk", chunk, CODEC_CHUNK_MIN, CODEC_CHUNK_MAX, e)))
 		return -1;

@@ -2,9 +2,9 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
+
+#include "pool.h"
 
 /*
  * Who does what. Every directory is a node; those that the caller expects wait in a queue. A worker, or the caller when
@@ -607,33 +607,25 @@ void ahead_shed(struct ahead *a, struct ahead_dir *dir)
 
 static void start_threads(struct ahead *a)
 {
-	size_t want = a->o.threads;
-	sigset_t all, old;
+	size_t want = pool_threads(a->o.threads);
+	struct err why = {0};
 
-	if (want == 0) {
-		cpu_set_t cpus;
-
-		want = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? (size_t)CPU_COUNT(&cpus) : 2;
-	}
 	if (want < 2)
 		return;
 	if (want > MAX_THREADS)
 		want = MAX_THREADS;
 	a->hands = xalloc(want * sizeof *a->hands);
-	sigfillset(&all); /* signals are the program's own threads' */
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	lock(a); /* n_hands is read by those that already run */
 	for (size_t i = 0; i < want; i++) {
 		a->hands[i].a = a;
 		listing_tools_init(&a->hands[i].tools, &a->stop);
-		if (pthread_create(&a->hands[i].thread, NULL, worker, &a->hands[i]) != 0) {
+		if (pool_thread(&a->hands[i].thread, worker, &a->hands[i], &why)) {
 			listing_tools_free(&a->hands[i].tools);
 			break; /* fewer will do, and none as well */
 		}
 		a->n_hands++;
 	}
 	unlock(a);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 int ahead_open(struct ahead **out, const struct ahead_options *o, struct err *e)
@@ -661,7 +653,7 @@ void ahead_stop(struct ahead *a)
 	pthread_cond_broadcast(&a->work);
 	unlock(a);
 	for (size_t i = 0; i < a->n_hands; i++)
-		pthread_join(a->hands[i].thread, NULL);
+		pool_join(a->hands[i].thread);
 	for (size_t i = 0; i < a->n_hands; i++)
 		listing_tools_free(&a->hands[i].tools);
 	a->n_hands = 0;

@@ -6,7 +6,7 @@
  * waits for a thread that waits: what nobody has begun, the caller lists itself. What lies ready is bounded in entries,
  * directories and descriptors; a directory too large for memory comes in pieces (ahead_next).
  *
- * May use: listing, spill, sorted, attr, bytes, err; makes system calls.
+ * May use: listing, spill, sorted, attr, pool, bytes, err; makes system calls.
  */
 #ifndef REPL_AHEAD_H
 #define REPL_AHEAD_H

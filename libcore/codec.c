@@ -2,10 +2,10 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include <zstd.h>
+
+#include "pool.h"
 
 #define MAGIC_ZSTD 0xFD2FB528u
 #define MAGIC_SKIP 0x184D2A50u /* to ...5F */
@@ -33,13 +33,6 @@ bool codec_is_zstd(const void *p, size_t n)
 
 int codec_level_min(void) { return ZSTD_minCLevel(); }
 int codec_level_max(void) { return ZSTD_maxCLevel(); }
-
-unsigned codec_threads(unsigned n)
-{
-	long cpus = n ? (long)n : sysconf(_SC_NPROCESSORS_ONLN);
-
-	return cpus < 1 ? 1 : cpus > (long)CODEC_THREADS_MAX ? CODEC_THREADS_MAX : (unsigned)cpus;
-}
 
 /* ---- head and index ---- */
 
@@ -246,199 +239,6 @@ int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf 
 	return 0;
 }
 
-/* ---- the pool ---- */
-
-struct codec_worker {
-	struct codec_pool *pool;
-	unsigned number;
-	pthread_t tid;
-};
-struct codec_pool {
-	pthread_mutex_t lock;
-	pthread_cond_t room, todo, done;
-	struct codec_job *jobs; /* a ring: number i stands at i % n_jobs */
-	unsigned n_jobs, n_workers;
-	struct codec_worker *workers;
-	uint64_t filled, begun, taken;
-	bool is_stopped, is_ended;
-	codec_work work;
-	void *ctx;
-};
-
-int codec_thread(pthread_t *tid, void *(*run)(void *), void *arg, struct err *e)
-{
-	/* A broken pipe is reported to the thread that wrote, and must end the program as it would elsewhere. */
-	static const int own[] = {SIGPIPE, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
-	sigset_t block, before;
-
-	sigfillset(&block);
-	for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
-		sigdelset(&block, own[i]);
-	pthread_sigmask(SIG_SETMASK, &block, &before);
-	int rc = pthread_create(tid, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc) {
-		errno = rc;
-		return err_sys(e, "cannot start a thread");
-	}
-	return 0;
-}
-
-void codec_join(pthread_t tid) { pthread_join(tid, NULL); }
-
-static void *work_main(void *arg)
-{
-	struct codec_worker *w = arg;
-	struct codec_pool *p = w->pool;
-
-	pthread_mutex_lock(&p->lock);
-	for (;;) {
-		while (!p->is_stopped && !p->is_ended && p->begun == p->filled)
-			pthread_cond_wait(&p->todo, &p->lock);
-		if (p->is_stopped || p->begun == p->filled)
-			break;
-		struct codec_job *job = &p->jobs[p->begun++ % p->n_jobs];
-		pthread_mutex_unlock(&p->lock);
-		if (!job->is_ready)
-			p->work(p->ctx, w->number, job);
-		pthread_mutex_lock(&p->lock);
-		job->is_done = true;
-		pthread_cond_signal(&p->done);
-	}
-	pthread_mutex_unlock(&p->lock);
-	return NULL;
-}
-
-int codec_pool_open(struct codec_pool **out, unsigned n_threads, unsigned n_jobs, codec_work work, void *ctx,
-	struct err *e)
-{
-	struct codec_pool *p = xalloc(sizeof *p);
-	struct err why = {0};
-
-	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->room, NULL);
-	pthread_cond_init(&p->todo, NULL);
-	pthread_cond_init(&p->done, NULL);
-	p->n_jobs = n_jobs;
-	p->jobs = xalloc(n_jobs * sizeof *p->jobs);
-	p->workers = xalloc(n_threads * sizeof *p->workers);
-	p->work = work;
-	p->ctx = ctx;
-	for (unsigned i = 0; i < n_threads; i++) {
-		p->workers[i].pool = p;
-		p->workers[i].number = i;
-		/* Fewer threads than asked for do the same work. */
-		if (codec_thread(&p->workers[i].tid, work_main, &p->workers[i], &why))
-			break;
-		p->n_workers++;
-	}
-	if (!p->n_workers) {
-		if (e->kind == ERR_NONE)
-			*e = why;
-		codec_pool_close(&p);
-		return -1;
-	}
-	*out = p;
-	return 0;
-}
-
-struct codec_job *codec_pool_fill(struct codec_pool *p)
-{
-	struct codec_job *job = NULL;
-
-	pthread_mutex_lock(&p->lock);
-	while (!p->is_stopped && p->filled - p->taken == p->n_jobs)
-		pthread_cond_wait(&p->room, &p->lock);
-	if (!p->is_stopped) {
-		job = &p->jobs[p->filled % p->n_jobs];
-		*job = (struct codec_job){.in = job->in, .out = job->out};
-		buf_reset(&job->in);
-		buf_reset(&job->out);
-	}
-	pthread_mutex_unlock(&p->lock);
-	return job;
-}
-
-void codec_pool_filled(struct codec_pool *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->filled++;
-	pthread_cond_signal(&p->todo);
-	pthread_mutex_unlock(&p->lock);
-}
-
-void codec_pool_end(struct codec_pool *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->is_ended = true;
-	pthread_cond_broadcast(&p->todo);
-	pthread_cond_broadcast(&p->done);
-	pthread_mutex_unlock(&p->lock);
-}
-
-struct codec_job *codec_pool_take(struct codec_pool *p, bool *was_empty)
-{
-	struct codec_job *job = NULL;
-
-	pthread_mutex_lock(&p->lock);
-	if (was_empty)
-		*was_empty = p->taken == p->filled;
-	while (!p->is_stopped) {
-		if (p->taken < p->filled) {
-			job = &p->jobs[p->taken % p->n_jobs];
-			if (job->is_done)
-				break;
-			job = NULL;
-		} else if (p->is_ended) {
-			break;
-		}
-		pthread_cond_wait(&p->done, &p->lock);
-	}
-	pthread_mutex_unlock(&p->lock);
-	return job;
-}
-
-void codec_pool_taken(struct codec_pool *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->taken++;
-	pthread_cond_signal(&p->room);
-	pthread_mutex_unlock(&p->lock);
-}
-
-void codec_pool_stop(struct codec_pool *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->is_stopped = true;
-	pthread_cond_broadcast(&p->room);
-	pthread_cond_broadcast(&p->todo);
-	pthread_cond_broadcast(&p->done);
-	pthread_mutex_unlock(&p->lock);
-}
-
-void codec_pool_close(struct codec_pool **pp)
-{
-	struct codec_pool *p = *pp;
-
-	if (!p)
-		return;
-	codec_pool_stop(p);
-	for (unsigned i = 0; i < p->n_workers; i++)
-		codec_join(p->workers[i].tid);
-	for (unsigned i = 0; i < p->n_jobs; i++) {
-		buf_free(&p->jobs[i].in);
-		buf_free(&p->jobs[i].out);
-	}
-	free(p->jobs);
-	free(p->workers);
-	pthread_cond_destroy(&p->done);
-	pthread_cond_destroy(&p->todo);
-	pthread_cond_destroy(&p->room);
-	pthread_mutex_destroy(&p->lock);
-	free(p);
-	*pp = NULL;
-}
-
 /* ---- reading ---- */
 
 #define READ_THREADS 4u /* decoding is fast: more would only hold more chunks in memory */
@@ -460,10 +260,10 @@ struct codec_reader {
 
 	unsigned n_decoders;
 	ZSTD_DCtx *decoders[READ_THREADS];
-	struct codec_pool *pool; /* NULL: everything happens in codec_reader_read */
+	struct pool *pool; /* NULL: everything happens in codec_reader_read */
 	pthread_t tid;
 	bool has_thread;
-	struct codec_job own, *job;
+	struct pool_job own, *job;
 	size_t job_at;
 };
 
@@ -627,7 +427,7 @@ static int next_frame(struct codec_reader *r, struct err *e)
 	return rc ? -1 : 1;
 }
 
-static int read_chunk(struct codec_reader *r, struct codec_job *job, struct err *e)
+static int read_chunk(struct codec_reader *r, struct pool_job *job, struct err *e)
 {
 	job->off = place(r);
 	job->plain_len = r->plain_len;
@@ -655,7 +455,7 @@ static int read_chunk(struct codec_reader *r, struct codec_job *job, struct err 
 }
 
 /* Some plain bytes of an ordinary frame: as many as the input at hand gives, READ_LEN at most. */
-static int read_zstd(struct codec_reader *r, struct codec_job *job, struct err *e)
+static int read_zstd(struct codec_reader *r, struct pool_job *job, struct err *e)
 {
 	ZSTD_outBuffer out;
 
@@ -685,7 +485,7 @@ static int read_zstd(struct codec_reader *r, struct codec_job *job, struct err *
 }
 
 /* The next job. 1: filled; 0: a clean end. */
-static int produce(struct codec_reader *r, struct codec_job *job, struct err *e)
+static int produce(struct codec_reader *r, struct pool_job *job, struct err *e)
 {
 	for (;;) {
 		int rc;
@@ -707,7 +507,7 @@ static int produce(struct codec_reader *r, struct codec_job *job, struct err *e)
 	}
 }
 
-static void decode(ZSTD_DCtx *z, struct codec_job *job)
+static void decode(ZSTD_DCtx *z, struct pool_job *job)
 {
 	const struct buf *in = &job->in;
 
@@ -728,7 +528,7 @@ static void decode(ZSTD_DCtx *z, struct codec_job *job)
 		job->out.len = rc;
 }
 
-static void decode_work(void *ctx, unsigned worker, struct codec_job *job)
+static void decode_work(void *ctx, unsigned worker, struct pool_job *job)
 {
 	struct codec_reader *r = ctx;
 
@@ -738,17 +538,17 @@ static void decode_work(void *ctx, unsigned worker, struct codec_job *job)
 static void *reader_main(void *arg)
 {
 	struct codec_reader *r = arg;
-	struct codec_job *job;
+	struct pool_job *job;
 	int rc = 1;
 
-	while (rc > 0 && (job = codec_pool_fill(r->pool))) {
+	while (rc > 0 && (job = pool_fill(r->pool))) {
 		rc = produce(r, job, &job->err);
 		if (rc < 0)
 			job->is_ready = true;
 		if (rc)
-			codec_pool_filled(r->pool);
+			pool_filled(r->pool);
 	}
-	codec_pool_end(r->pool);
+	pool_end(r->pool);
 	return NULL;
 }
 
@@ -758,7 +558,7 @@ int codec_reader_open(struct codec_reader **out, codec_fill fill, void *ctx, uns
 
 	r->fill = fill;
 	r->ctx = ctx;
-	threads = codec_threads(threads);
+	threads = pool_threads(threads);
 	if (threads > READ_THREADS)
 		threads = READ_THREADS;
 	for (; r->n_decoders < threads; r->n_decoders++) {
@@ -770,8 +570,8 @@ int codec_reader_open(struct codec_reader **out, codec_fill fill, void *ctx, uns
 		}
 	}
 	if (threads > 1) {
-		if (codec_pool_open(&r->pool, threads, threads + 2, decode_work, r, e) ||
-			codec_thread(&r->tid, reader_main, r, e)) {
+		if (pool_open(&r->pool, threads, threads + 2, decode_work, r, e) ||
+			pool_thread(&r->tid, reader_main, r, e)) {
 			codec_reader_close(&r);
 			return -1;
 		}
@@ -786,11 +586,11 @@ static int next_job(struct codec_reader *r, struct err *e)
 {
 	if (r->pool) {
 		if (r->job)
-			codec_pool_taken(r->pool);
-		r->job = codec_pool_take(r->pool, NULL);
+			pool_taken(r->pool);
+		r->job = pool_take(r->pool, NULL);
 	} else {
-		struct codec_job *job = &r->own;
-		*job = (struct codec_job){.in = job->in, .out = job->out};
+		struct pool_job *job = &r->own;
+		*job = (struct pool_job){.in = job->in, .out = job->out};
 		buf_reset(&job->in);
 		buf_reset(&job->out);
 		int rc = produce(r, job, &job->err);
@@ -831,10 +631,10 @@ void codec_reader_close(struct codec_reader **rr)
 	if (!r)
 		return;
 	if (r->pool)
-		codec_pool_stop(r->pool);
+		pool_stop(r->pool);
 	if (r->has_thread)
-		codec_join(r->tid);
-	codec_pool_close(&r->pool);
+		pool_join(r->tid);
+	pool_close(&r->pool);
 	for (unsigned i = 0; i < r->n_decoders; i++)
 		ZSTD_freeDCtx(r->decoders[i]);
 	ZSTD_freeDCtx(r->ordinary);

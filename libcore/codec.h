@@ -1,6 +1,5 @@
 /*
- * codec: zstd, the container of a packed stream, and the ordered pool of threads that both directions run on. The
- * only module that names libzstd.
+ * codec: zstd, and the container of a packed stream. The only module that names libzstd.
  *
  * A packed stream is a valid zstd file (repl-stream(5), "PACKED STREAMS"):
  *   head   skippable frame 0x184D2A5B: "replpack" u16 version u16 reserved
@@ -11,14 +10,12 @@
  * Offsets count from the head. An index follows at most 1024 chunks and ends the file, so a file that lost its end
  * is known as such, and whoever reads the last four bytes can seek. Several packed streams may follow each other.
  *
- * May use: bytes, err, threads. No descriptors, no clock, no environment: bytes come through a callback.
+ * May use: pool, bytes, err. No descriptors, no clock, no environment: bytes come through a callback.
  * Invariant: no length is believed before it was compared with a ceiling; no buffer grows before its bytes came,
  * except the plain side of one chunk, which is at most CODEC_CHUNK_MAX.
  */
 #ifndef REPL_CODEC_H
 #define REPL_CODEC_H
-
-#include <pthread.h>
 
 #include "bytes.h"
 #include "err.h"
@@ -32,15 +29,12 @@
 #define CODEC_LONG_MIN 10u                            /* --long takes logarithms in this range */
 #define CODEC_LONG_MAX 27u
 #define CODEC_WINDOW_MAX 27                           /* logarithm; ordinary zstd files may ask for so much */
-#define CODEC_THREADS_MAX 256u
 
 /* True when these bytes (at least 4) start a zstd file, packed by us or not. */
 bool codec_is_zstd(const void *p, size_t n);
 /* The levels that libzstd offers. */
 int codec_level_min(void);
 int codec_level_max(void);
-/* How many threads to use when asked for n; 0: one per processor. */
-unsigned codec_threads(unsigned n);
 
 /* ---- making frames ---- */
 
@@ -67,46 +61,6 @@ int codec_packer_open(struct codec_packer **p, unsigned long_log, struct err *e)
  * kept as it is. ERR_SYSTEM. */
 int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf *out, bool *is_raw, struct err *e);
 void codec_packer_close(struct codec_packer **p);
-
-/* ---- the pool ---- */
-
-/* One unit of work. The buffers keep their memory from round to round. */
-struct codec_job {
-	struct buf in, out;
-	uint64_t off;       /* of the chunk, for messages */
-	uint32_t plain_len;
-	int level;
-	bool is_ready;      /* nothing to do for a worker: `out` or `err` is set */
-	bool is_raw;        /* result of codec_pack */
-	bool is_last;       /* a stream ends with it */
-	struct err err;     /* what went wrong; reported when its turn comes */
-	bool is_done;       /* private */
-};
-/* Runs on a worker thread; `worker` counts from 0. Failures go to job->err. */
-typedef void (*codec_work)(void *ctx, unsigned worker, struct codec_job *job);
-/*
- * Jobs are filled by one thread, worked on by several, and taken by one thread in the order in which they were filled:
- *   fill: codec_pool_fill, codec_pool_filled, ..., codec_pool_end      take: codec_pool_take, codec_pool_taken, ...
- * There are only so many jobs: who fills waits for who takes.
- */
-struct codec_pool;
-int codec_pool_open(struct codec_pool **p, unsigned n_threads, unsigned n_jobs, codec_work work, void *ctx,
-	struct err *e);
-/* An empty job, or NULL when the pool was stopped. Borrowed until codec_pool_filled. */
-struct codec_job *codec_pool_fill(struct codec_pool *p);
-void codec_pool_filled(struct codec_pool *p);
-void codec_pool_end(struct codec_pool *p); /* nothing more will be filled */
-/* The next finished job, or NULL after the last or when the pool was stopped. Borrowed until codec_pool_taken.
- * *was_empty (may be NULL): nothing was under way when we came. */
-struct codec_job *codec_pool_take(struct codec_pool *p, bool *was_empty);
-void codec_pool_taken(struct codec_pool *p);
-/* Makes everybody who waits return; from any thread. */
-void codec_pool_stop(struct codec_pool *p);
-/* Stops, joins the workers, frees. The filling and the taking thread are gone by then. */
-void codec_pool_close(struct codec_pool **p);
-/* pthread_create for a thread that leaves the signals of the terminal and of kill(1) to the main thread. */
-int codec_thread(pthread_t *tid, void *(*run)(void *), void *arg, struct err *e);
-void codec_join(pthread_t tid);
 
 /* ---- reading packed streams ---- */
 

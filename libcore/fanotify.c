@@ -11,13 +11,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fanevent.h"
 #include "words.h"
 
 #define EVENTS (FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB | FAN_ONDIR)
 #define MARKER (FAN_OPEN | FAN_ONDIR)
 #define CHUNK (64u * 1024)
 #define BACKLOG_MAX (6u * 1024 * 1024) /* of all groups; what is more waits in the kernel, until its queue overflows */
-#define HANDLE_MAX 128u                /* MAX_HANDLE_SZ */
 
 /* A mount through which a superblock is seen below the paths. */
 struct view {
@@ -56,44 +56,25 @@ struct fan {
 	unsigned marks_out;      /* markers that did not come back */
 };
 
-/* ---- handles ---- */
-
-struct handle {
-	struct file_handle h;
-	uint8_t bytes[HANDLE_MAX];
-};
-
-static struct span handle_span(const struct file_handle *h)
-{
-	return span_of(h, sizeof *h + h->handle_bytes);
-}
-
-/* 0, or -1 with errno. name NULL: fd itself. */
-static int handle_of(int fd, const char *name, struct handle *out)
-{
-	int mount;
-
-	*out = (struct handle){.h.handle_bytes = HANDLE_MAX};
-	return name_to_handle_at(fd, name ? name : "", &out->h, &mount, name ? 0 : AT_EMPTY_PATH);
-}
+/* ---- numbers of handles ---- */
 
 static uint32_t number(struct words *w, uint32_t group, const struct file_handle *h)
 {
-	uint8_t key[4 + sizeof *h + HANDLE_MAX];
-	struct span s = handle_span(h);
+	uint8_t key[4 + sizeof *h + HANDLES_MAX];
+	struct span s = handles_span(h);
 
 	memcpy(key, &group, 4);
 	memcpy(key + 4, s.p, s.len);
 	return words_put(w, span_of(key, 4 + s.len));
 }
 
-static struct group *group_of(struct fan *f, const struct words *w, uint32_t no, struct handle *h)
+static struct group *group_of(struct fan *f, const struct words *w, uint32_t no, struct handles_one *h)
 {
 	struct span key = words_get(w, no);
 	uint32_t group;
 
 	memcpy(&group, key.p, 4);
-	*h = (struct handle){0};
+	*h = (struct handles_one){0};
 	memcpy(h, key.p + 4, key.len - 4);
 	for (size_t i = 0; i < f->n; i++)
 		if (f->groups[i].no == group)
@@ -288,14 +269,14 @@ static int check_top(struct watch *w, size_t i, uint64_t *mount, struct err *e)
 	struct fan *f = w->data;
 	struct top *t = &f->tops[i];
 	struct statx sx;
-	struct handle h = {0};
+	struct handles_one h = {0};
 	char text[300];
 
 	(void)e;
 	bool is_there = !stat_mount(AT_FDCWD, w->paths[i], mount, &sx) && S_ISDIR(sx.stx_mode);
-	if (is_there && handle_of(AT_FDCWD, w->paths[i], &h))
-		h = (struct handle){0};
-	if (is_there && t->mount == *mount && t->handle.len && span_eq(handle_span(&h.h), span_of(t->handle.p, t->handle.len)))
+	if (is_there && handles_of(AT_FDCWD, w->paths[i], &h))
+		h = (struct handles_one){0};
+	if (is_there && t->mount == *mount && t->handle.len && span_eq(handles_span(&h.h), span_of(t->handle.p, t->handle.len)))
 		return 1;
 	bool was_known = t->handle.len > 0;
 	buf_reset(&t->handle);
@@ -304,7 +285,7 @@ static int check_top(struct watch *w, size_t i, uint64_t *mount, struct err *e)
 		w->hear.lost(w->hear.ctx, w->paths[i], "it is not there");
 		return 0;
 	}
-	struct span s = handle_span(&h.h);
+	struct span s = handles_span(&h.h);
 	buf_add(&t->handle, s.p, s.len);
 	if (was_known)
 		say_lost(w, w->paths[i], "'%s' is another directory now", esc_cut(text, sizeof text, span_cstr(w->paths[i])));
@@ -400,8 +381,8 @@ static int fan_open(struct watch *w, bool all_dirs, struct err *e)
 	f->tops = xalloc(w->n_paths * sizeof *f->tops);
 	w->data = f;
 	/* Without it no handle leads anywhere. */
-	struct handle h;
-	int fd = handle_of(AT_FDCWD, w->paths[0], &h) ? -1 : 0;
+	struct handles_one h;
+	int fd = handles_of(AT_FDCWD, w->paths[0], &h) ? -1 : 0;
 	if (fd < 0)
 		return err_sys(e, "cannot use fanotify for '%s'", w->paths[0]);
 	AUTO_CLOSE int at = open(w->paths[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -484,21 +465,21 @@ static int fan_gather(struct watch *w, struct err *e)
 
 static int send_marker(struct watch *w, struct group *g, struct err *e)
 {
-	struct handle h;
+	struct handles_one h;
 
 	(void)e;
 	AUTO_CLOSE int fd = -1;
 	const char *top = g->views[0].top;
 	buf_reset(&g->marker);
 	g->is_spoiled = false;
-	if (!handle_of(AT_FDCWD, top, &h) && !fanotify_mark(g->fd, FAN_MARK_ADD, MARKER, AT_FDCWD, top))
+	if (!handles_of(AT_FDCWD, top, &h) && !fanotify_mark(g->fd, FAN_MARK_ADD, MARKER, AT_FDCWD, top))
 		fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0) {
 		/* What stands in the way is not gone with the next event: the check tells. Until then there is nothing to wait for. */
 		w->hear.lost(w->hear.ctx, top, "it cannot be reached");
 		return 0;
 	}
-	struct span s = handle_span(&h.h);
+	struct span s = handles_span(&h.h);
 	buf_add(&g->marker, s.p, s.len);
 	free(g->marked);
 	g->marked = xstrdup(top);
@@ -556,71 +537,7 @@ static void overflow(struct watch *w, struct group *g)
 		g->is_spoiled = true;
 }
 
-struct event {
-	uint64_t mask;
-	int pid;
-	const struct file_handle *dir, *obj;
-	struct span name;
-};
-
-/* Decodes one event; false: it makes no sense, which the kernel does not do. */
-static bool decode(const uint8_t *p, size_t left, struct event *ev, size_t *len)
-{
-	struct fanotify_event_metadata m;
-
-	if (left < sizeof m)
-		return false;
-	memcpy(&m, p, sizeof m);
-	if (m.event_len < sizeof m || m.event_len > left || m.vers != FANOTIFY_METADATA_VERSION)
-		return false;
-	*len = m.event_len;
-	*ev = (struct event){.mask = m.mask, .pid = m.pid};
-	for (size_t at = m.metadata_len; at + sizeof(struct fanotify_event_info_header) <= m.event_len;) {
-		struct fanotify_event_info_header h;
-		memcpy(&h, p + at, sizeof h);
-		if (h.len < sizeof h || h.len > m.event_len - at)
-			return false;
-		size_t body = offsetof(struct fanotify_event_info_fid, handle);
-		if (h.info_type == FAN_EVENT_INFO_TYPE_FID || h.info_type == FAN_EVENT_INFO_TYPE_DFID ||
-				h.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME) {
-			/* Events and their parts are padded to four bytes, so the handle is aligned. */
-			const struct file_handle *fh = (const void *)(p + at + body);
-			size_t room = h.len - body;
-			if (h.len < body + sizeof *fh || fh->handle_bytes > HANDLE_MAX || fh->handle_bytes > room - sizeof *fh)
-				return false;
-			if (h.info_type == FAN_EVENT_INFO_TYPE_FID)
-				ev->obj = fh;
-			else
-				ev->dir = fh;
-			const uint8_t *name = (const uint8_t *)fh + sizeof *fh + fh->handle_bytes;
-			if (h.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME)
-				ev->name = span_of(name, strnlen((const char *)name, room - sizeof *fh - fh->handle_bytes));
-		}
-		at += h.len;
-	}
-	return true;
-}
-
-static uint8_t flags_of(uint64_t mask)
-{
-	uint8_t flags = 0;
-
-	if (mask & (FAN_CREATE | FAN_MOVED_TO))
-		flags |= CHANGED_NEW;
-	if (mask & (FAN_DELETE | FAN_MOVED_FROM))
-		flags |= CHANGED_GONE;
-	if (mask & (FAN_MODIFY | FAN_CLOSE_WRITE))
-		flags |= CHANGED_CONTENT;
-	if (mask & FAN_ATTRIB)
-		flags |= CHANGED_META;
-	/* What a directory brings along, or takes away, has no events of its own. Away as well: who looks at an older image of the tree
-	 * finds it under the old name, and things in it that changed are told under the new one. */
-	if (mask & FAN_ONDIR && mask & (FAN_CREATE | FAN_MOVED_TO | FAN_MOVED_FROM))
-		flags |= CHANGED_SUBTREE;
-	return flags;
-}
-
-static int on_event(struct watch *w, struct group *g, const struct event *ev, struct err *e)
+static int on_event(struct watch *w, struct group *g, const struct fanevent *ev, struct err *e)
 {
 	struct fan *f = w->data;
 
@@ -633,11 +550,11 @@ static int on_event(struct watch *w, struct group *g, const struct event *ev, st
 	/* Ours is the marker; what else we do is in our own directory. */
 	if (ev->pid == getpid()) {
 		if (ev->mask & FAN_OPEN && g->marker.len && ev->dir &&
-				span_eq(handle_span(ev->dir), span_of(g->marker.p, g->marker.len)))
+				span_eq(handles_span(ev->dir), span_of(g->marker.p, g->marker.len)))
 			return marker_back(w, g, e);
 		return 0;
 	}
-	uint8_t flags = flags_of(ev->mask);
+	uint8_t flags = fanevent_flags(ev->mask);
 	if (!flags)
 		return 0;
 	bool is_self = ev->name.len == 1 && ev->name.p[0] == '.';
@@ -701,7 +618,7 @@ static int mark_all_fresh(struct watch *w, struct err *e)
 
 	for (uint32_t no = 1; no <= f->fresh.n && !rc; no++) {
 		struct span key = words_get(&f->fresh, no);
-		struct handle h;
+		struct handles_one h;
 		uint32_t dir;
 		memcpy(&dir, key.p, 4);
 		struct fresh n = {w, group_of(f, &f->dirs, dir, &h), span_of(key.p + 4, key.len - 4)};
@@ -716,9 +633,9 @@ static int mark_all_fresh(struct watch *w, struct err *e)
 static int tell_backlog(struct watch *w, struct group *g, const bool *stop, struct err *e)
 {
 	while (g->at < g->backlog.len && !*stop) {
-		struct event ev;
+		struct fanevent ev;
 		size_t len;
-		if (!decode(g->backlog.p + g->at, g->backlog.len - g->at, &ev, &len))
+		if (!fanevent_decode(g->backlog.p + g->at, g->backlog.len - g->at, &ev, &len))
 			return err_set(e, ERR_SYSTEM, "the kernel's events make no sense");
 		if (on_event(w, g, &ev, e))
 			return -1;
@@ -760,34 +677,8 @@ static int view_fd(struct group *g, struct view *v)
 	return v->fd;
 }
 
-/* The path of a directory; for one whose path is longer than the kernel tells, *is_cut and that of the nearest one above. */
-static int path_of(int fd, struct buf *path, bool *is_cut)
-{
-	char link[64], text[PATH_MAX];
-	AUTO_CLOSE int up = -1;
-
-	*is_cut = false;
-	for (;;) {
-		snprintf(link, sizeof link, "/proc/self/fd/%d", up < 0 ? fd : up);
-		ssize_t n = readlink(link, text, sizeof text);
-		if (n > 0 && (size_t)n < sizeof text) {
-			buf_reset(path);
-			buf_add(path, text, (size_t)n);
-			return text[0] == '/' ? 0 : -1;
-		}
-		if (n < 0 && errno != ENAMETOOLONG)
-			return -1;
-		*is_cut = true;
-		int next = openat(up < 0 ? fd : up, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (next < 0)
-			return -1;
-		close_fd(&up);
-		up = next;
-	}
-}
-
 /* Opens what a handle leads to, through any mount of its superblock: -1 with errno, ESTALE when it is gone. */
-static int open_handle(struct group *g, struct handle *h)
+static int open_handle(struct group *g, struct handles_one *h)
 {
 	errno = ESTALE;
 	for (size_t k = 0; k < g->n_views; k++) {
@@ -809,7 +700,7 @@ static int lose_views(struct watch *w, const struct group *g, const char *why)
 static int fan_find(struct watch *w, uint32_t dir, const struct watch_where *where, struct err *e)
 {
 	struct fan *f = w->data;
-	struct handle h;
+	struct handles_one h;
 	struct group *g = group_of(f, &f->dirs, dir, &h);
 	AUTO_BUF struct buf path = {0};
 	bool is_found = false, is_cut;
@@ -826,7 +717,7 @@ static int fan_find(struct watch *w, uint32_t dir, const struct watch_where *whe
 			return lose_views(w, g, strerror(errno));
 		if (fd < 0 || fstat(fd, &st) || !st.st_nlink)
 			return WATCH_GONE;
-		if (path_of(fd, &path, &is_cut))
+		if (handles_path(fd, &path, &is_cut))
 			return lose_views(w, g, strerror(errno));
 		if (is_cut) {
 			w->hear.lost(w->hear.ctx, buf_cstr(&path), "paths below it are longer than the kernel tells");
@@ -844,20 +735,20 @@ static uint32_t fan_dirs(const struct watch *w) { return ((const struct fan *)w-
 static bool fan_is_only_name(struct watch *w, int dirfd, struct span name, uint32_t obj)
 {
 	struct fan *f = w->data;
-	struct handle have, want_it;
+	struct handles_one have, want_it;
 	char text[256];
 	struct stat st;
 
 	span_name(text, name);
-	if (fstatat(dirfd, text, &st, AT_SYMLINK_NOFOLLOW) || st.st_nlink != 1 || handle_of(dirfd, text, &have))
+	if (fstatat(dirfd, text, &st, AT_SYMLINK_NOFOLLOW) || st.st_nlink != 1 || handles_of(dirfd, text, &have))
 		return false;
-	return group_of(f, &f->objs, obj, &want_it) && span_eq(handle_span(&have.h), handle_span(&want_it.h));
+	return group_of(f, &f->objs, obj, &want_it) && span_eq(handles_span(&have.h), handles_span(&want_it.h));
 }
 
 static int fan_object(struct watch *w, uint32_t obj, struct r_inode *out)
 {
 	struct fan *f = w->data;
-	struct handle h;
+	struct handles_one h;
 	struct statx sx;
 	uint64_t mount;
 	struct group *g = group_of(f, &f->objs, obj, &h);

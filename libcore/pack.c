@@ -10,6 +10,7 @@
 
 #include "codec.h"
 #include "input.h"
+#include "pool.h"
 
 #define READ_LEN 524288u
 #define PIPE_LEN 1048576
@@ -281,10 +282,10 @@ struct packer {
 	const struct pack_settings *o;
 	struct relay relay;
 	size_t chunk;
-	struct codec_pool *pool;
-	struct codec_job *job; /* being filled */
+	struct pool *pool;
+	struct pool_job *job; /* being filled */
 	_Atomic int level;
-	struct codec_packer *codecs[CODEC_THREADS_MAX];
+	struct codec_packer *codecs[POOL_THREADS_MAX];
 	unsigned n_codecs;
 	/* the writing thread's */
 	pthread_t tid;
@@ -300,7 +301,7 @@ struct packer {
 	} adapt;
 };
 
-static void pack_work(void *ctx, unsigned worker, struct codec_job *job)
+static void pack_work(void *ctx, unsigned worker, struct pool_job *job)
 {
 	struct packer *k = ctx;
 
@@ -324,7 +325,7 @@ static void adapt(struct packer *k)
 }
 
 /* Index frames ride behind the chunk that they follow; the head in front of the first. */
-static int write_job(struct packer *k, struct codec_job *job, struct err *e)
+static int write_job(struct packer *k, struct pool_job *job, struct err *e)
 {
 	AUTO_BUF struct buf front = {0};
 	uint32_t len = (uint32_t)job->out.len;
@@ -359,15 +360,15 @@ static int write_end(struct packer *k, struct err *e)
 static void *writer_main(void *arg)
 {
 	struct packer *k = arg;
-	struct codec_job *job;
+	struct pool_job *job;
 	bool was_empty;
 	uint64_t t0 = now_ns();
 
-	while ((job = codec_pool_take(k->pool, &was_empty))) {
+	while ((job = pool_take(k->pool, &was_empty))) {
 		uint64_t t1 = now_ns();
 		if (write_job(k, job, &k->why))
 			break;
-		codec_pool_taken(k->pool);
+		pool_taken(k->pool);
 		uint64_t t2 = now_ns();
 		k->adapt.waiting += was_empty ? 0 : t1 - t0;
 		k->adapt.writing += t2 - t1;
@@ -380,7 +381,7 @@ static void *writer_main(void *arg)
 	if (!job && !write_end(k, &k->why))
 		return NULL;
 	/* Nobody takes any more: the others must not wait for us. */
-	codec_pool_stop(k->pool);
+	pool_stop(k->pool);
 	input_bytes_wake(k->relay.in);
 	return NULL;
 }
@@ -389,7 +390,7 @@ static void pack_send(struct packer *k)
 {
 	k->job->level = k->level;
 	k->job = NULL;
-	codec_pool_filled(k->pool);
+	pool_filled(k->pool);
 }
 
 static int pack_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e)
@@ -398,7 +399,7 @@ static int pack_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct e
 
 	while (n) {
 		if (!k->job) {
-			k->job = codec_pool_fill(k->pool);
+			k->job = pool_fill(k->pool);
 			if (!k->job) {
 				errno = ECANCELED;
 				return err_sys(e, "stopped packing");
@@ -440,13 +441,13 @@ static void pack_tick(void *ctx)
 static int pack_start(struct packer *k, struct err *e)
 {
 	const struct pack_settings *o = k->o;
-	unsigned n = codec_threads(o->threads);
+	unsigned n = pool_threads(o->threads);
 
 	for (; k->n_codecs < n; k->n_codecs++) {
 		if (codec_packer_open(&k->codecs[k->n_codecs], o->long_log, e))
 			return -1;
 	}
-	if (codec_pool_open(&k->pool, n, n + 2, pack_work, k, e) || codec_thread(&k->tid, writer_main, k, e))
+	if (pool_open(&k->pool, n, n + 2, pack_work, k, e) || pool_thread(&k->tid, writer_main, k, e))
 		return -1;
 	k->has_thread = true;
 	return 0;
@@ -465,8 +466,8 @@ static int pack_all(struct packer *k, struct err *e)
 		pack_send(k);
 	k->is_incomplete = rc != 0;
 	if (k->has_thread) {
-		codec_pool_end(k->pool);
-		codec_join(k->tid);
+		pool_end(k->pool);
+		pool_join(k->tid);
 	}
 	if (rc && why.sys != ECANCELED) {
 		*e = why;
@@ -512,7 +513,7 @@ int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *
 	sink_open(&k->sink, out, o->rate);
 	int rc = pack_all(k, e);
 	pack_count(k, stats);
-	codec_pool_close(&k->pool);
+	pool_close(&k->pool);
 	for (unsigned i = 0; i < k->n_codecs; i++)
 		codec_packer_close(&k->codecs[i]);
 	codec_index_free(&k->index);

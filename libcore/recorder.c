@@ -23,6 +23,7 @@
 #include "heard.h"
 #include "clients.h"
 #include "holders.h"
+#include "pool.h"
 #include "tap.h"
 
 #define MEMORY (8u << 20)
@@ -243,7 +244,7 @@ static void end_tending(struct engine *g)
 {
 	if (!g->is_tending)
 		return;
-	pthread_join(g->tender, NULL);
+	pool_join(g->tender);
 	g->is_tending = false;
 	g->j.tended = g->tended.tended;
 	if (g->tend_err.kind)
@@ -260,7 +261,7 @@ static void begin_tending(struct engine *g)
 	g->tended = g->j;
 	err_clear(&g->tend_err);
 	atomic_store(&g->is_tended, false);
-	g->is_tending = !pthread_create(&g->tender, NULL, tend, g);
+	g->is_tending = !pool_thread(&g->tender, tend, g, &g->tend_err);
 }
 
 /* 0 also when it could not be written: then g->failure says why, and nothing is forgotten unless memory is short. */

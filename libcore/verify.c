@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "content.h"
 #include "image.h"
 #include "path.h"
+#include "pool.h"
 
 #define RING 256u       /* names under way: bounds memory and open files */
 #define MAX_THREADS 64u
@@ -230,17 +230,13 @@ static void *worker(void *ctx)
 
 static void start_threads(struct job *j)
 {
-	long n = j->v->threads ? (long)j->v->threads : sysconf(_SC_NPROCESSORS_ONLN);
-	sigset_t all, old;
+	unsigned n = pool_threads(j->v->threads);
+	struct err why = {0};
 
 	if (n < 2)
 		return;
-	sigfillset(&all); /* signals are the program's own threads' */
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	while (j->n_threads < (unsigned long)n && j->n_threads < MAX_THREADS &&
-			!pthread_create(&j->threads[j->n_threads], NULL, worker, j))
+	while (j->n_threads < n && j->n_threads < MAX_THREADS && !pool_thread(&j->threads[j->n_threads], worker, j, &why))
 		j->n_threads++; /* fewer will do, and none as well */
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 static void stop_threads(struct job *j)
@@ -250,7 +246,7 @@ static void stop_threads(struct job *j)
 	pthread_cond_broadcast(&j->more);
 	pthread_mutex_unlock(&j->lock);
 	for (unsigned i = 0; i < j->n_threads; i++)
-		pthread_join(j->threads[i], NULL);
+		pool_join(j->threads[i]);
 }
 
 /* ---- reporting, in order ---- */

@@ -14,9 +14,9 @@ setup() {
 # A module includes headers from the floors below, or from its left on its own floor. The engines call everything below and
 # never one another. A new module gets its place here first.
 floors="
-err bytes json words lanes
+err bytes json words lanes pool
 digest numbers sorted value codec record object stamp stream token filter names
-inode attr meta file extents path entry owners confine subvol spill listing ahead walk input sink tape mounts gaps holders watch fanotify inotify tap
+inode attr meta file extents path entry owners confine subvol spill listing ahead walk input sink tape mounts gaps holders handles fanevent watch fanotify inotify tap
 store rows seal catalog image head state pending
 content replica scan changes merge batches journal heard clients redo history stage partial plan check undo edits install place restore land
 since moves spool target guess emit clones regions diff source
