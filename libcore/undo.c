@@ -1,13 +1,17 @@
 #include "undo.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "content.h"
 #include "file.h"
 #include "numbers.h"
+#include "redo.h"
 #include "sink.h"
+
+#define PAGE 4096u
 
 struct undo {
 	struct plan *p;
@@ -18,7 +22,7 @@ struct undo {
 	uint64_t next_ref;
 	struct buf added;      /* rows of name, u32 its length, u64 directory: for reading from the end */
 	struct buf path;
-	uint8_t *data;         /* REC_DATA_MAX */
+	uint8_t *data, *fresh; /* REC_DATA_MAX each */
 };
 
 static int put(struct undo *u, const struct record *r, struct err *e) { return stream_put(&u->o, r, e); }
@@ -147,22 +151,56 @@ static int detach_added(struct undo *u, struct err *e)
 struct blocks {
 	struct object *old, *now; /* now: {0} when there is no such file in the target */
 	int fd;
+	int staged;     /* the target's content, where it lies there whole; else -1 */
 	uint8_t old_rows[48 * DIGESTS_ROW], now_rows[48 * DIGESTS_ROW];
 	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
 	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
 	size_t len;
 };
 
-static int flush_run(struct undo *u, struct blocks *b, struct err *e)
+/* Where the pages of a run end that differ from what will be there (differ), or those that do not. */
+static size_t pages_end(const struct undo *u, size_t at, size_t len, size_t fresh_len, bool differ)
+{
+	for (; at < len; at += PAGE) {
+		size_t n = (size_t)min_u64(PAGE, len - at);
+		if ((at + n > fresh_len || memcmp(u->data + at, u->fresh + at, n)) != differ)
+			break;
+	}
+	return (size_t)min_u64(at, len);
+}
+
+/* Of the blocks of a run, which are in u->data, only the pages that the delta changes: the way back is as short as the way there. */
+static int put_pages(struct undo *u, struct blocks *b, size_t fresh_len, const struct digest *whole, struct err *e)
 {
 	struct record r = {.type = REC_DATA};
+
+	for (size_t at = 0, end; at < b->len; at = end) {
+		size_t from = pages_end(u, at, b->len, fresh_len, false);
+		end = pages_end(u, from, b->len, fresh_len, true);
+		if (from == end)
+			continue;
+		r.u.data.off = b->start + from;
+		r.u.data.bytes = span_of(u->data + from, end - from);
+		if (end - from == b->len)
+			r.u.data.digest = *whole;
+		else
+			digest_bytes(&r.u.data.digest, u->data + from, end - from);
+		if (put(u, &r, e))
+			return -1;
+	}
+	return 0;
+}
+
+static int flush_run(struct undo *u, struct blocks *b, struct err *e)
+{
 	struct digest_tree t;
-	struct digest have[REC_DATA_MAX / DIGEST_LEAF];
+	struct digest have[REC_DATA_MAX / DIGEST_LEAF], whole;
 	uint32_t grain = b->old->grain;
+	size_t fresh_len = b->staged >= 0 && b->now->size > b->start ? (size_t)min_u64(b->len, b->now->size - b->start) : 0;
 
 	if (!b->len)
 		return 0;
-	if (file_read_at(b->fd, u->data, b->len, b->start))
+	if (file_read_at(b->fd, u->data, b->len, b->start) || file_read_at(b->staged, u->fresh, fresh_len, b->start))
 		return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
 	digest_blocks(have, u->data, b->len, grain);
 	digest_tree_init(&t);
@@ -172,11 +210,10 @@ static int flush_run(struct undo *u, struct blocks *b, struct err *e)
 				"repl-apply --verify names it, --keep=0 goes on without", u->p->r->path);
 		digest_tree_add(&t, &have[i]);
 	}
-	digest_tree_root(&t, &r.u.data.digest);
-	r.u.data.off = b->start;
-	r.u.data.bytes = span_of(u->data, b->len);
+	digest_tree_root(&t, &whole);
+	int rc = put_pages(u, b, fresh_len, &whole, e);
 	b->len = 0;
-	return put(u, &r, e);
+	return rc;
 }
 
 static int put_hole(struct undo *u, uint64_t off, uint64_t len, struct err *e)
@@ -240,12 +277,21 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 	return flush_run(u, b, e);
 }
 
-/* The base's content of the current object. now: as the target has it, NULL when it does not. */
-static int put_content(struct undo *u, struct object *old, struct object *now, struct err *e)
+/* The target's content of number staged, when it is all there. */
+static int open_staged(const struct undo *u, uint64_t staged)
+{
+	char name[32];
+
+	snprintf(name, sizeof name, "%llu", (unsigned long long)staged);
+	return redo_is(u->p->r, name) ? -1 : openat(u->p->r->stage, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+/* The base's content of the current object. now, staged: as the target has it, NULL when it does not. */
+static int put_content(struct undo *u, struct object *old, struct object *now, uint64_t staged, struct err *e)
 {
 	struct record r = {.type = REC_CONTENT};
 	struct object none = {0};
-	struct blocks b = {.old = old, .now = now ? now : &none};
+	struct blocks b = {.old = old, .now = now ? now : &none, .staged = -1};
 
 	if (!old->grain)
 		old->grain = DIGEST_GRAIN_MIN;
@@ -254,7 +300,9 @@ static int put_content(struct undo *u, struct object *old, struct object *now, s
 	plan_see_base(u->p, true);
 	AUTO_CLOSE int fd = replica_open_base(u->p->r, old, e);
 	plan_see_base(u->p, false);
+	AUTO_CLOSE int fresh = is_patch ? open_staged(u, staged) : -1;
 	b.fd = fd;
+	b.staged = fresh;
 	if (fd < 0 || put(u, &r, e) || differing_blocks(u, &b, is_patch, e))
 		return -1;
 	r = (struct record){.type = REC_SEAL, .u.seal = {old->size, old->content, old->flags}};
@@ -295,7 +343,7 @@ static int create(struct undo *u, uint64_t no, uint64_t parent, struct span name
 	if (put(u, &r, e))
 		goto out;
 	r = (struct record){.type = REC_META, .u.meta = o.meta};
-	rc = put(u, &r, e) || (o.type == OBJ_FILE && put_content(u, &o, NULL, e)) ? -1 : 0;
+	rc = put(u, &r, e) || (o.type == OBJ_FILE && put_content(u, &o, NULL, 0, e)) ? -1 : 0;
 out:
 	object_free(&o);
 	return rc;
@@ -434,7 +482,7 @@ static int change_back(void *ctx, const struct plan_object *po, struct err *e)
 	if (ref_of(u, po->no, &r.u.object.ref, e) || (is_known && put(u, &r, e)))
 		goto out;
 	r = (struct record){.type = REC_META, .u.meta = old.meta};
-	rc = put(u, &r, e) || (po->staged && old.type == OBJ_FILE && put_content(u, &old, &now, e)) ? -1 : 0;
+	rc = put(u, &r, e) || (po->staged && old.type == OBJ_FILE && put_content(u, &old, &now, po->staged, e)) ? -1 : 0;
 out:
 	object_free(&old);
 	object_free(&now);
@@ -478,6 +526,7 @@ int undo_make(struct plan *p, const struct digest *target, struct err *e)
 		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/undo'", p->r->path);
 	u.o = (struct stream_out){.sink = sink_write, .ctx = &u.sink};
 	u.data = xalloc(REC_DATA_MAX);
+	u.fresh = xalloc(REC_DATA_MAX);
 	*numbers_at(&u.refs, CATALOG_ROOT) = REF_ROOT;
 	int rc = stream_begin(&u.o, KIND_DELTA, e) || put_head(&u, target, e) ||
 		plan_walk(p, &(struct plan_visit){.record = collect, .ctx = &u}, e) || detach_added(&u, e) ||
@@ -491,5 +540,6 @@ int undo_make(struct plan *p, const struct digest *target, struct err *e)
 	buf_free(&u.added);
 	buf_free(&u.path);
 	free(u.data);
+	free(u.fresh);
 	return rc;
 }

@@ -119,6 +119,35 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	(($(df --output=used -k "$at" | tail -1) - used < 20000))
 }
 
+@test "the way back of a few pages is these pages, where extents are shared" {
+	requires xfs
+	at=$(mk_fs xfs 400M -m reflink=1)
+	mkdir src
+	noise src/big 20000000
+	pipe() { repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply "$at/R" | repl-snap -s S --commit; }
+	pipe
+	cp -a src old
+	python3 - <<-'PY'
+		with open("src/big", "r+b") as f:
+		    for page in range(5, 4800, 400):
+		        f.seek(page * 4096 + 100)
+		        f.write(b"changed")
+		    # The end moves, and with it a page that is none.
+		    f.truncate(19990001)
+	PY
+	pipe
+	same_tree src "$at/R"
+	# 13 pages, the end that was cut off, and what a stream takes.
+	(($(du -sb "$at/R/.repl/history" | cut -f1) < 13 * 4096 + 20000000 - 19990001 + 4096 + 2000))
+	run -0 repl-apply --at=-1 --into "$at/X" "$at/R"
+	same_tree old "$at/X"
+	run -0 repl-apply --rollback=-1 "$at/R"
+	same_tree old "$at/R"
+	run -0 repl-apply --verify "$at/R"
+	run -0 repl-apply --rollback=-1 "$at/R"
+	same_tree src "$at/R"
+}
+
 @test "on a btrfs subvolume the history is snapshots" {
 	requires btrfs
 	at=$(mk_fs btrfs 600M)
