@@ -120,7 +120,7 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 	struct scan s = {.base = base, .prune_dev = t->state->dev, .prune_ino = t->state->ino, .root_dev = devs,
 		.threads = t->threads, .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
 		.ctx = &k};
-	int rc = 0;
+	int rc = head_device(t->head, roots, &s.prune_dev, e);
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		struct attr a = {0};
