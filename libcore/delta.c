@@ -370,6 +370,8 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	d->diff.stamps = head.stamps;
 	d->diff.changes = changes ? in : NULL;
 	if (!mends) {
+		/* What a snapshot's tree tells of is complete for this view only, with or without a recorder. */
+		head.has_cursor |= head.stamps.provider == PROV_BTRFS;
 		set_view(d, &head);
 		if (look_at_everything(d, e))
 			goto out;

@@ -139,6 +139,15 @@ int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, 
 	return h->has_cursor ? stream_put(o, &r, e) : 0;
 }
 
+bool head_same_members(const struct head *a, const struct head *b)
+{
+	bool same = a->n_members == b->n_members;
+
+	for (size_t i = 0; i < a->n_members && same; i++)
+		same = span_eq(a->members[i].name, b->members[i].name) && span_eq(a->members[i].path, b->members[i].path);
+	return same;
+}
+
 static const char *bad_members(const struct head *h)
 {
 	if (!h->n_members)

@@ -35,6 +35,8 @@ int head_of(struct head *h, struct catalog *c, struct err *e);
 int head_read(struct head *h, int fd, const char *reader, struct err *e);
 /* Writes header, IMAGE, MEMBER and CURSOR records; the caller goes on. */
 int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, struct err *e);
+/* The same names and paths. */
+bool head_same_members(const struct head *a, const struct head *b);
 /* Opens the directories that hold the image: the members', or where it is btrfs snapshots, those. n_members of them, owned
  * (head_close_roots). ERR_STREAM: the names make no sense; ERR_SYSTEM with advice: a snapshot is gone, or was written to. */
 int head_open_roots(const struct head *h, struct walk_root **roots, struct err *e);
