@@ -1,9 +1,10 @@
 /*
- * repl-snap: opens an image of directories as they are now; with --commit, makes an acknowledged one the base.
+ * repl-snap: opens an image of directories as they are now, or a snapshot of them; with --commit, makes an acknowledged one the base.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -15,7 +16,7 @@
 #include "stamp.h"
 
 struct settings {
-	const char *state, *bookmark, *time;
+	const char *state, *bookmark, *time, *provider;
 	uint64_t lock_wait, cut_timeout, grain;
 	struct list rules;
 	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
@@ -99,11 +100,26 @@ static int open_again(struct cli *c, struct settings *o, struct err *e)
 	return 0;
 }
 
-static void on_note(void *ctx, const char *text) { cli_say(ctx, 1, "%s", text); }
+static void on_note(void *ctx, int level, const char *text) { cli_say(ctx, level, "%s", text); }
+
+static int set_provider(struct settings *o, struct err *e)
+{
+	static const char *const names[] = {[SNAP_AUTO] = "auto", [SNAP_LIVE] = "live", [SNAP_BTRFS] = "btrfs"};
+	size_t i = 0;
+
+	while (i < sizeof names / sizeof *names && o->provider && strcmp(o->provider, names[i]))
+		i++;
+	if (i == sizeof names / sizeof *names)
+		return err_set(e, ERR_USAGE, "'%s' is no provider: auto, live or btrfs", o->provider);
+	o->snap.provider = (enum snap_provider)i;
+	if (i == SNAP_BTRFS && !o->state)
+		return err_set(e, ERR_USAGE, "a snapshot needs a state directory, which remembers it: give -s DIR");
+	return 0;
+}
 
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
-	if (open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
+	if (set_provider(o, e) || open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
 		return -1;
 	if (o->state && state_open(&o->s, o->state, true, e))
 		return -1;
@@ -116,7 +132,8 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 			stream_finish(&o->out, e) || sink_flush(&o->sink, e))
 		return -1;
 	if (o->state)
-		cli_say(c, 1, "opened image %" PRIu64, o->snap.head.stamps.seq);
+		cli_say(c, 1, "opened image %" PRIu64 "%s", o->snap.head.stamps.seq,
+			o->snap.head.stamps.provider == PROV_BTRFS ? ", a btrfs snapshot" : "");
 	return 0;
 }
 
@@ -174,6 +191,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
 		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
 			"for an image that is sent, give them to repl-diff");
+	if (o->provider && (n_modes))
+		return err_set(e, ERR_USAGE, "--provider goes with opening an image");
 	if (filter_options(&o->filter, o->rules.v, o->rules.tags, o->rules.n, e) || set_time(o, e))
 		return -1;
 	if (o->is_digest)
@@ -214,6 +233,7 @@ int main(int argc, char **argv)
 		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON object", 0},
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
+		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, or btrfs: the image is a snapshot", 0},
 		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end", 0},
 		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder, if there is one; 10s", 0},
 		{"one-file-system", 0, OPT_FLAG, &o.one_file_system, NULL, "with --digest: do not enter other filesystems", 0},

@@ -122,10 +122,15 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	t.tmpdir = cli_env("TMPDIR");
 	if (track(c, o, &t, e) || sink_flush(&o->sink, e))
 		return -1;
+	if (t.no_search[0])
+		cli_say(c, 1, "the snapshots' trees are of no use: %s", t.no_search);
 	if (t.reason[0])
-		cli_say(c, 1, "%s: %s", t.has_base ? "comparing everything" : "the next run will compare everything", t.reason);
+		cli_say(c, 1, "%s: %s", t.is_searched ? "asking the snapshots' trees" : t.has_base ? "comparing everything" : "the next run will compare everything", t.reason);
 	if (t.is_recorded)
 		cli_say(c, 1, "the recorder knows of %" PRIu64 " names that may have changed since the base", t.changed);
+	else if (t.is_searched)
+		cli_say(c, 1, "in the snapshots' trees %" PRIu64 " inodes have changed since the base, with %" PRIu64 " names", t.inodes,
+			t.changed);
 	else if (t.has_base)
 		cli_say(c, 1, "compared the stat of %" PRIu64 " entries with the base; %" PRIu64 " may have changed", t.entries,
 			t.changed);

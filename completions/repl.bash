@@ -39,6 +39,10 @@ _repl() {
 		COMPREPLY=($(compgen -W 'never 16M' -- "$cur"))
 		return
 		;;
+	--provider)
+		COMPREPLY=($(compgen -W 'auto live btrfs' -- "$cur"))
+		return
+		;;
 	--map-owner)
 		COMPREPLY=($(compgen -W 'names' -- "$cur"))
 		return
@@ -51,8 +55,8 @@ _repl() {
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --time --lock-wait --cut-timeout
-			--one-file-system --include --exclude --exclude-from --block-size -o --output --force'
+		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --provider --time --lock-wait
+			--cut-timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track)
 		opts='-s --state -j --journal --cut-timeout --record --source --max-journal --cut --status --json --merge --regions -T --threads -o --output

@@ -36,6 +36,7 @@ for p in repl-snap repl-diff
     complete -c $p -l time -x -d 'Stamp the image with this time'
     complete -c $p -l lock-wait -x -d 'Seconds to wait for the lock'
 end
+complete -c repl-snap -l provider -x -a 'auto live btrfs' -d 'How the image is held still'
 for p in repl-snap repl-track
     complete -c $p -l cut-timeout -x -d 'Time to wait for the recorder'
 end

@@ -421,7 +421,7 @@ static void tend(const struct state *s, const struct head *h, struct catalog *ba
 	struct walk_root *roots = NULL;
 	struct err ignored = {0};
 
-	if (head_open_roots(h, &roots, &ignored))
+	if (head_open_live(h, &roots, &ignored))
 		return;
 	clones_open(&c, s, base, roots, h->n_members);
 	for (uint32_t i = 0; i < c.n_dirs; i++) {

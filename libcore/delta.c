@@ -61,13 +61,26 @@ static int ready_state(void *ctx, const struct digest *id, struct err *e)
 	return pending_put(d->state, d->plan_fd, d->plan_tmp, e);
 }
 
-static int still_old(void *ctx, const struct object *old) { return clones_old(ctx, old); }
+static int still_old(void *ctx, const struct object *old)
+{
+	const struct delta *d = ctx;
+	int fd = snapshots_old(&d->was, old);
 
-static int still_take(void *ctx, size_t root, int fd, uint64_t size) { return clones_take(ctx, root, fd, size); }
+	return fd < 0 ? clones_old(&d->clones, old) : fd;
+}
+
+static int still_take(void *ctx, size_t root, int fd, uint64_t size)
+{
+	struct delta *d = ctx;
+
+	return clones_take(&d->clones, root, fd, size);
+}
 
 static void still_keep(void *ctx, size_t root, int copy, uint64_t no, uint64_t size, const struct digest *content)
 {
-	clones_keep(ctx, root, copy, no, size, content);
+	struct delta *d = ctx;
+
+	clones_keep(&d->clones, root, copy, no, size, content);
 }
 
 static int put_image(struct delta *d, struct catalog *target, struct err *e)
@@ -310,6 +323,8 @@ static int open_mended(struct delta *d, struct head *h, struct err *e)
 			"pipeline once", d->state->path);
 	}
 	base.stamps.parent = h->stamps.id;
+	base.stamps.provider = PROV_LIVE;
+	base.stamps.consistency = CONS_LIVE;
 	head_free(h);
 	*h = base;
 	return state_next_seq(d->state, &h->stamps.seq, e);
@@ -319,7 +334,7 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 {
 	struct state st = {.fd = -1, .lock_fd = -1};
 	struct head head = {0};
-	struct walk_root *roots = NULL;
+	struct walk_root *roots = NULL, *live = NULL;
 	bool changes = false;
 	AUTO_CLOSE int plan_fd = -1;
 	int rc = -1;
@@ -332,7 +347,8 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 		goto out;
 	bool mends = changes && !digest_is_zero(&head.stamps.id);
 	if (state_lock(&st, d->lock_wait, e) || state_catalog(&st, CATALOG_LIVE, &d->base, e) ||
-			(mends ? open_mended(d, &head, e) : same_image(d, &head, e)) || head_open_roots(&head, &roots, e))
+			(mends ? open_mended(d, &head, e) : same_image(d, &head, e)) || head_open_roots(&head, &roots, e) ||
+			head_open_live(&head, &live, e))
 		goto out;
 	/* As repl-snap does before an image: what is in dirty pages shows in no stat. */
 	for (size_t i = 0; mends && i < head.n_members; i++)
@@ -354,6 +370,8 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	d->diff.stamps = head.stamps;
 	d->diff.changes = changes ? in : NULL;
 	if (!mends) {
+		/* What a snapshot's tree tells of is complete for this view only, with or without a recorder. */
+		head.has_cursor |= head.stamps.provider == PROV_BTRFS;
 		set_view(d, &head);
 		if (look_at_everything(d, e))
 			goto out;
@@ -361,12 +379,16 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 	d->diff.cursor = head.has_cursor ? &head.cursor : NULL;
 	d->diff.prune_dev = st.dev;
 	d->diff.prune_ino = st.ino;
+	if (head_device(&head, roots, &d->diff.prune_dev, e))
+		goto out;
 	d->diff.next = next_state;
 	d->diff.ready = ready_state;
 	d->diff.ctx = d;
 	d->clones.seq = head.stamps.seq;
-	clones_open(&d->clones, &st, d->base, roots, head.n_members);
-	d->diff.still = (struct diff_still){still_old, still_take, still_keep, &d->clones};
+	clones_open(&d->clones, &st, d->base, live, head.n_members);
+	snapshots_open(&d->was, d->base);
+	d->diff.are_roots_still = head.stamps.provider == PROV_BTRFS;
+	d->diff.still = (struct diff_still){still_old, d->diff.are_roots_still ? NULL : still_take, still_keep, d};
 	rc = run(d, plan_fd, e);
 	if (rc)
 		unlink(d->plan_tmp);
@@ -374,9 +396,11 @@ int delta_state(struct delta *d, const char *path, struct input *in, struct err 
 		catalog_abort(d->base);
 out:
 	clones_close(&d->clones);
+	snapshots_close(&d->was);
 	catalog_close(&d->next);
 	catalog_close(&d->base);
 	head_close_roots(&roots, head.n_members);
+	head_close_roots(&live, head.n_members);
 	head_free(&head);
 	free(d->plan_tmp);
 	state_close(&st);

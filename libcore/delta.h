@@ -1,13 +1,14 @@
 /*
  * delta: the work of repl-diff: from OLD and NEW, or from a state and a change stream, to a delta on a sink.
  *
- * May use: diff, source, state, pending, head, image, input, err.
+ * May use: diff, source, state, pending, clones, snapshots, head, image, input, err.
  */
 #ifndef REPL_DELTA_H
 #define REPL_DELTA_H
 
 #include "clones.h"
 #include "diff.h"
+#include "snapshots.h"
 #include "source.h"
 
 struct delta {
@@ -26,6 +27,7 @@ struct delta {
 	/* private */
 	struct state *state;
 	struct catalog *base, *next;
+	struct snapshots was; /* the base's */
 	bool live;
 	char *plan_tmp;
 	char view[33];

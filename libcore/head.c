@@ -1,11 +1,18 @@
 #include "head.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include "control.h"
 #include "image.h"
 #include "input.h"
+#include "subvol.h"
 #include "walk.h"
 
 struct head_text {
@@ -132,6 +139,15 @@ int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, 
 	return h->has_cursor ? stream_put(o, &r, e) : 0;
 }
 
+bool head_same_members(const struct head *a, const struct head *b)
+{
+	bool same = a->n_members == b->n_members;
+
+	for (size_t i = 0; i < a->n_members && same; i++)
+		same = span_eq(a->members[i].name, b->members[i].name) && span_eq(a->members[i].path, b->members[i].path);
+	return same;
+}
+
 static const char *bad_members(const struct head *h)
 {
 	if (!h->n_members)
@@ -150,7 +166,7 @@ static const char *bad_members(const struct head *h)
 	return NULL;
 }
 
-int head_open_roots(const struct head *h, struct walk_root **out, struct err *e)
+int head_open_live(const struct head *h, struct walk_root **out, struct err *e)
 {
 	const char *why = bad_members(h);
 	char text[300];
@@ -172,6 +188,76 @@ int head_open_roots(const struct head *h, struct walk_root **out, struct err *e)
 		}
 	}
 	*out = roots;
+	return 0;
+}
+
+/* ---- snapshots ---- */
+
+void head_snapshot_name(const struct head *h, char name[HEAD_SNAPSHOT_NAME])
+{
+	char instance[2 * sizeof h->stamps.instance + 1];
+
+	hex(instance, h->stamps.instance, sizeof h->stamps.instance);
+	snprintf(name, HEAD_SNAPSHOT_NAME, "%s-%" PRIu64, instance, h->stamps.seq);
+}
+
+/* The member's directory in *fd gives way to its snapshot. */
+static int to_snapshot(const struct head *h, size_t i, int *fd, struct err *e)
+{
+	char name[HEAD_SNAPSHOT_NAME], text[300];
+	struct subvol_info s;
+
+	head_snapshot_name(h, name);
+	esc_cut(text, sizeof text, h->members[i].path);
+	AUTO_CLOSE int dir = control_open(*fd, "images", false);
+	AUTO_CLOSE int snapshot = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (snapshot < 0 && errno != ENOENT)
+		return err_sys(e, "cannot open '%s/.repl/images/%s'", text, name);
+	/* What is inside another snapshot stands there as an empty directory. */
+	if (snapshot < 0 || subvol_ask(snapshot, &s))
+		return err_set(e, ERR_SYSTEM, "the image's snapshot '%s/.repl/images/%s' is gone: take a new image with repl-snap",
+			text, name);
+	if (!subvol_is_intact(&s))
+		return err_set(e, ERR_SYSTEM, "the image's snapshot '%s/.repl/images/%s' was written to: take a new image with "
+			"repl-snap", text, name);
+	close_fd(fd);
+	*fd = snapshot;
+	snapshot = -1;
+	return 0;
+}
+
+int head_open_roots(const struct head *h, struct walk_root **out, struct err *e)
+{
+	struct walk_root *roots = NULL;
+
+	if (head_open_live(h, &roots, e))
+		return -1;
+	for (size_t i = 0; i < h->n_members && h->stamps.provider == PROV_BTRFS; i++) {
+		if (to_snapshot(h, i, &roots[i].fd, e)) {
+			head_close_roots(&roots, h->n_members);
+			return -1;
+		}
+	}
+	*out = roots;
+	return 0;
+}
+
+int head_device(const struct head *h, const struct walk_root *roots, uint64_t *dev, struct err *e)
+{
+	struct walk_root *live = NULL;
+	struct stat st, now;
+
+	if (h->stamps.provider != PROV_BTRFS)
+		return 0;
+	if (head_open_live(h, &live, e))
+		return -1;
+	for (size_t i = 0; i < h->n_members; i++) {
+		if (!fstat(live[i].fd, &now) && !fstat(roots[i].fd, &st) && now.st_dev == *dev) {
+			*dev = st.st_dev;
+			break;
+		}
+	}
+	head_close_roots(&live, h->n_members);
 	return 0;
 }
 

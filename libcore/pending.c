@@ -34,7 +34,9 @@ static int read_plan(const struct state *s, const char *file, struct pending *p,
 		const struct record *r = &in.s.rec;
 		if (got == STREAM_BEGIN)
 			continue;
-		if (r->type == REC_DELTA) {
+		if (r->type == REC_IMAGE) {
+			p->seq = r->u.image.seq;
+		} else if (r->type == REC_DELTA) {
 			p->base = r->u.delta.base;
 		} else if (r->type == REC_END) {
 			p->id = r->u.end.id;

@@ -21,6 +21,7 @@ struct state;
 /* The delta that waits for its acknowledgement: it leads from base to id. */
 struct pending {
 	struct digest base, id;
+	uint64_t seq; /* of the image */
 };
 /* 1, 0 when there is none, -1. Reads the plan through. */
 int pending_read(const struct state *s, struct pending *p, struct err *e);

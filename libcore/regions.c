@@ -11,6 +11,7 @@
 #include "head.h"
 #include "input.h"
 #include "path.h"
+#include "snapshots.h"
 #include "state.h"
 #include "walk.h"
 
@@ -178,6 +179,8 @@ static int on_changed(struct reader *r, const struct r_changed *c, uint64_t file
 	if (got == 1)
 		got = catalog_get(r->g->base, no, &o, e);
 	if (got == 1 && o.type == OBJ_FILE)
+		was = snapshots_old(r->g->was, &o);
+	if (got == 1 && o.type == OBJ_FILE && was < 0)
 		was = clones_old(r->g->clones, &o);
 	uint64_t base_size = o.size;
 	object_free(&o);
@@ -230,24 +233,30 @@ static int run(struct regions *g, struct input *in, struct stream_out *out, stru
 int regions_add(struct regions *g, const struct state *s, const struct head *h, int fd, struct stream_out *out, struct err *e)
 {
 	struct clones clones = {.seq = h->stamps.seq, .only_look = true};
-	struct walk_root *roots = NULL;
+	struct walk_root *roots = NULL, *live = NULL;
+	struct snapshots was = {0};
 	struct catalog *base = NULL;
 	struct input in = {0};
 	int rc = -1;
 
 	if (lseek(fd, 0, SEEK_SET) < 0) {
 		err_sys(e, "cannot read a temporary file");
-	} else if (!head_open_roots(h, &roots, e) && !state_catalog(s, CATALOG_READ, &base, e) && !input_open(&in, fd, 1, e)) {
-		clones_open(&clones, s, base, roots, h->n_members);
-		*g = (struct regions){.base = base, .roots = roots, .n_roots = h->n_members, .clones = &clones};
+	} else if (!head_open_roots(h, &roots, e) && !head_open_live(h, &live, e) && !state_catalog(s, CATALOG_READ, &base, e) &&
+			!input_open(&in, fd, 1, e)) {
+		clones_open(&clones, s, base, live, h->n_members);
+		snapshots_open(&was, base);
+		*g = (struct regions){.base = base, .roots = roots, .n_roots = h->n_members, .clones = &clones, .was = &was};
 		rc = run(g, &in, out, e);
 		g->base = NULL;
 		g->roots = NULL;
 		g->clones = NULL;
+		g->was = NULL;
 		clones_close(&clones);
+		snapshots_close(&was);
 		input_close(&in);
 	}
 	catalog_close(&base);
 	head_close_roots(&roots, h->n_members);
+	head_close_roots(&live, h->n_members);
 	return rc;
 }

@@ -1,11 +1,11 @@
 /*
  * regions: which blocks of a changed file may have changed, written behind the file's name in a change stream.
  *
- * For each file that a change stream names, of which the base's content is kept (clones.h) and shares extents with what the file is
+ * For each file that a change stream names, of which the base's content is kept (clones.h, snapshots.h) and shares extents with what the file is
  * now, the blocks of 4 KiB that are not proved to be shared: REGION records. They are hints for who reads the stream;
  * repl-diff finds out by itself, from a copy that holds still.
  *
- * May use: clones, extents, state, head, catalog, input, stream, path, walk (its roots), err.
+ * May use: clones, snapshots, extents, state, head, catalog, input, stream, path, walk (its roots), err.
  */
 #ifndef REPL_REGIONS_H
 #define REPL_REGIONS_H
@@ -15,6 +15,7 @@
 struct catalog;
 struct clones;
 struct head;
+struct snapshots;
 struct state;
 struct walk_root;
 
@@ -26,6 +27,7 @@ struct regions {
 	const struct walk_root *roots;
 	size_t n_roots;
 	const struct clones *clones;
+	const struct snapshots *was;
 };
 /* Copies the change stream in fd to out, with the tables. It leads from the state's base to the image of this head. */
 int regions_add(struct regions *g, const struct state *s, const struct head *h, int fd, struct stream_out *out, struct err *e);

@@ -187,7 +187,7 @@ int replica_snapshot(const struct replica *r, struct err *e)
 		return 0;
 	if (replica_drop(r, "undo", e))
 		return -1;
-	if (subvol_snapshot(r->root, r->ctl, "undo"))
+	if (subvol_snapshot(r->root, r->ctl, "undo", false))
 		return err_sys(e, "cannot take a snapshot of '%s'", r->path);
 	return strip(r, e) ? -1 : 1;
 }

@@ -10,23 +10,12 @@
 #include "path.h"
 #include "scan.h"
 
-#define ROWS_MAX (16u << 20) /* bytes of names that are added; where there are more, everything is compared */
-
 /* ---- is there a list ---- */
 
 static int because(struct since *s, const char *reason)
 {
 	snprintf(s->reason, sizeof s->reason, "%s", reason);
 	return 0;
-}
-
-static bool same_members(const struct head *a, const struct head *b)
-{
-	bool same = a->n_members == b->n_members;
-
-	for (size_t i = 0; i < a->n_members && same; i++)
-		same = span_eq(a->members[i].name, b->members[i].name) && span_eq(a->members[i].path, b->members[i].path);
-	return same;
 }
 
 /* Are the roots the directories that they were? 1, 0, -1. */
@@ -62,14 +51,14 @@ static int fits(struct since *s, struct err *e)
 	if (catalog_is_empty(s->base))
 		return because(s, "there is no base yet");
 	int got = image_cursor(s->base, &s->from, &store, e);
-	if (got != 1)
-		return got ? -1 : because(s, "the base does not say how far the recorder was");
+	if (got != 1 || is_zero(s->from.journal, sizeof s->from.journal))
+		return got < 0 ? -1 : because(s, "the base does not say how far the recorder was");
 	s->from.consumer = (struct span){0};
 	if (memcmp(s->from.journal, s->cut.journal, sizeof s->from.journal))
 		return because(s, "the recorder was started anew");
 	if ((got = head_of(&base, s->base, e)) < 0)
 		return -1;
-	bool same = got && same_members(&base, s->head);
+	bool same = got && head_same_members(&base, s->head);
 	head_free(&base);
 	if (!same)
 		return because(s, "the base is of other directories");
@@ -114,28 +103,6 @@ int since_ask(struct since *s, struct err *e)
 
 /* ---- names to be added ---- */
 
-/* Rows of u8 flags, str path: the names of the path with zeros between them, so that memcmp gives the order of the stream. */
-static void add_row(struct since *s, struct span path, uint8_t flags)
-{
-	wr_u64(&s->starts, s->rows.len);
-	wr_u8(&s->rows, flags);
-	wr_u32(&s->rows, (uint32_t)path.len);
-	for (size_t i = 0; i < path.len; i++)
-		wr_u8(&s->rows, path.p[i] == '/' ? 0 : path.p[i]);
-}
-
-static int add_name(struct since *s, uint64_t dir, struct span name, uint8_t flags, struct err *e)
-{
-	AUTO_BUF struct buf path = {0};
-
-	if (s->rows.len > ROWS_MAX)
-		return 0;
-	if (catalog_path(s->base, dir, name, &path, e))
-		return -1;
-	add_row(s, span_of(path.p, path.len), flags);
-	return 0;
-}
-
 /* All names of an object that has more than one. */
 static int add_names(struct since *s, uint64_t no, bool also_one, struct err *e)
 {
@@ -149,7 +116,7 @@ static int add_names(struct since *s, uint64_t no, bool also_one, struct err *e)
 		return got < 0 ? -1 : 0;
 	catalog_names_start(&n, s->base, no);
 	while ((got = catalog_names_next(&n, e)) == 1) {
-		if (add_name(s, n.dir, n.name, CHANGED_CONTENT, e)) {
+		if (named_add_name(&s->named, s->base, n.dir, n.name, CHANGED_CONTENT, e)) {
 			got = -1;
 			break;
 		}
@@ -169,7 +136,7 @@ static int add_below(struct since *s, uint64_t top, struct err *e)
 	while (stack.len && got >= 0) {
 		stack.len -= 8;
 		catalog_iter_start(&it, s->base, get_le64(stack.p + stack.len));
-		while ((got = catalog_iter_next(&it, e)) == 1 && s->rows.len <= ROWS_MAX) {
+		while ((got = catalog_iter_next(&it, e)) == 1 && !named_is_full(&s->named)) {
 			if (it.type == OBJ_DIR)
 				wr_u64(&stack, it.no);
 			else if (add_names(s, it.no, false, e))
@@ -180,27 +147,6 @@ static int add_below(struct since *s, uint64_t top, struct err *e)
 	}
 	catalog_iter_free(&it);
 	return got < 0 ? -1 : 0;
-}
-
-static int add_again(void *ctx, const struct image_again *a, struct err *e)
-{
-	struct since *s = ctx;
-	struct object o = {0};
-	AUTO_BUF struct buf name = {0};
-	uint64_t dir = a->dir;
-	int got = catalog_get(s->base, dir, &o, e);
-
-	object_free(&o);
-	if (got != 1)
-		return got;
-	if (a->name.len)
-		return add_name(s, dir, a->name, CHANGED_UNSETTLED, e);
-	if (dir == CATALOG_ROOT) {
-		s->rows.len = ROWS_MAX + 1;
-		return 0;
-	}
-	got = catalog_name(s->base, dir, &dir, &name, e);
-	return got != 1 ? got : add_name(s, dir, span_of(name.p, name.len), CHANGED_UNSETTLED | CHANGED_SUBTREE, e);
 }
 
 /* ---- the recorder's list, gone through ---- */
@@ -310,86 +256,10 @@ static int complete(struct since *s, struct tape *from, struct tape *to, struct 
 			break;
 	}
 	input_close(&in);
-	return got < 0 || image_again_each(s->base, add_again, s, e) || tape_close(to, e) ? -1 : 0;
+	return got < 0 || named_add_again(&s->named, s->base, e) || tape_close(to, e) ? -1 : 0;
 }
 
 /* ---- both together ---- */
-
-static struct span row_at(const struct since *s, uint64_t start, uint8_t *flags)
-{
-	struct rd r = rd_of(s->rows.p + start, s->rows.len - start);
-
-	*flags = rd_u8(&r);
-	return rd_str(&r, UINT32_MAX);
-}
-
-static int row_cmp(const void *a, const void *b, void *ctx)
-{
-	uint8_t ignored;
-
-	return span_cmp(row_at(ctx, get_le64(a), &ignored), row_at(ctx, get_le64(b), &ignored));
-}
-
-static bool is_below(struct span path, struct span dir)
-{
-	return !dir.len || (path.len > dir.len && !path.p[dir.len] && !memcmp(path.p, dir.p, dir.len));
-}
-
-static size_t last_name(struct span path)
-{
-	const uint8_t *zero = path.len ? memrchr(path.p, 0, path.len) : NULL;
-
-	return zero ? (size_t)(zero - path.p) + 1 : 0;
-}
-
-/* From the directory at hand to the one that the path has until there. */
-static void go_down(struct changes_out *c, struct buf *dir, struct span path, size_t until)
-{
-	while (!is_below(path, span_of(dir->p, dir->len))) {
-		size_t at = last_name(span_of(dir->p, dir->len));
-		dir->len = at ? at - 1 : 0;
-		changes_leave(c);
-	}
-	while (dir->len + (dir->len > 0) < until) {
-		size_t from = dir->len + (dir->len > 0), n = strnlen((const char *)path.p + from, path.len - from);
-		changes_enter(c, span_of(path.p + from, n), 0);
-		dir->len = 0;
-		buf_add(dir, path.p, from + n);
-	}
-}
-
-static int put_rows(struct since *s, struct tape *t, struct err *e)
-{
-	struct changes_out c = {.o = &t->out};
-	AUTO_BUF struct buf dir = {0}, whole = {0};
-	size_t n = s->starts.len / 8;
-	int rc = 0;
-
-	qsort_r(s->starts.p, n, 8, row_cmp, s);
-	changes_enter(&c, (struct span){0}, 0);
-	for (size_t i = 0; i < n && !rc; i++) {
-		uint8_t flags, more;
-		struct span path = row_at(s, get_le64(s->starts.p + i * 8), &flags), next = {0};
-		for (; i + 1 < n; i++) {
-			next = row_at(s, get_le64(s->starts.p + (i + 1) * 8), &more);
-			if (!span_eq(next, path))
-				break;
-			flags |= more;
-		}
-		if (whole.len && is_below(path, span_of(whole.p, whole.len)))
-			continue;
-		/* With something in it, it is a directory, and its own change has no name there. */
-		bool is_dir = i + 1 < n && !(flags & CHANGED_SUBTREE) && is_below(next, path);
-		size_t at = is_dir ? path.len : last_name(path);
-		go_down(&c, &dir, path, at);
-		rc = changes_put(&c, flags, span_of(path.p + at, path.len - at), e);
-		buf_reset(&whole);
-		if (flags & CHANGED_SUBTREE)
-			buf_add(&whole, path.p, path.len);
-	}
-	changes_free(&c);
-	return rc || tape_close(t, e) ? -1 : 0;
-}
 
 static int open_tape(struct since *s, struct tape *t, struct err *e)
 {
@@ -436,13 +306,13 @@ int since_list(struct since *s, struct tape *list, struct err *e)
 	changes_free(&c);
 	if (got == 1 && (tape_close(&said, e) || open_tape(s, &named, e) || complete(s, &said, &named, e)))
 		got = -1;
-	if (got == 1 && s->rows.len > ROWS_MAX)
+	if (got == 1 && named_is_full(&s->named))
 		got = because(s, "too much has to be looked at again");
-	if (got == 1 && !s->rows.len) {
+	if (got == 1 && !s->named.rows.len) {
 		list->fd = named.fd;
 		named.fd = -1;
 	} else if (got == 1) {
-		if (open_tape(s, &added, e) || put_rows(s, &added, e) || open_tape(s, list, e) || join(&named, &added, list, e))
+		if (open_tape(s, &added, e) || named_write(&s->named, &added, e) || open_tape(s, list, e) || join(&named, &added, list, e))
 			got = -1;
 	}
 	tape_free(&said);
@@ -454,8 +324,7 @@ int since_list(struct since *s, struct tape *list, struct err *e)
 void since_free(struct since *s)
 {
 	journal_close(&s->j);
-	buf_free(&s->rows);
-	buf_free(&s->starts);
+	named_free(&s->named);
 	buf_free(&s->path);
 	free(s->frames);
 	s->frames = NULL;

@@ -5,13 +5,14 @@
  * that have several, by which they may not be named, and what could not be taken the last time. Where anything is in doubt there
  * is no list, and a reason: then everything is compared.
  *
- * Memory: the names that are added. May use: catalog, image, head, walk, journal, merge, tap, tape, path, attr, err.
+ * Memory: the names that are added. May use: catalog, image, head, named, walk, journal, merge, tap, tape, path, attr, err.
  */
 #ifndef REPL_SINCE_H
 #define REPL_SINCE_H
 
 #include "head.h"
 #include "journal.h"
+#include "named.h"
 #include "tap.h"
 #include "tape.h"
 
@@ -36,7 +37,8 @@ struct since { /* {.j = JOURNAL_NONE}; since_free */
 	struct journal j;
 	struct tap_cut cut;
 	struct r_cursor from;
-	struct buf rows, starts, path;
+	struct named named;
+	struct buf path;
 	struct since_frame *frames;
 	size_t n, cap;
 };

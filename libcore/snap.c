@@ -13,7 +13,9 @@
 #include "clones.h"
 #include "image.h"
 #include "input.h"
+#include "json.h"
 #include "pending.h"
+#include "snapshots.h"
 #include "source.h"
 #include "stamp.h"
 #include "tap.h"
@@ -107,7 +109,7 @@ static int sync_members(const struct head *h, struct err *e)
 	AUTO_FREE dev_t *devs = xalloc((h->n_members + 1) * sizeof *devs);
 	size_t n_devs = 0;
 	char text[SHOWN];
-	int rc = head_open_roots(h, &roots, e);
+	int rc = head_open_live(h, &roots, e);
 
 	for (size_t i = 0; i < h->n_members && !rc; i++) {
 		struct stat st;
@@ -137,14 +139,22 @@ static int number_image(struct snap *s, struct r_image *i, struct err *e)
 		return -1;
 	int rc = catalog_id(c, &i->parent, e);
 	catalog_close(&c);
-	return rc || state_next_seq(s->state, &i->seq, e) || state_save_image(s->state, &s->head, e) ? -1 : 0;
+	return rc || state_next_seq(s->state, &i->seq, e) ? -1 : 0;
+}
+
+static void note(const struct snap *s, int level, const char *what, const char *why)
+{
+	AUTO_BUF struct buf text = {0};
+
+	buf_fmt(&text, "%s: %s", what, why);
+	if (s->note)
+		s->note(s->ctx, level, buf_cstr(&text));
 }
 
 /* How far the recorder is. What it has not seen by now happens after this, and so perhaps after the image. */
 static int ask_recorder(struct snap *s, struct err *e)
 {
 	AUTO_FREE char *journal = NULL;
-	AUTO_BUF struct buf text = {0};
 	struct record r = {.type = REC_CURSOR};
 	struct tap_cut cut;
 	char reason[256];
@@ -157,27 +167,64 @@ static int ask_recorder(struct snap *s, struct err *e)
 		memcpy(r.u.cursor.journal, cut.journal, sizeof cut.journal);
 		r.u.cursor.seq = cut.seq;
 		head_take(&s->head, &r);
-	} else if (s->note) {
-		buf_fmt(&text, "the image does not say how far the recorder is: %s", reason);
-		s->note(s->ctx, buf_cstr(&text));
+	} else {
+		note(s, 1, "the image does not say how far the recorder is", reason);
 	}
 	return 0;
 }
 
-static int open_image(struct snap *s, struct err *e)
+/* 1: the image will be snapshots; 0; -1. */
+static int choose_provider(struct snap *s, struct err *e)
+{
+	char reason[512];
+	bool is_possible = false;
+
+	if (!s->state || s->provider == SNAP_LIVE)
+		return 0;
+	int can = snapshots_can(&s->head, &is_possible, reason, e);
+	if (can)
+		return can;
+	if (s->provider == SNAP_AUTO) {
+		note(s, 1, "a live image", reason);
+		return 0;
+	}
+	if (!is_possible)
+		return err_set(e, ERR_USAGE, "%s", reason);
+	note(s, 0, "not in the image", reason);
+	return 1;
+}
+
+/* The image's instant; 1: it is snapshots. */
+static int freeze(struct snap *s, struct err *e)
+{
+	char reason[512];
+	int got = snapshots_take(s->state, &s->head, reason, e);
+
+	if (got == 1 && s->head.n_members > 1)
+		note(s, 1, "a live image", "the members' snapshots are not of one instant");
+	if (got)
+		return got;
+	if (s->provider == SNAP_BTRFS)
+		return err_set(e, ERR_SYSTEM, "%s", reason);
+	note(s, 1, "a live image", reason);
+	return 0;
+}
+
+static int stamp(struct snap *s, bool is_snapshot, struct err *e)
 {
 	struct record r = {.type = REC_IMAGE};
 	struct timespec now;
 	char host[256] = "";
 
-	if (s->state && ask_recorder(s, e))
-		return -1;
-	/* The clock is read first: what is written while the sync runs counts as written after the image. */
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (gethostname(host, sizeof host - 1))
 		host[0] = '\0';
 	r.u.image = (struct r_image){.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec, .provider = PROV_LIVE,
 		.consistency = CONS_LIVE, .host = span_cstr(host)};
+	if (is_snapshot) {
+		r.u.image.provider = PROV_BTRFS;
+		r.u.image.consistency = s->head.n_members == 1 ? CONS_CRASH : CONS_LIVE;
+	}
 	if (s->bookmark)
 		r.u.image.bookmark = span_cstr(s->bookmark);
 	/* A time to come would make what is written until then look old. */
@@ -186,18 +233,43 @@ static int open_image(struct snap *s, struct err *e)
 	if (s->has_time)
 		r.u.image.time_ns = s->time_ns;
 	head_take(&s->head, &r);
-	if (sync_members(&s->head, e))
-		return -1;
-	return s->state ? number_image(s, &s->head.stamps, e) : 0;
+	return 0;
 }
 
+static int open_image(struct snap *s, struct err *e)
+{
+	if (s->state && ask_recorder(s, e))
+		return -1;
+	int is_snapshot = choose_provider(s, e);
+	/* Of a snapshot nothing moves its instant away from the clock: what is dirty goes to the disk before. Of a live image the clock is
+	 * read first: what is written while the sync runs counts as written after the image. */
+	if (is_snapshot < 0 || (is_snapshot && sync_members(&s->head, e)) || stamp(s, is_snapshot, e))
+		return -1;
+	if (s->state && number_image(s, &s->head.stamps, e))
+		return -1;
+	if (is_snapshot && (is_snapshot = freeze(s, e)) < 0)
+		return -1;
+	if (!is_snapshot) {
+		s->head.stamps.provider = PROV_LIVE;
+		s->head.stamps.consistency = CONS_LIVE;
+		if (sync_members(&s->head, e))
+			return -1;
+	}
+	return s->state ? state_save_image(s->state, &s->head, e) : 0;
+}
+
+/* Snapshots that nobody needs go before there are more, and once this image has replaced the one that was under way. */
 int snap_open_image(struct snap *s, struct err *e)
 {
 	if (s->state && state_lock(s->state, s->lock_wait, e))
 		return -1;
-	int rc = open_image(s, e);
 	if (s->state)
+		snapshots_tend(s->state);
+	int rc = open_image(s, e);
+	if (s->state) {
+		snapshots_tend(s->state);
 		state_unlock(s->state);
+	}
 	return rc;
 }
 
@@ -291,8 +363,10 @@ static int commit_all(struct state *s, const struct buf *ids, unsigned wait, str
 		if (!rc)
 			++*(done ? &acks->committed : &acks->already);
 	}
-	if (!rc && ids->len)
+	if (!rc && ids->len) {
 		clones_tend(s, &was, false);
+		snapshots_tend(s);
+	}
 	head_free(&was);
 	state_unlock(s);
 	return rc;
@@ -369,7 +443,10 @@ int snap_adopt(struct state *s, int fd, unsigned wait, struct digest *id, struct
 	input_close(&in);
 	if (rc)
 		unlink(path);
-	return rc || pending_take_next(s, id, e) < 0 ? -1 : 0;
+	if (rc || pending_take_next(s, id, e) < 0)
+		return -1;
+	snapshots_tend(s);
+	return 0;
 }
 
 int snap_abort(struct state *s, unsigned wait, struct err *e)
@@ -377,7 +454,10 @@ int snap_abort(struct state *s, unsigned wait, struct err *e)
 	if (state_lock(s, wait, e))
 		return -1;
 	clones_tend(s, NULL, true);
-	return pending_abort(s, e);
+	if (pending_abort(s, e))
+		return -1;
+	snapshots_tend(s);
+	return 0;
 }
 
 /* ---- the list ---- */
@@ -433,6 +513,27 @@ static int pending_row(const struct state *s, struct row *w, struct head *h, str
 	return 0;
 }
 
+struct shown {
+	struct buf *out;
+	bool json;
+	size_t n;
+};
+
+static void show_snapshot(void *ctx, const char *path, uint64_t seq)
+{
+	struct shown *v = ctx;
+
+	if (v->json) {
+		buf_fmt(v->out, "%s{\"seq\":%" PRIu64 ",\"path\":", v->n++ ? "," : "", seq);
+		json_string(v->out, span_cstr(path));
+		buf_str(v->out, "}");
+		return;
+	}
+	buf_fmt(v->out, "snapshot seq %" PRIu64 " ", seq);
+	esc_name(v->out, span_cstr(path));
+	buf_str(v->out, "\n");
+}
+
 int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 {
 	struct row base = {.what = "base"}, pending = {.what = "pending"};
@@ -449,8 +550,10 @@ int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 		if (json)
 			buf_str(out, ",");
 		put_row(out, &pending, json);
-		if (json)
-			buf_str(out, "}\n");
+		struct shown v = {out, json, 0};
+		buf_str(out, json ? ",\"snapshots\":[" : "");
+		rc = snapshots_each(s, show_snapshot, &v, e);
+		buf_str(out, json ? "]}\n" : "");
 	}
 	head_free(&h);
 	return rc;

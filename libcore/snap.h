@@ -2,15 +2,22 @@
  * snap: opens an image of live trees, and closes it when the replica acknowledged it.
  *
  * A live image is a promise about stamps, not a copy: everything written before its instant is on the filesystem with a time
- * that tells (syncfs first), so that what is written after can be seen by its stat.
+ * that tells (syncfs first), so that what is written after can be seen by its stat. Where the members are btrfs subvolumes the
+ * image can be their snapshots.
  *
- * May use: state, pending, head, catalog, image, input, tap, err.
+ * May use: state, pending, snapshots, clones, head, catalog, image, input, tap, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H
 
 #include "head.h"
 #include "state.h"
+
+enum snap_provider {
+	SNAP_AUTO,  /* snapshots where they show what the members' paths show, else live */
+	SNAP_LIVE,
+	SNAP_BTRFS, /* snapshots; ERR_USAGE where there can be none */
+};
 
 struct snap {
 	struct state *state;    /* borrowed; NULL: stateless */
@@ -19,7 +26,9 @@ struct snap {
 	int64_t time_ns;
 	const char *bookmark;   /* NULL: none */
 	uint64_t cut_timeout_ms; /* that the recorder gets whose journal the state remembers */
-	void (*note)(void *ctx, const char *text); /* why it was not asked or did not answer, for -v; may be NULL */
+	enum snap_provider provider; /* stateless: always live */
+	/* What was done otherwise than one may think; level 1: for -v. May be NULL. */
+	void (*note)(void *ctx, int level, const char *text);
 	void *ctx;
 	struct head head; /* out; members from snap_members. snap_free */
 };

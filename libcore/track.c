@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "changes.h"
+#include "generations.h"
 #include "head.h"
 #include "since.h"
 
@@ -120,7 +121,7 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 	struct scan s = {.base = base, .prune_dev = t->state->dev, .prune_ino = t->state->ino, .root_dev = devs,
 		.threads = t->threads, .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
 		.ctx = &k};
-	int rc = 0;
+	int rc = head_device(t->head, roots, &s.prune_dev, e);
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		struct attr a = {0};
@@ -181,6 +182,19 @@ static int ask(struct track *t, struct catalog *base, const struct walk_root *ro
 	return got < 0 ? -1 : head_put(&h, t->out, KIND_CHANGE, e);
 }
 
+/* What the trees of the snapshots know: 1 with the list, 0, -1. */
+static int search(struct track *t, struct catalog *base, const struct walk_root *roots, struct tape *list, struct err *e)
+{
+	struct generations g = {.base = base, .head = t->head, .roots = roots, .tmpdir = t->tmpdir ? t->tmpdir : "/tmp"};
+	int got = generations_list(&g, list, e);
+
+	t->is_searched = got == 1;
+	t->inodes = g.inodes;
+	snprintf(t->no_search, sizeof t->no_search, "%s", g.reason);
+	generations_free(&g);
+	return got;
+}
+
 int track_run(struct track *t, struct err *e)
 {
 	const struct head *h = t->head;
@@ -195,13 +209,16 @@ int track_run(struct track *t, struct err *e)
 	if (state_catalog(t->state, CATALOG_READ, &base, e))
 		return -1;
 	t->entries = t->changed = 0;
-	t->reason[0] = '\0';
+	t->reason[0] = t->no_search[0] = '\0';
+	t->is_searched = false;
 	t->has_base = !catalog_is_empty(base);
 	int rc = head_open_roots(h, &roots, e);
 	/* The recorder first: what it has not heard of by now happens while the trees are looked at, or later. */
 	if (!rc)
 		rc = ask(t, base, roots, &list, e);
-	if (!rc && t->is_recorded)
+	if (!rc && !t->is_recorded && t->has_base)
+		rc = search(t, base, roots, &list, e) < 0 ? -1 : 0;
+	if (!rc && (t->is_recorded || t->is_searched))
 		rc = put_list(t, &list, e);
 	else if (!rc)
 		rc = t->has_base ? scan(t, base, roots, h->n_members, e) : put_gap(t, "no base image", e);

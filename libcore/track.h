@@ -1,11 +1,11 @@
 /*
- * track: says what may have changed since the base: what a recorder heard of where there is one, else by comparing every stat with
- * the base's hints.
+ * track: says what may have changed since the base: what a recorder heard of where there is one, else what the trees of two
+ * snapshots say, else by comparing every stat with the base's hints.
  *
  * The result is a change stream: names in depth-first order, a directory numbered once something inside is named. It may name
  * too much, never too little: what is left out here nobody looks at. No filter therefore; who reads the stream has one.
  *
- * May use: since, state, head, scan, catalog, tape, stream, err.
+ * May use: since, generations, state, head, scan, catalog, tape, stream, err.
  */
 #ifndef REPL_TRACK_H
 #define REPL_TRACK_H
@@ -33,6 +33,9 @@ struct track {
 	uint64_t entries, changed;
 	bool has_base;                 /* false: nothing to compare with, the stream is one gap */
 	bool is_recorded;              /* the recorder knew: nothing was looked at */
+	bool is_searched;              /* the snapshots' trees knew */
+	uint64_t inodes;               /* that have changed in them */
+	char no_search[1024];          /* the image is snapshots, and this is why their trees could not be used; else empty */
 	char reason[256];              /* there is a recorder's journal, and this is why it could not be used; else empty */
 };
 /* Writes the whole stream. ERR_MISMATCH when the image belongs to another state directory. */

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/btrfs.h>
 #include <linux/filter.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
@@ -215,7 +216,7 @@ static bool how_writes(pid_t pid, uint64_t at)
 static bool request_writes(uint32_t request)
 {
 	static const unsigned long writing[] = {FICLONE, FICLONERANGE, FIDEDUPERANGE, FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR,
-		FS_IOC32_SETFLAGS, FITRIM};
+		FS_IOC32_SETFLAGS, FITRIM, BTRFS_IOC_SNAP_CREATE_V2, BTRFS_IOC_SNAP_DESTROY};
 
 	for (size_t i = 0; i < sizeof writing / sizeof writing[0]; i++)
 		if (request == (uint32_t)writing[i])
