@@ -11,6 +11,7 @@
 
 struct input {
 	struct stream_in s; /* settings may be set between input_open and the first input_next */
+	uint64_t timeout_ms; /* set before input_open; 0: none. When no byte came for so long: ERR_TIMEOUT, and the input is cut */
 	bool packed;
 	uint64_t bytes_read; /* as they came, before unpacking */
 	void *priv;
