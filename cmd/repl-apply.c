@@ -241,7 +241,7 @@ static int write_answer(void *ctx, const struct span *v, int n, struct err *e)
 
 static int run(struct cli *c, struct settings *s, struct err *e)
 {
-	struct input in = {.timeout_ms = s->timeout / 1000000};
+	struct input in = {.timeout_ms = s->timeout / 1000000, .out_fd = s->timeout ? STDOUT_FILENO : 0};
 	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
 	struct stream_out ack = {.sink = write_answer, .ctx = &out};
 

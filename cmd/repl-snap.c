@@ -27,7 +27,10 @@ struct settings {
 	struct stream_out out;
 };
 
-static unsigned seconds(uint64_t ns) { return (unsigned)min_u64(ns / 1000000000, 100000000); }
+#define UNSET UINT64_MAX
+#define COMMIT_WAIT 3600u /* seconds: the next delta of a chain may be in the making, and the answer came a long way */
+
+static unsigned seconds(uint64_t ns) { return ns == UNSET ? 0 : (unsigned)min_u64(ns / 1000000000, 100000000); }
 
 static int open_output(struct cli *c, struct settings *o, struct err *e)
 {
@@ -136,7 +139,7 @@ static int commit(struct cli *c, struct settings *o, struct err *e)
 		return err_set(e, ERR_TIMEOUT, "no answer came for %" PRIu64 " seconds", acks.timeout_ms / 1000);
 	if (state_open(&o->s, o->state, false, e))
 		return -1;
-	int rc = snap_commit(&o->s, STDIN_FILENO, seconds(o->lock_wait), &c->warn, &acks, e);
+	int rc = snap_commit(&o->s, STDIN_FILENO, o->lock_wait == UNSET ? COMMIT_WAIT : seconds(o->lock_wait), &c->warn, &acks, e);
 	cli_stat(c, "committed", acks.committed, "");
 	cli_stat(c, "already", acks.already, "");
 	if (acks.held)
@@ -206,7 +209,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000)};
+	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000), .lock_wait = UNSET};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -219,7 +222,7 @@ int main(int argc, char **argv)
 		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON object", 0},
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
-		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end", 0},
+		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end; 0, with --commit 1h", 0},
 		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder, if there is one; 10s", 0},
 		{"timeout", 0, OPT_DURATION, &o.timeout, "DUR", "with --commit: give up when nothing comes for so long; never", 0},
 		{"one-file-system", 0, OPT_FLAG, &o.one_file_system, NULL, "with --digest: do not enter other filesystems", 0},

@@ -20,6 +20,7 @@
 
 #define ANSWER_MS 30000u /* that a recorder has to answer */
 #define LOCK_WAIT 10u    /* seconds */
+#define FOLLOW_LOCK_WAIT 86400u /* the delta of a large change, or its commit, takes its time */
 #define UNSET UINT64_MAX
 #define WAIT_NS UINT64_C(900000000000)
 #define LOOK_NS UINT64_C(5000000000)
@@ -182,7 +183,7 @@ static int follow(struct cli *c, struct settings *o, struct err *e)
 	struct follow f = {.state = &o->s, .track = &t, .out = &o->sink, .say = on_say, .ctx = c,
 		.settle_ms = o->settle / 1000000, .interval_ms = (o->interval == UNSET ? LOOK_NS : o->interval) / 1000000,
 		.alive_ms = o->keepalive / 1000000,
-		.snap = {.lock_wait = LOCK_WAIT, .cut_timeout_ms = o->cut_timeout / 1000000, .note = on_note, .ctx = c}};
+		.snap = {.lock_wait = FOLLOW_LOCK_WAIT, .cut_timeout_ms = o->cut_timeout / 1000000, .note = on_note, .ctx = c}};
 
 	if (c->output || o->regions)
 		return err_set(e, ERR_USAGE, "--follow writes to repl-diff, without --output and --regions");

@@ -19,6 +19,7 @@
 #define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog */
 #define LIVE_BYTES (UINT64_C(1) << 30)
 #define ROOM_TICK_MS 100
+#define CHAIN_LOCK_WAIT 86400u /* seconds: who commits the deltas before may have a large catalog to write */
 
 /* ---- what the target's catalog grows in ---- */
 
@@ -462,7 +463,7 @@ static int one(struct delta *d, const char *path, struct input *in, struct err *
 	if (got == 1 && !d->plan_tmp)
 		d->plan_tmp = state_file(d->state, "plan.tmp");
 	if (got == 1 && ((!in && state_load_image(d->state, &head, e)) || (d->is_chained && wait_for_room(d, e)) ||
-			state_lock(d->state, d->lock_wait, e)))
+			state_lock(d->state, d->is_chained ? CHAIN_LOCK_WAIT : d->lock_wait, e)))
 		got = -1;
 	if (got == 1) {
 		if (make(d, &head, in, changes, e))

@@ -17,6 +17,7 @@
 
 struct input_bytes {
 	int fd, wake;
+	_Atomic int out_fd;  /* -1: none */
 	uint64_t timeout_ms; /* 0: none */
 	enum input_kind kind;
 	uint8_t guess[GUESS_LEN]; /* the bytes that were looked at; they are read first */
@@ -28,10 +29,10 @@ struct input_bytes {
 /* Waits in poll(2), so that another thread can call the reader back. */
 static int read_fd(struct input_bytes *b, void *p, size_t n, size_t *got, struct err *e)
 {
-	struct pollfd fds[2] = {{.fd = b->fd, .events = POLLIN}, {.fd = b->wake, .events = POLLIN}};
+	struct pollfd fds[3] = {{.fd = b->fd, .events = POLLIN}, {.fd = b->wake, .events = POLLIN}, {.fd = b->out_fd}};
 
 	for (;;) {
-		int n_ready = poll(fds, 2, b->timeout_ms ? (int)b->timeout_ms : -1);
+		int n_ready = poll(fds, 3, b->timeout_ms ? (int)b->timeout_ms : -1);
 		if (n_ready < 0) {
 			if (errno == EINTR)
 				continue;
@@ -46,6 +47,12 @@ static int read_fd(struct input_bytes *b, void *p, size_t n, size_t *got, struct
 		if (fds[1].revents) {
 			errno = ECANCELED;
 			return err_sys(e, "stopped reading the stream");
+		}
+		if (fds[2].revents & POLLERR && !fds[0].revents) {
+			errno = EPIPE;
+			err_sys(e, "nobody reads what becomes of the stream");
+			e->is_cut = true;
+			return -1;
 		}
 		ssize_t rc = read(b->fd, p, n);
 		if (rc >= 0) {
@@ -107,12 +114,13 @@ static void widen_pipe(int fd)
 		fcntl(fd, F_SETPIPE_SZ, PIPE_LEN);
 }
 
-static int open_bytes(struct input_bytes **out, int fd, unsigned threads, uint64_t timeout_ms, struct err *e)
+static int open_bytes(struct input_bytes **out, int fd, unsigned threads, const struct input *settings, struct err *e)
 {
 	struct input_bytes *b = xalloc(sizeof *b);
 
 	b->fd = fd;
-	b->timeout_ms = min_u64(timeout_ms, INT_MAX);
+	b->out_fd = settings->out_fd ? settings->out_fd : -1;
+	b->timeout_ms = min_u64(settings->timeout_ms, INT_MAX);
 	b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (b->wake < 0) {
 		err_sys(e, "cannot make an event descriptor");
@@ -130,8 +138,10 @@ static int open_bytes(struct input_bytes **out, int fd, unsigned threads, uint64
 
 int input_bytes_open(struct input_bytes **b, int fd, unsigned threads, struct err *e)
 {
-	return open_bytes(b, fd, threads, 0, e);
+	return open_bytes(b, fd, threads, &(struct input){0}, e);
 }
+
+void input_bytes_watch(struct input_bytes *b, int out_fd) { b->out_fd = out_fd; }
 
 enum input_kind input_bytes_kind(const struct input_bytes *b) { return b->kind; }
 
@@ -173,7 +183,7 @@ int input_open(struct input *in, int fd, unsigned threads, struct err *e)
 {
 	struct input_bytes *b = NULL;
 
-	if (open_bytes(&b, fd, threads, in->timeout_ms, e))
+	if (open_bytes(&b, fd, threads, in, e))
 		return -1;
 	*in = (struct input){.packed = b->kind == INPUT_PACKED, .priv = b};
 	return 0;

@@ -358,18 +358,23 @@ int pending_tip(struct state *s, uint64_t seq, struct err *e)
 	struct err ignored = {0};
 	int rc = -1;
 
-	/* One that a follower left behind which was killed may be damaged. */
-	if (place_in(s, "tip", &tip, &ignored) == 1 && tip.is_ours && tip.seq == seq)
-		return 0;
 	if (place_in(s, "catalog", &base, e) < 0 || place_in(s, "next", &next, e) < 0 || plans_list(s, &l, e))
 		goto out;
-	bool is_next = next.is_ours && next.seq == seq && plan_to(&l, seq) && digest_eq(&plan_to(&l, seq)->p.id, &next.id);
-	uint64_t from = is_next ? next.seq : base.seq;
-	if (!plans_way(&l, from, seq)) {
-		err_set(e, ERR_MISMATCH, "the state directory does not lead to image %" PRIu64 " any more: start again", seq);
+	/* An answer to another run may have made something else the base: the replica is not where this chain leads. */
+	if (!plans_way(&l, base.seq, seq)) {
+		err_set(e, ERR_MISMATCH, "image %" PRIu64 " does not follow from the base any more: start again", seq);
 		goto out;
 	}
-	rc = grow(s, is_next ? "next" : "catalog", "tip.new", &l, e) || rename_catalog(s, "tip.new", "tip", e) ? -1 : 0;
+	const struct plan *last = plan_to(&l, seq);
+	bool is_next = last && next.is_ours && next.seq == seq && digest_eq(&last->p.id, &next.id);
+	/* One that a killed follower left behind may be damaged. */
+	if (place_in(s, "tip", &tip, &ignored) == 1 && tip.is_ours && tip.seq == seq && (!last || digest_eq(&last->p.id, &tip.id))) {
+		rc = 0;
+	} else {
+		if (is_next)
+			plans_way(&l, seq, seq);
+		rc = grow(s, is_next ? "next" : "catalog", "tip.new", &l, e) || rename_catalog(s, "tip.new", "tip", e) ? -1 : 0;
+	}
 out:
 	plans_free(&l);
 	return rc;
