@@ -174,8 +174,6 @@ static int wait_for_it(struct cli *c, struct settings *o, struct err *e)
 	return rc;
 }
 
-static void on_note(void *ctx, const char *text) { cli_say(ctx, 1, "%s", text); }
-
 static int follow(struct cli *c, struct settings *o, struct err *e)
 {
 	struct track t = {.threads = (unsigned)o->threads, .cut_timeout_ms = o->cut_timeout / 1000000, .warn = &c->warn,
@@ -183,7 +181,7 @@ static int follow(struct cli *c, struct settings *o, struct err *e)
 	struct follow f = {.state = &o->s, .track = &t, .out = &o->sink, .say = on_say, .ctx = c,
 		.settle_ms = o->settle / 1000000, .interval_ms = (o->interval == UNSET ? LOOK_NS : o->interval) / 1000000,
 		.alive_ms = o->keepalive / 1000000,
-		.snap = {.lock_wait = FOLLOW_LOCK_WAIT, .cut_timeout_ms = o->cut_timeout / 1000000, .note = on_note, .ctx = c}};
+		.snap = {.lock_wait = FOLLOW_LOCK_WAIT, .cut_timeout_ms = o->cut_timeout / 1000000}};
 
 	if (c->output || o->regions)
 		return err_set(e, ERR_USAGE, "--follow writes to repl-diff, without --output and --regions");

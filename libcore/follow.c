@@ -286,6 +286,8 @@ static void say_why(struct follow *f, const char *reason)
 	f->say(f->ctx, 0, buf_cstr(&text));
 }
 
+static void on_note(void *ctx, const char *text) { say_why(ctx, text); }
+
 /* Asks the recorder until there is a change since `cut`, which settles. 1; 0: it does not answer, or time is up; -1. */
 static int hear(struct follow *f, const char *journal, const struct tap_cut *cut, uint64_t until, struct err *e)
 {
@@ -399,6 +401,8 @@ static int one(struct follow *f, struct err *e)
 	bool is_due = false, is_sent = false;
 
 	s.state = f->state;
+	s.note = on_note;
+	s.ctx = f;
 	s.head = (struct head){0};
 	if (state_journal(f->state, &journal, e))
 		return -1;

@@ -30,7 +30,7 @@ int follow_wait(struct follow_wait *w, struct err *e);
 
 struct follow {
 	struct state *state;   /* borrowed; follow_run takes its lock for followers: ERR_BUSY */
-	struct snap snap;      /* members, or none: those of the base; settings */
+	struct snap snap;      /* members, or none: those of the base; settings but for note */
 	struct track *track;   /* settings, and out: stats */
 	struct sink *out;
 	uint64_t settle_ms;    /* so long nothing must have changed before an image is opened */

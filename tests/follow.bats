@@ -327,7 +327,7 @@ for i in range(10000):
 	local was
 	source_here
 	record
-	mkdir "$src/own"
+	mkdir -p "$src/own/S"
 	ln -s "$src/own/S" S
 	follow -j J --keepalive=0
 	until_true arrived one
@@ -386,13 +386,13 @@ for i in range(10000):
 	follow -j J >all
 	until_true arrived one
 	for i in {1..1000}; do
-		printf -v i '%016x-%016x-%064d' $((i + 1000000)) 7777777 0
+		printf -v i '%016x-%016x-%064d' 0 "$i" 0
 		: >"S/plans/$i"
 	done
 	echo two >"$src/two"
 	until_true grep -q 'waiting for answers' diff.log
 	[[ ! -e R/two ]]
-	rm S/plans/*-000000000076adf1-*
+	rm S/plans/0000000000000000-*
 	until_true arrived two
 	finish
 	repl-apply --ack R | repl-snap -s S --commit
