@@ -64,7 +64,7 @@ follow() {
 	: >status
 	# shellcheck disable=SC2016
 	far="${far:-}" apply="${apply:-}" answer=$answer src=$src bash -c '
-		repl-track -v -s S --follow "$@" "$src" 2>track.log | repl-diff -v -s S 2>diff.log | repl-pack --flush 2>pack.log |
+		repl-track -v -s S --follow --settle=20ms "$@" "$src" 2>track.log | repl-diff -v -s S 2>diff.log | repl-pack --flush 2>pack.log |
 			$far repl-apply $apply "$PWD/R" 2>apply.log | tee -a answers | $answer 2>commit.log
 		echo "${PIPESTATUS[*]}" >status' - "$@" 3>&- &
 	pipe=$!
