@@ -314,12 +314,12 @@ for i in range(10000):
 	run -9 bash -c "repl-snap -s S '$src' >/dev/null; sleep 60 | repl-snap -s S --commit --timeout=100ms"
 	has "$output" "no answer came"
 	head -c 3000000 /dev/urandom >"$src/large"
-	repl-diff "$src" >delta
-	run -9 bash -c '(head -c 2000000 delta; sleep 60) | repl-apply --timeout=100ms R'
+	repl-diff "$src" >delta.rpl
+	run -9 bash -c '(head -c 2000000 delta.rpl; sleep 60) | repl-apply --timeout=100ms R'
 	has "$output" "what came is kept for repl-apply --resume-token"
-	repl-pack --resume="$(repl-apply --resume-token R)" <delta | repl-apply R >answer
+	repl-pack --resume="$(repl-apply --resume-token R)" <delta.rpl | repl-apply R >answer.rpl
 	same_tree "$src" R
-	run -9 bash -c '(head -c 20 answer; sleep 60) | repl-snap -s S --commit --timeout=100ms'
+	run -9 bash -c '(head -c 20 answer.rpl; sleep 60) | repl-snap -s S --commit --timeout=100ms'
 	run -2 repl-snap -s S --list --timeout=1s
 }
 
