@@ -309,17 +309,24 @@ for i in range(10000):
 
 @test "nothing comes: repl-apply and repl-snap --commit give up with status 9, and lose nothing" {
 	source_here
-	run -9 bash -c 'sleep 60 | repl-apply --timeout=100ms R'
+	# A pipe that has a writer for ever.
+	mkfifo line
+	exec 7<>line
+	run -9 repl-apply --timeout=100ms R <&7
 	has "$output" "nothing came for"
-	run -9 bash -c "repl-snap -s S '$src' >/dev/null; sleep 60 | repl-snap -s S --commit --timeout=100ms"
+	repl-snap -s S "$src" >/dev/null
+	run -9 repl-snap -s S --commit --timeout=100ms <&7
 	has "$output" "no answer came"
 	head -c 3000000 /dev/urandom >"$src/large"
 	repl-diff "$src" >delta.rpl
-	run -9 bash -c '(head -c 2000000 delta.rpl; sleep 60) | repl-apply --timeout=100ms R'
+	head -c 2000000 delta.rpl >&7 3>&- &
+	run -9 repl-apply --timeout=2s R <&7
 	has "$output" "what came is kept for repl-apply --resume-token"
 	repl-pack --resume="$(repl-apply --resume-token R)" <delta.rpl | repl-apply R >answer.rpl
 	same_tree "$src" R
-	run -9 bash -c '(head -c 20 answer.rpl; sleep 60) | repl-snap -s S --commit --timeout=100ms'
+	head -c 20 answer.rpl >&7
+	run -9 repl-snap -s S --commit --timeout=100ms <&7
+	exec 7<&-
 	run -2 repl-snap -s S --list --timeout=1s
 }
 
