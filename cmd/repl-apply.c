@@ -23,6 +23,7 @@ struct settings {
 	struct buf key, lines;
 	struct owner_rule *rules;
 	int64_t threads, max_age;
+	uint64_t timeout;
 	struct apply a;
 	struct verify v;
 };
@@ -232,11 +233,17 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 	return s->at ? past_at(&s->a, which, when, s->into, e) : 1;
 }
 
+/* An answer goes out whole, and at once: more deltas may be long in coming. */
+static int write_answer(void *ctx, const struct span *v, int n, struct err *e)
+{
+	return sink_write(ctx, v, n, e) || sink_flush(ctx, e) ? -1 : 0;
+}
+
 static int run(struct cli *c, struct settings *s, struct err *e)
 {
-	struct input in = {0};
+	struct input in = {.timeout_ms = s->timeout / 1000000, .out_fd = s->timeout ? STDOUT_FILENO : 0};
 	struct sink out = {.fd = STDOUT_FILENO, .name = "standard output"};
-	struct stream_out ack = {.sink = sink_write, .ctx = &out};
+	struct stream_out ack = {.sink = write_answer, .ctx = &out};
 
 	if (c->n_args != 1)
 		return err_set(e, ERR_USAGE, "one replica directory is wanted");
@@ -256,6 +263,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	/* sshd may have taken the client's environment. */
 	s->a.tmpdir = cli_env("TMPDIR") && !s->restricted ? cli_env("TMPDIR") : "/tmp";
 	s->a.confine = true;
+	s->a.is_live = s->timeout != 0;
 	int rc = other_mode(c, s, &ack, e);
 	if (rc == 1) {
 		if (cli_not_tty(c, STDIN_FILENO, "read a delta from", e) || input_open(&in, STDIN_FILENO, 0, e))
@@ -313,6 +321,7 @@ int main(int argc, char **argv)
 		{"verify", 0, OPT_FLAG, &s.verify, NULL, "read everything again, name what is not as it was applied", 0},
 		{"wanted", 0, OPT_FLAG, &s.wanted, NULL, "with --verify: write it as changes for repl-diff", 0},
 		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that read for --verify; 0: all cores", 0},
+		{"timeout", 0, OPT_DURATION, &s.timeout, "DUR", "give up when nothing comes for so long; never", 0},
 		{"edited", 0, OPT_STRING, &s.edited, "WORD", "files edited here: refuse (default), keep, overrule", 0},
 		{"ack", 0, OPT_FLAG, &s.answer, NULL, "acknowledge again what the replica holds; reads no delta", 0},
 		{"resume-token", 0, OPT_FLAG, &s.token, NULL, "print where a delta that broke off goes on; reads none", 0},

@@ -116,6 +116,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	if (!s->state)
 		return two(c, s, e);
 	bool piped = !isatty(STDIN_FILENO);
+	in.out_fd = s->d.fd;
 	if (piped && input_open(&in, STDIN_FILENO, 1, e))
 		return -1;
 	int rc = delta_state(&s->d, s->state, piped ? &in : NULL, e);

@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@
 
 struct settings {
 	const char *state, *bookmark, *time, *provider;
-	uint64_t lock_wait, cut_timeout, grain;
+	uint64_t lock_wait, cut_timeout, timeout, grain;
 	struct list rules;
 	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
 	struct filter filter;
@@ -27,7 +28,10 @@ struct settings {
 	struct stream_out out;
 };
 
-static unsigned seconds(uint64_t ns) { return (unsigned)min_u64(ns / 1000000000, 100000000); }
+#define UNSET UINT64_MAX
+#define COMMIT_WAIT 3600u /* seconds: the next delta of a chain may be in the making, and the answer came a long way */
+
+static unsigned seconds(uint64_t ns) { return ns == UNSET ? 0 : (unsigned)min_u64(ns / 1000000000, 100000000); }
 
 static int open_output(struct cli *c, struct settings *o, struct err *e)
 {
@@ -139,18 +143,20 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 
 static int commit(struct cli *c, struct settings *o, struct err *e)
 {
-	struct snap_acks acks;
-
+	struct snap_acks acks = {.timeout_ms = o->timeout / 1000000};
 	struct pollfd first = {.fd = STDIN_FILENO, .events = POLLIN};
+	int wait_ms = acks.timeout_ms ? (int)min_u64(acks.timeout_ms, INT_MAX) : -1, n;
 
 	/* The answer first: on a first run the state comes into being while we wait for it. */
 	if (cli_not_tty(c, STDIN_FILENO, "read an acknowledgement from", e))
 		return -1;
-	while (poll(&first, 1, -1) < 0 && errno == EINTR)
+	while ((n = poll(&first, 1, wait_ms)) < 0 && errno == EINTR)
 		;
+	if (!n)
+		return err_set(e, ERR_TIMEOUT, "no answer came for %" PRIu64 " seconds", acks.timeout_ms / 1000);
 	if (state_open(&o->s, o->state, false, e))
 		return -1;
-	int rc = snap_commit(&o->s, STDIN_FILENO, seconds(o->lock_wait), &c->warn, &acks, e);
+	int rc = snap_commit(&o->s, STDIN_FILENO, o->lock_wait == UNSET ? COMMIT_WAIT : seconds(o->lock_wait), &c->warn, &acks, e);
 	cli_stat(c, "committed", acks.committed, "");
 	cli_stat(c, "already", acks.already, "");
 	if (acks.held)
@@ -188,6 +194,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 
 	if (n_modes > 1)
 		return err_set(e, ERR_USAGE, "one of --again, --digest, --commit, --adopt, --abort and --list at a time");
+	if (o->timeout && !o->is_commit)
+		return err_set(e, ERR_USAGE, "--timeout goes with --commit");
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
 		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
 			"for an image that is sent, give them to repl-diff");
@@ -220,7 +228,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = {.fd = -1, .lock_fd = -1}, .cut_timeout = UINT64_C(10000000000)};
+	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000), .lock_wait = UNSET};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -234,8 +242,9 @@ int main(int argc, char **argv)
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
 		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, or btrfs: the image is a snapshot", 0},
-		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end", 0},
+		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end; 0, with --commit 1h", 0},
 		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder, if there is one; 10s", 0},
+		{"timeout", 0, OPT_DURATION, &o.timeout, "DUR", "with --commit: give up when nothing comes for so long; never", 0},
 		{"one-file-system", 0, OPT_FLAG, &o.one_file_system, NULL, "with --digest: do not enter other filesystems", 0},
 		{"include", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: take what matches, against a later --exclude", '+'},
 		{"exclude", 0, OPT_LIST, &o.rules, "PATTERN", "with --digest: leave out what matches", '-'},

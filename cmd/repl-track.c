@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "file.h"
+#include "follow.h"
 #include "head.h"
 #include "join.h"
 #include "json.h"
@@ -19,6 +20,12 @@
 
 #define ANSWER_MS 30000u /* that a recorder has to answer */
 #define LOCK_WAIT 10u    /* seconds */
+#define FOLLOW_LOCK_WAIT 86400u /* the delta of a large change, or its commit, takes its time */
+#define UNSET UINT64_MAX
+#define WAIT_NS UINT64_C(900000000000)
+#define LOOK_NS UINT64_C(5000000000)
+#define SETTLE_NS UINT64_C(200000000)
+#define ALIVE_NS UINT64_C(30000000000)
 
 struct settings {
 	const char *state;
@@ -28,6 +35,8 @@ struct settings {
 	const char *journal, *source;
 	uint64_t cut_timeout, max_journal;
 	bool wants_record, wants_cut, wants_status, json;
+	bool wants_wait, wants_follow;
+	uint64_t interval, settle, keepalive, changes, bytes;
 	int signal; /* that ended the recorder */
 	struct state s;
 	struct head head;
@@ -101,8 +110,6 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	o->state = o->state ? o->state : cli_env("REPL_STATE");
 	if (!o->state)
 		return err_set(e, ERR_USAGE, "which state directory? give -s DIR");
-	if (o->threads < 0 || o->threads > 1024)
-		return err_set(e, ERR_USAGE, "a number of threads lies between 0 and 1024");
 	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
 	if (o->sink.fd < 0 || cli_not_tty(c, o->sink.fd, "write a change stream to", e))
 		return -1;
@@ -141,9 +148,59 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	return 0;
 }
 
-/* ---- --record, and talking to it ---- */
-
 static void on_say(void *ctx, int level, const char *text) { cli_say(ctx, level, "%s", text); }
+
+/* ---- --wait and --follow ---- */
+
+static int open_state(struct settings *o, bool create, struct err *e)
+{
+	o->state = o->state ? o->state : cli_env("REPL_STATE");
+	if (!o->state)
+		return err_set(e, ERR_USAGE, "which state directory? give -s DIR");
+	if (state_open(&o->s, o->state, create, e))
+		return -1;
+	return o->journal ? state_use_journal(&o->s, o->journal, LOCK_WAIT, e) : 0;
+}
+
+static int wait_for_it(struct cli *c, struct settings *o, struct err *e)
+{
+	struct follow_wait w = {.state = &o->s, .names = o->changes, .bytes = o->bytes, .say = on_say, .ctx = c,
+		.interval_ms = (o->interval == UNSET ? WAIT_NS : o->interval) / 1000000};
+
+	if (c->n_args)
+		return err_set(e, ERR_USAGE, "only --record and --follow take paths");
+	if (open_state(o, false, e))
+		return -1;
+	if (!w.interval_ms && !w.names && !w.bytes)
+		return err_set(e, ERR_USAGE, "what is to be waited for? give --interval, --changes or --bytes");
+	int rc = follow_wait(&w, e);
+	cli_stat(c, "changed", w.got_names, "");
+	cli_stat(c, "bytes", w.got_bytes, "bytes");
+	return rc;
+}
+
+static int follow(struct cli *c, struct settings *o, struct err *e)
+{
+	struct track t = {.threads = (unsigned)o->threads, .cut_timeout_ms = o->cut_timeout / 1000000, .warn = &c->warn,
+		.gap = on_gap, .progress = on_progress, .ctx = c, .tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp"};
+	struct follow f = {.state = &o->s, .track = &t, .out = &o->sink, .say = on_say, .ctx = c,
+		.settle_ms = o->settle / 1000000, .interval_ms = (o->interval == UNSET ? LOOK_NS : o->interval) / 1000000,
+		.alive_ms = o->keepalive / 1000000,
+		.snap = {.lock_wait = FOLLOW_LOCK_WAIT, .cut_timeout_ms = o->cut_timeout / 1000000}};
+
+	if (c->output || o->regions)
+		return err_set(e, ERR_USAGE, "--follow writes to repl-diff, without --output and --regions");
+	if (!f.interval_ms)
+		return err_set(e, ERR_USAGE, "--interval must not be 0 with --follow");
+	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
+	int rc = o->sink.fd < 0 || cli_not_tty(c, o->sink.fd, "write change streams to", e) || open_state(o, c->n_args > 0, e) ||
+		(c->n_args && snap_members(&f.snap, c->args, (size_t)c->n_args, e)) ? -1 : follow_run(&f, e);
+	cli_stat(c, "images", f.images, "");
+	follow_free(&f);
+	return rc;
+}
+
+/* ---- --record, and talking to it ---- */
 
 static int record(struct cli *c, struct settings *o, struct err *e)
 {
@@ -222,10 +279,16 @@ static int status(struct settings *o, struct err *e)
 
 static int choose(struct cli *c, struct settings *o, struct err *e)
 {
-	int n = o->wants_record + o->wants_cut + o->wants_status + o->merge;
+	int n = o->wants_record + o->wants_cut + o->wants_status + o->merge + o->wants_wait + o->wants_follow;
 
 	if (n > 1)
-		return err_set(e, ERR_USAGE, "--record, --cut, --status and --merge are four different things");
+		return err_set(e, ERR_USAGE, "one of --record, --cut, --status, --merge, --wait and --follow at a time");
+	if (o->threads < 0 || o->threads > 1024)
+		return err_set(e, ERR_USAGE, "a number of threads lies between 0 and 1024");
+	if (o->wants_wait)
+		return wait_for_it(c, o, e);
+	if (o->wants_follow)
+		return follow(c, o, e);
 	if (o->merge)
 		return merge(c, o, e);
 	if (!n)
@@ -242,7 +305,8 @@ static int choose(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = {.fd = -1, .lock_fd = -1}, .cut_timeout = UINT64_C(10000000000), .max_journal = UINT64_C(1) << 30};
+	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000), .max_journal = UINT64_C(1) << 30,
+		.interval = UNSET, .settle = SETTLE_NS, .keepalive = ALIVE_NS};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -257,6 +321,14 @@ int main(int argc, char **argv)
 		{"json", 0, OPT_FLAG, &o.json, NULL, "with --status: one JSON object", 0},
 		{"regions", 0, OPT_FLAG, &o.regions, NULL, "also which blocks of large files may have changed", 0},
 		{"threads", 'T', OPT_NUMBER, &o.threads, "N", "threads that look; 0, the default: all cores", 0},
+		{"follow", 0, OPT_FLAG, &o.wants_follow, NULL, "one change stream after the other, as changes settle", 0},
+		{"wait", 0, OPT_FLAG, &o.wants_wait, NULL, "return when it is time for the next image", 0},
+		{"interval", 0, OPT_DURATION, &o.interval, "DUR",
+			"with --wait: so long after the last image; 15m. With --follow: look so often where nobody records; 5s", 0},
+		{"changes", 0, OPT_SIZE, &o.changes, "N", "with --wait: so many names may have changed", 0},
+		{"bytes", 0, OPT_SIZE, &o.bytes, "SIZE", "with --wait: files of this size may have changed", 0},
+		{"settle", 0, OPT_DURATION, &o.settle, "DUR", "with --follow: so long nothing must change before an image; 200ms", 0},
+		{"keepalive", 0, OPT_DURATION, &o.keepalive, "DUR", "with --follow: an image after this in any case; 30s, 0: never", 0},
 		{"merge", 0, OPT_FLAG, &o.merge, NULL, "join change streams, or journals, into one list", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},
 		{"force", 0, OPT_FLAG, &c.force, NULL, "overwrite FILE; use a terminal", 0},
@@ -265,7 +337,7 @@ int main(int argc, char **argv)
 	cli_start(&c, "repl-track");
 	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0],
 		"-s DIR [-j JOURNAL] <IMAGE >CHANGES\n-j JOURNAL --record PATH...\n-j JOURNAL --cut|--status\n"
-		"--merge LIST... >CHANGES",
+		"-s DIR --follow [[NAME=]ROOT...] >CHANGES\n-s DIR --wait\n--merge LIST... >CHANGES",
 		"Says what may have changed since the base, and records what changes.");
 	if (status)
 		return status;

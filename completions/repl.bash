@@ -48,7 +48,8 @@ _repl() {
 		return
 		;;
 	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
-		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout | --max-journal)
+		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout | --max-journal | --timeout | \
+		--interval | --changes | --bytes | --settle | --keepalive)
 		return
 		;;
 	esac
@@ -56,11 +57,11 @@ _repl() {
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
 		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --provider --time --lock-wait
-			--cut-timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
+			--cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track)
 		opts='-s --state -j --journal --cut-timeout --record --source --max-journal --cut --status --json --merge --regions -T --threads -o --output
-			--force'
+			--follow --wait --interval --changes --bytes --settle --keepalive --force'
 		;;
 	repl-diff)
 		opts='-s --state --image --wanted --block-size --checksum --clones --no-copies --ship-unsettled --include --exclude
@@ -73,7 +74,7 @@ _repl() {
 		;;
 	repl-apply)
 		opts='-n --dry-run -i --itemize --adopt --list --status --max-age --json --rollback --at --into --keep --restore-meta --restrict
-			--ack --resume-token --checkpoint --edited --verify --wanted -T --threads
+			--ack --resume-token --checkpoint --timeout --edited --verify --wanted -T --threads
 			--max-delete --max-memory --max-content --map-owner --no-owner --no-setuid --no-devices --key-file
 			-f --force'
 		;;

@@ -16,6 +16,7 @@ int apply_run(struct apply *a, struct err *e)
 
 	job_start(&j, a);
 	j.checkpoint = a->dry ? 0 : a->checkpoint;
+	j.landed = rewind_prune;
 	a->in->s.ignore_data_digest = true; /* the stage checks it while it hashes the file's blocks: once */
 	bool is_there = access(a->path, F_OK) == 0;
 	if (job_confine(&j, NULL, e))
@@ -29,7 +30,7 @@ int apply_run(struct apply *a, struct err *e)
 	rc = receive_run(&j, got, e);
 	if (rc)
 		receive_keep_part(&j, e);
-	else
+	else if (!a->n_deltas)
 		rc = rewind_prune(&j, e);
 out:
 	return job_end(&j, rc);

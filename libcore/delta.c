@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,6 +18,8 @@
 
 #define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog */
 #define LIVE_BYTES (UINT64_C(1) << 30)
+#define ROOM_TICK_MS 100
+#define CHAIN_LOCK_WAIT 86400u /* seconds: who commits the deltas before may have a large catalog to write */
 
 /* ---- what the target's catalog grows in ---- */
 
@@ -34,7 +38,7 @@ static int next_copy(void *ctx, uint64_t items, uint64_t bytes, struct catalog *
 static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
 {
 	struct delta *d = ctx;
-	AUTO_FREE char *path = state_file(d->state, "next");
+	AUTO_FREE char *path = state_file(d->state, d->is_chained ? "tip.new" : "next");
 
 	if (unlink(path) && errno != ENOENT)
 		return err_sys(e, "cannot remove '%s'", path);
@@ -54,11 +58,12 @@ static int ready_state(void *ctx, const struct digest *id, struct err *e)
 {
 	struct delta *d = ctx;
 
-	(void)id;
+	const struct pending p = {d->diff.stamps.seq, d->base_seq, *id};
+
 	if (sink_flush(d->plan_sink, e) || (!d->live && catalog_settle(d->next, e)))
 		return -1;
 	clones_save(&d->clones);
-	return pending_put(d->state, d->plan_fd, d->plan_tmp, e);
+	return pending_put(d->state, &p, d->plan_fd, d->plan_tmp, e);
 }
 
 static int still_old(void *ctx, const struct object *old)
@@ -116,8 +121,9 @@ static int run(struct delta *d, int plan_fd, struct err *e)
 		rc = sink_flush(&out, e);
 	if (!rc && d->image)
 		rc = put_image(d, d->next ? d->next : d->base, e);
-	d->differs = !digest_eq(&d->diff.id, &d->diff.base_id);
-	d->written = out.written;
+	d->differs = d->differs || !digest_eq(&d->diff.id, &d->diff.base_id);
+	d->written += out.written;
+	d->n_deltas += !rc;
 	stream_out_free(&o);
 	stream_out_free(&p);
 	sink_free(&out);
@@ -128,13 +134,14 @@ static int run(struct delta *d, int plan_fd, struct err *e)
 
 /* ---- what comes in ---- */
 
-/* The head of what repl-track or repl-snap sent: reads up to the last MEMBER; *changes: a change stream goes on. */
+/* The head of what repl-track or repl-snap sent: reads up to the last MEMBER; *changes: a change stream goes on. 1; 0 at the end of
+ * input; -1. */
 static int take_head(struct input *in, struct head *h, bool *changes, struct err *e)
 {
 	int got = input_next(in, e);
 
-	if (got < 0)
-		return -1;
+	if (got <= 0)
+		return got;
 	*changes = in->s.kind == KIND_CHANGE;
 	if (!*changes && in->s.kind != KIND_IMAGE)
 		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', repl-diff -s reads what repl-track or repl-snap writes",
@@ -152,7 +159,7 @@ static int take_head(struct input *in, struct head *h, bool *changes, struct err
 		return err_set(e, ERR_STREAM, "the stream names no root");
 	if (!*changes && got != STREAM_END)
 		return err_set(e, ERR_STREAM, "this is a whole image file: give it as OLD, repl-diff -s wants what repl-snap -s writes");
-	return 0;
+	return 1;
 }
 
 /* The replica's words must be about the image that we compare with. */
@@ -175,7 +182,7 @@ static int take_wanted(struct delta *d, struct input *in, struct err *e)
 {
 	struct head head = {0};
 	bool changes = false;
-	int rc = take_head(in, &head, &changes, e);
+	int rc = take_head(in, &head, &changes, e) == 1 ? 0 : -1;
 
 	if (!rc && (!changes || digest_is_zero(&head.stamps.id)))
 		rc = err_set(e, ERR_STREAM, "this is not what repl-apply --verify --wanted writes");
@@ -330,79 +337,182 @@ static int open_mended(struct delta *d, struct head *h, struct err *e)
 	return state_next_seq(d->state, &h->stamps.seq, e);
 }
 
-int delta_state(struct delta *d, const char *path, struct input *in, struct err *e)
+/* What the delta begins at: the base, or where the one before it ended. */
+static int open_base(struct delta *d, struct head *h, struct err *e)
 {
-	struct state st = {.fd = -1, .lock_fd = -1};
-	struct head head = {0};
+	AUTO_BUF struct buf store = {0};
+	struct r_image stamps;
+	int got;
+
+	if (d->is_chained) {
+		AUTO_FREE char *path = state_file(d->state, "tip");
+		if (pending_tip(d->state, d->diff.stamps.seq, e) || catalog_open(&d->base, path, CATALOG_LIVE, e) ||
+				catalog_id(d->base, &h->stamps.parent, e))
+			return -1;
+	} else if (state_catalog(d->state, CATALOG_LIVE, &d->base, e)) {
+		return -1;
+	}
+	if ((got = image_stamps(d->base, &stamps, &store, e)) < 0)
+		return -1;
+	d->base_seq = got ? stamps.seq : 0;
+	return 0;
+}
+
+/* The plan is in the state: what the next delta begins at need not outlive this process. */
+static int move_tip(struct delta *d, struct err *e)
+{
+	if (d->live)
+		return catalog_commit(d->base, e);
+	catalog_close(&d->next);
+	catalog_close(&d->base);
+	return renameat(d->state->fd, "tip.new", d->state->fd, "tip") ? err_sys(e, "cannot make the new 'tip' in the state directory") : 0;
+}
+
+/* What is left when nothing follows any more. */
+static void drop_tip(struct delta *d)
+{
+	struct err ignored = {0};
+
+	bool is_there = d->is_chained && (state_has(d->state, "tip") || state_has(d->state, "tip.new"));
+	if (!is_there || state_lock(d->state, d->lock_wait, &ignored))
+		return;
+	state_forget(d->state, "tip", &ignored);
+	state_forget(d->state, "tip.new", &ignored);
+	state_unlock(d->state);
+}
+
+/* Under the state's lock. */
+static int make(struct delta *d, struct head *head, struct input *in, bool changes, struct err *e)
+{
+	struct state *st = d->state;
 	struct walk_root *roots = NULL, *live = NULL;
-	bool changes = false;
 	AUTO_CLOSE int plan_fd = -1;
+	bool mends = changes && !digest_is_zero(&head->stamps.id);
 	int rc = -1;
 
-	d->state = &st;
-	/* The stage before makes the state on a first run, and holds the lock until it has written its image: wait for its head,
-	 * then open, then lock. */
-	if ((in && take_head(in, &head, &changes, e)) || state_open(&st, path, false, e) ||
-			(!in && state_load_image(&st, &head, e)))
-		goto out;
-	bool mends = changes && !digest_is_zero(&head.stamps.id);
-	if (state_lock(&st, d->lock_wait, e) || state_catalog(&st, CATALOG_LIVE, &d->base, e) ||
-			(mends ? open_mended(d, &head, e) : same_image(d, &head, e)) || head_open_roots(&head, &roots, e) ||
-			head_open_live(&head, &live, e))
+	d->live = d->diff.mends = false;
+	if (mends && d->is_chained)
+		return err_set(e, ERR_STREAM, "what mends a replica cannot follow another delta");
+	if (open_base(d, head, e) || (mends ? open_mended(d, head, e) : same_image(d, head, e)) || head_open_roots(head, &roots, e) ||
+			head_open_live(head, &live, e))
 		goto out;
 	/* As repl-snap does before an image: what is in dirty pages shows in no stat. */
-	for (size_t i = 0; mends && i < head.n_members; i++)
+	for (size_t i = 0; mends && i < head->n_members; i++)
 		if (syncfs(roots[i].fd)) {
 			err_sys(e, "cannot sync the filesystem of '%s'", roots[i].name);
 			goto out;
 		}
-	d->plan_tmp = state_file(&st, "plan.tmp");
 	plan_fd = open(d->plan_tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (plan_fd < 0) {
 		err_sys(e, "cannot write '%s'", d->plan_tmp);
 		goto out;
 	}
 	d->diff.roots = roots;
-	d->diff.n_roots = head.n_members;
+	d->diff.n_roots = head->n_members;
 	if (!mends)
-		d->diff.edge_ns = head.stamps.time_ns;
-	d->diff.members = head.members;
-	d->diff.stamps = head.stamps;
+		d->diff.edge_ns = head->stamps.time_ns;
+	d->diff.members = head->members;
+	d->diff.stamps = head->stamps;
 	d->diff.changes = changes ? in : NULL;
 	if (!mends) {
 		/* What a snapshot's tree tells of is complete for this view only, with or without a recorder. */
-		head.has_cursor |= head.stamps.provider == PROV_BTRFS;
-		set_view(d, &head);
+		head->has_cursor |= head->stamps.provider == PROV_BTRFS;
+		set_view(d, head);
 		if (look_at_everything(d, e))
 			goto out;
 	}
-	d->diff.cursor = head.has_cursor ? &head.cursor : NULL;
-	d->diff.prune_dev = st.dev;
-	d->diff.prune_ino = st.ino;
-	if (head_device(&head, roots, &d->diff.prune_dev, e))
+	d->diff.cursor = head->has_cursor ? &head->cursor : NULL;
+	d->diff.prune_dev = st->dev;
+	d->diff.prune_ino = st->ino;
+	if (head_device(head, roots, &d->diff.prune_dev, e))
 		goto out;
 	d->diff.next = next_state;
 	d->diff.ready = ready_state;
 	d->diff.ctx = d;
-	d->clones.seq = head.stamps.seq;
-	clones_open(&d->clones, &st, d->base, live, head.n_members);
+	d->clones.seq = head->stamps.seq;
+	clones_open(&d->clones, st, d->base, live, head->n_members);
 	snapshots_open(&d->was, d->base);
-	d->diff.are_roots_still = head.stamps.provider == PROV_BTRFS;
+	d->diff.are_roots_still = head->stamps.provider == PROV_BTRFS;
 	d->diff.still = (struct diff_still){still_old, d->diff.are_roots_still ? NULL : still_take, still_keep, d};
 	rc = run(d, plan_fd, e);
 	if (rc)
 		unlink(d->plan_tmp);
-	if (d->live)
+	else if (d->is_chained)
+		rc = move_tip(d, e);
+	if (d->live && d->base)
 		catalog_abort(d->base);
 out:
 	clones_close(&d->clones);
 	snapshots_close(&d->was);
 	catalog_close(&d->next);
 	catalog_close(&d->base);
-	head_close_roots(&roots, head.n_members);
-	head_close_roots(&live, head.n_members);
+	head_close_roots(&roots, head->n_members);
+	head_close_roots(&live, head->n_members);
+	return rc;
+}
+
+/* Too many without an answer: neither the disk nor the time that it takes to commit them may grow without bound. What changes
+ * meanwhile the stages before keep. */
+static int wait_for_room(struct delta *d, struct err *e)
+{
+	struct pollfd out = {.fd = d->fd};
+	bool has_room = false, was_said = false;
+
+	while (!pending_room(d->state, &has_room, e)) {
+		if (has_room)
+			return 0;
+		if (!was_said && d->note)
+			d->note(d->ui, "waiting for answers: too many deltas are without one");
+		was_said = true;
+		/* Nobody reads any more: writing would say so. */
+		if (poll(&out, 1, ROOM_TICK_MS) > 0 && out.revents & (POLLERR | POLLHUP)) {
+			errno = EPIPE;
+			return err_sys(e, "cannot write %s", d->out_name);
+		}
+	}
+	return -1;
+}
+
+/* One stream, one delta: 1; 0 at the end of input; -1. */
+static int one(struct delta *d, const char *path, struct input *in, struct err *e)
+{
+	struct head head = {0};
+	bool changes = false;
+	int got = in ? take_head(in, &head, &changes, e) : 1;
+
+	/* The stage before makes the state on a first run, and holds the lock until it has written its image: wait for its head,
+	 * then open, then lock. */
+	if (got == 1 && !d->state->path && state_open(d->state, path, false, e))
+		got = -1;
+	if (got == 1 && !d->plan_tmp)
+		d->plan_tmp = state_file(d->state, "plan.tmp");
+	if (got == 1 && ((!in && state_load_image(d->state, &head, e)) || (d->is_chained && wait_for_room(d, e)) ||
+			state_lock(d->state, d->is_chained ? CHAIN_LOCK_WAIT : d->lock_wait, e)))
+		got = -1;
+	if (got == 1) {
+		if (make(d, &head, in, changes, e))
+			got = -1;
+		state_unlock(d->state);
+	}
+	/* They were the head's. */
+	d->diff.members = NULL;
+	d->diff.cursor = NULL;
 	head_free(&head);
+	return got;
+}
+
+int delta_state(struct delta *d, const char *path, struct input *in, struct err *e)
+{
+	struct state st = STATE_NONE;
+	int got;
+
+	d->state = &st;
+	do {
+		got = one(d, path, in, e);
+		d->is_chained = d->is_chained || (got == 1 && in);
+	} while (got == 1 && in);
+	drop_tip(d);
 	free(d->plan_tmp);
 	state_close(&st);
-	return rc;
+	return got < 0 ? -1 : 0;
 }

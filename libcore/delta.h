@@ -24,11 +24,13 @@ struct delta {
 	/* out */
 	bool differs;
 	uint64_t written;
+	uint64_t n_deltas;
 	/* private */
 	struct state *state;
 	struct catalog *base, *next;
 	struct snapshots was; /* the base's */
-	bool live;
+	uint64_t base_seq;
+	bool live, is_chained;
 	char *plan_tmp;
 	char view[33];
 	int plan_fd;
@@ -38,7 +40,9 @@ struct delta {
  * repl-apply --verify --wanted wrote about a replica that holds old; NULL: the whole delta. */
 int delta_two(struct delta *d, const char *old, const char *new, struct input *wanted, struct err *e);
 /* The change stream or image stream in `in` (NULL: scan by ourselves) against the base of the state at path. A change stream
- * that says what a replica wants makes a delta that mends it; where the trees are, the base itself says. */
+ * that says what a replica wants makes a delta that mends it; where the trees are, the base itself says.
+ * Where more streams follow on `in` each makes a delta of its own, which begins where the one before ends, whether or not an answer
+ * came to that; the state is locked for one at a time. While too many are without an answer, it waits. */
 int delta_state(struct delta *d, const char *path, struct input *in, struct err *e);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 
 struct input_bytes {
 	int fd, wake;
+	_Atomic int out_fd;  /* -1: none */
+	uint64_t timeout_ms; /* 0: none */
 	enum input_kind kind;
 	uint8_t guess[GUESS_LEN]; /* the bytes that were looked at; they are read first */
 	size_t guess_len, guess_at;
@@ -26,17 +29,30 @@ struct input_bytes {
 /* Waits in poll(2), so that another thread can call the reader back. */
 static int read_fd(struct input_bytes *b, void *p, size_t n, size_t *got, struct err *e)
 {
-	struct pollfd fds[2] = {{.fd = b->fd, .events = POLLIN}, {.fd = b->wake, .events = POLLIN}};
+	struct pollfd fds[3] = {{.fd = b->fd, .events = POLLIN}, {.fd = b->wake, .events = POLLIN}, {.fd = b->out_fd}};
 
 	for (;;) {
-		if (poll(fds, 2, -1) < 0) {
+		int n_ready = poll(fds, 3, b->timeout_ms ? (int)b->timeout_ms : -1);
+		if (n_ready < 0) {
 			if (errno == EINTR)
 				continue;
 			return err_sys(e, "cannot wait for the stream");
 		}
+		if (!n_ready) {
+			err_set(e, ERR_TIMEOUT, "nothing came for %llu seconds, at byte %llu of the stream",
+				(unsigned long long)(b->timeout_ms / 1000), (unsigned long long)input_bytes_count(b));
+			e->is_cut = true;
+			return -1;
+		}
 		if (fds[1].revents) {
 			errno = ECANCELED;
 			return err_sys(e, "stopped reading the stream");
+		}
+		if (fds[2].revents & POLLERR && !fds[0].revents) {
+			errno = EPIPE;
+			err_sys(e, "nobody reads what becomes of the stream");
+			e->is_cut = true;
+			return -1;
 		}
 		ssize_t rc = read(b->fd, p, n);
 		if (rc >= 0) {
@@ -98,11 +114,13 @@ static void widen_pipe(int fd)
 		fcntl(fd, F_SETPIPE_SZ, PIPE_LEN);
 }
 
-int input_bytes_open(struct input_bytes **out, int fd, unsigned threads, struct err *e)
+static int open_bytes(struct input_bytes **out, int fd, unsigned threads, const struct input *settings, struct err *e)
 {
 	struct input_bytes *b = xalloc(sizeof *b);
 
 	b->fd = fd;
+	b->out_fd = settings->out_fd ? settings->out_fd : -1;
+	b->timeout_ms = min_u64(settings->timeout_ms, INT_MAX);
 	b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (b->wake < 0) {
 		err_sys(e, "cannot make an event descriptor");
@@ -117,6 +135,13 @@ int input_bytes_open(struct input_bytes **out, int fd, unsigned threads, struct 
 	*out = b;
 	return 0;
 }
+
+int input_bytes_open(struct input_bytes **b, int fd, unsigned threads, struct err *e)
+{
+	return open_bytes(b, fd, threads, &(struct input){0}, e);
+}
+
+void input_bytes_watch(struct input_bytes *b, int out_fd) { b->out_fd = out_fd; }
 
 enum input_kind input_bytes_kind(const struct input_bytes *b) { return b->kind; }
 
@@ -158,7 +183,7 @@ int input_open(struct input *in, int fd, unsigned threads, struct err *e)
 {
 	struct input_bytes *b = NULL;
 
-	if (input_bytes_open(&b, fd, threads, e))
+	if (open_bytes(&b, fd, threads, in, e))
 		return -1;
 	*in = (struct input){.packed = b->kind == INPUT_PACKED, .priv = b};
 	return 0;

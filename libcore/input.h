@@ -11,6 +11,8 @@
 
 struct input {
 	struct stream_in s; /* settings may be set between input_open and the first input_next */
+	int out_fd;          /* set before input_open; 0: none. When this pipe has no reader any more, waiting ends: ERR_SYSTEM, EPIPE */
+	uint64_t timeout_ms; /* set before input_open; 0: none. When no byte came for so long: ERR_TIMEOUT, and the input is cut */
 	bool packed;
 	uint64_t bytes_read; /* as they came, before unpacking */
 	void *priv;
@@ -28,6 +30,8 @@ enum input_kind { INPUT_PLAIN = 1, INPUT_PACKED /* by us or by zstd */ };
 /* Waits for the first bytes; fd is borrowed, threads as above. Empty input and what is not a stream are ERR_STREAM. Owned. */
 int input_bytes_open(struct input_bytes **b, int fd, unsigned threads, struct err *e);
 enum input_kind input_bytes_kind(const struct input_bytes *b);
+/* From now on: as out_fd above. */
+void input_bytes_watch(struct input_bytes *b, int out_fd);
 uint64_t input_bytes_count(const struct input_bytes *b); /* as they came, before unpacking */
 /* Stores 1 to n bytes; *got 0: end of input. Does not look whether the stream is whole: feed it to a stream_in. */
 int input_bytes_read(struct input_bytes *b, void *p, size_t n, size_t *got, struct err *e);

@@ -37,6 +37,7 @@ struct apply {
 	void *ctx;
 	const char *tmpdir;
 	bool confine;            /* give up everything else before the first byte is read (confine.h) */
+	bool is_live;            /* deltas come as they are made: one that does not fit is an error at once, not when the input ends */
 	uint64_t checkpoint;     /* bytes of the stream after which what came is made durable, for partial.h; 0: never */
 	/* out */
 	uint64_t n_deltas, n_created, n_changed, n_removed, bytes;
@@ -57,6 +58,7 @@ struct job {
 	size_t n_losses;
 	bool is_ours;            /* what comes is of the history, and may lead back */
 	enum land_left left;     /* what the run before had left */
+	int (*landed)(struct job *j, struct err *e); /* after each delta that was applied; may be NULL */
 	struct err missed;       /* the first delta of the input that did not fit, until one does */
 	/* the delta under way */
 	bool skip;               /* not for this base: read to its end to learn whether it was applied before */

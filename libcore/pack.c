@@ -491,6 +491,7 @@ int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *
 		input_bytes_close(&b);
 		return err_set(e, ERR_STREAM, "the stream is already packed");
 	}
+	input_bytes_watch(b, out);
 	struct packer *k = xalloc(sizeof *k);
 	k->o = o;
 	k->chunk = o->chunk ? (size_t)o->chunk : o->long_log ? CODEC_CHUNK_MAX : CODEC_CHUNK;

@@ -3,7 +3,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,72 +15,318 @@
 #include "input.h"
 #include "state.h"
 
-/* ---- the plan, and the catalog after it ---- */
+#define PLANS "plans"
+#define NAME_LEN (16 + 1 + 16 + 1 + 2 * DIGEST_LEN)
+#define OLD_ALWAYS 16u                    /* plans of earlier runs that are kept whatever their size */
+#define OLD_MAX (PENDING_MAX / 2)         /* so that a chain has room beside them */
+#define OLD_BYTES_MAX (PENDING_BYTES_MAX / 2)
+#define LARGE_PLAN (4u << 20)             /* one above this is applied to a copy of the catalog: a transaction is kept in memory */
 
-/* Goes through a plan; each record also to fn, when there is one. 1, 0 when there is no plan, -1. */
-static int read_plan(const struct state *s, const char *file, struct pending *p,
-	int (*fn)(void *ctx, const struct record *r, struct err *e), void *ctx, struct err *e)
+/* ---- the list of plans ---- */
+
+struct plan {
+	struct pending p;
+	uint64_t bytes;
+	bool is_wanted;
+};
+struct plans { /* ascending by number */
+	struct plan *v;
+	size_t n, cap;
+	uint64_t bytes;
+};
+
+static void plans_free(struct plans *l)
 {
-	AUTO_CLOSE int fd = openat(s->fd, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	free(l->v);
+	*l = (struct plans){0};
+}
+
+static void plan_name(char out[sizeof PLANS + NAME_LEN + 1], const struct pending *p)
+{
+	char id[2 * DIGEST_LEN + 1];
+
+	hex(id, p->id.b, sizeof p->id.b);
+	snprintf(out, sizeof PLANS + NAME_LEN + 1, PLANS "/%016" PRIx64 "-%016" PRIx64 "-%s", p->seq, p->base_seq, id);
+}
+
+static bool parse_name(const char *name, struct pending *p)
+{
+	return strlen(name) == NAME_LEN && sscanf(name, "%16" SCNx64 "-%16" SCNx64 "-", &p->seq, &p->base_seq) == 2 &&
+		unhex(p->id.b, sizeof p->id.b, name + 34);
+}
+
+static int by_seq(const void *a, const void *b)
+{
+	const struct plan *x = a, *y = b;
+
+	return (x->p.seq > y->p.seq) - (x->p.seq < y->p.seq);
+}
+
+static int plans_list(const struct state *s, struct plans *l, struct err *e)
+{
+	int fd = openat(s->fd, PLANS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *en;
+	struct stat st;
+
+	*l = (struct plans){0};
+	if (!d && fd < 0 && errno == ENOENT)
+		return 0;
+	if (!d) {
+		err_sys(e, "cannot list the plans in the state directory");
+		close_fd(&fd);
+		return -1;
+	}
+	while ((en = readdir(d))) {
+		struct plan p = {0};
+		/* One that goes meanwhile: a commit, where no lock is held here. */
+		if (!parse_name(en->d_name, &p.p) || fstatat(dirfd(d), en->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			continue;
+		if (l->n == l->cap) {
+			l->cap = l->cap ? l->cap * 2 : 16;
+			l->v = xrealloc(l->v, l->cap * sizeof *l->v);
+		}
+		p.bytes = (uint64_t)st.st_size;
+		l->bytes += p.bytes;
+		l->v[l->n++] = p;
+	}
+	closedir(d);
+	if (l->n)
+		qsort(l->v, l->n, sizeof *l->v, by_seq);
+	return 0;
+}
+
+static struct plan *plan_to(const struct plans *l, uint64_t seq)
+{
+	struct plan key = {.p.seq = seq};
+
+	return l->n ? bsearch(&key, l->v, l->n, sizeof key, by_seq) : NULL;
+}
+
+/* Marks the plans that lead from one image to another as wanted; false: they do not hang together. */
+static bool plans_way(const struct plans *l, uint64_t from, uint64_t to)
+{
+	for (size_t i = 0; i < l->n; i++)
+		l->v[i].is_wanted = false;
+	while (to != from) {
+		struct plan *p = plan_to(l, to);
+		if (!p || p->is_wanted)
+			return false;
+		p->is_wanted = true;
+		to = p->p.base_seq;
+	}
+	return true;
+}
+
+static int forget_plan(const struct state *s, const struct pending *p, struct err *e)
+{
+	char name[sizeof PLANS + NAME_LEN + 1];
+
+	plan_name(name, p);
+	return state_forget(s, name, e);
+}
+
+static int sync_plans(const struct state *s, struct err *e)
+{
+	AUTO_CLOSE int fd = openat(s->fd, PLANS, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	return fd < 0 || fsync(fd) ? err_sys(e, "cannot sync the plans in the state directory") : 0;
+}
+
+int pending_last(const struct state *s, struct pending *p, struct err *e)
+{
+	struct plans l;
+
+	if (plans_list(s, &l, e))
+		return -1;
+	bool has = l.n > 0;
+	if (has)
+		*p = l.v[l.n - 1].p;
+	plans_free(&l);
+	return has;
+}
+
+int pending_room(const struct state *s, bool *has_room, struct err *e)
+{
+	struct plans l;
+
+	if (plans_list(s, &l, e))
+		return -1;
+	*has_room = l.n < PENDING_MAX && (l.bytes < PENDING_BYTES_MAX || l.n < OLD_ALWAYS);
+	plans_free(&l);
+	return 0;
+}
+
+/* ---- a new plan ---- */
+
+/* p begins at the base: all others are of runs before it. */
+static int forget_oldest(const struct state *s, const struct plans *l, const struct pending *p, struct err *e)
+{
+	uint64_t bytes = l->bytes;
+	size_t left = l->n;
+
+	for (size_t i = 0; i < l->n && left > OLD_ALWAYS && (left > OLD_MAX || bytes > OLD_BYTES_MAX); i++, left--) {
+		bytes -= l->v[i].bytes;
+		if (l->v[i].p.seq != p->seq && forget_plan(s, &l->v[i].p, e))
+			return -1;
+	}
+	return 0;
+}
+
+int pending_put(struct state *s, const struct pending *p, int fd, const char *tmp, struct err *e)
+{
+	char name[sizeof PLANS + NAME_LEN + 1];
+	struct plans l;
+
+	plan_name(name, p);
+	AUTO_FREE char *path = state_file(s, name);
+	if (mkdirat(s->fd, PLANS, 0700) && errno != EEXIST)
+		return err_sys(e, "cannot make '" PLANS "' in the state directory");
+	if (plans_list(s, &l, e))
+		return -1;
+	int rc = 0;
+	/* The numbers of a state that lost its own begin anew. */
+	for (size_t i = 0; i < l.n && !rc; i++)
+		if (l.v[i].p.seq >= p->seq)
+			rc = forget_plan(s, &l.v[i].p, e);
+	if (!rc && !plan_to(&l, p->base_seq))
+		rc = forget_oldest(s, &l, p, e);
+	if (!rc && (fsync(fd) || rename(tmp, path)))
+		rc = err_sys(e, "cannot write '%s'", path);
+	if (!rc)
+		rc = sync_plans(s, e);
+	if (!rc && fsync(s->fd))
+		rc = err_sys(e, "cannot sync the state directory");
+	plans_free(&l);
+	return rc;
+}
+
+/* ---- from one catalog to the next ---- */
+
+static int read_plan(const struct state *s, const struct pending *p, struct image_loader *l, struct err *e)
+{
+	char name[sizeof PLANS + NAME_LEN + 1];
 	struct input in = {0};
-	bool has_end = false;
 	int got;
 
-	*p = (struct pending){0};
+	plan_name(name, p);
+	AUTO_CLOSE int fd = openat(s->fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return errno == ENOENT ? 0 : err_sys(e, "cannot open the plan in the state directory");
+		return err_sys(e, "cannot open a plan in the state directory");
 	if (input_open(&in, fd, 1, e))
 		return -1;
 	in.s.ignore_mac = true;
 	while ((got = input_next(&in, e)) > 0 && got != STREAM_END) {
-		const struct record *r = &in.s.rec;
-		if (got == STREAM_BEGIN)
-			continue;
-		if (r->type == REC_IMAGE) {
-			p->seq = r->u.image.seq;
-		} else if (r->type == REC_DELTA) {
-			p->base = r->u.delta.base;
-		} else if (r->type == REC_END) {
-			p->id = r->u.end.id;
-			has_end = true;
-		}
-		if (fn && fn(ctx, r, e)) {
+		if (got == STREAM_RECORD && image_load(l, &in.s.rec, e)) {
 			got = -1;
 			break;
 		}
 	}
 	input_close(&in);
-	if (got == STREAM_END && has_end)
-		return 1;
-	return got < 0 ? -1 : err_set(e, ERR_STREAM, "the plan in the state directory is not whole");
+	if (!got)
+		return err_set(e, ERR_STREAM, "a plan in the state directory is not whole");
+	return got < 0 ? -1 : 0;
 }
 
-int pending_read(const struct state *s, struct pending *p, struct err *e) { return read_plan(s, "plan", p, NULL, NULL, e); }
-
-static int load_record(void *ctx, const struct record *r, struct err *e) { return image_load(ctx, r, e); }
-
-/* All or nothing: the catalog is the target when this returns 0, else what it was. */
-static int apply_plan(const struct state *s, struct catalog *c, const struct digest *id, struct err *e)
+/* Within a change of c, which is the plan's base. */
+static int load_plan(const struct state *s, struct catalog *c, const struct pending *p, struct err *e)
 {
 	struct image_loader l = {0};
-	struct pending p;
 	struct digest made;
-	int rc = -1;
 
-	if (catalog_begin(c, e))
-		return -1;
 	image_load_start(&l, c);
 	l.local = true;
-	if (read_plan(s, "plan", &p, load_record, &l, e) == 1 && !image_load_end(&l, &made, e)) {
-		if (digest_eq(&made, id))
-			rc = catalog_commit(c, e);
-		else
-			err_set(e, ERR_MISMATCH, "the plan in the state directory does not lead to the image that the replica has: "
-				"run repl-snap --abort, then the whole pipeline again");
-	}
+	int rc = read_plan(s, p, &l, e) || image_load_end(&l, &made, e) ? -1 : 0;
+	if (!rc && !digest_eq(&made, &p->id))
+		rc = err_set(e, ERR_MISMATCH, "a plan in the state directory does not lead to the image that it names: ask the replica "
+			"what it has with repl-snap --digest");
+	image_loader_free(&l);
+	return rc;
+}
+
+/* All or nothing: the base is the target when this returns 0, else what it was. */
+static int apply_live(const struct state *s, const struct pending *p, struct err *e)
+{
+	struct catalog *c = NULL;
+
+	if (state_catalog(s, CATALOG_LIVE, &c, e))
+		return -1;
+	int rc = catalog_begin(c, e) || load_plan(s, c, p, e) || catalog_commit(c, e) ? -1 : 0;
 	if (rc)
 		catalog_abort(c);
-	image_loader_free(&l);
+	catalog_close(&c);
+	return rc;
+}
+
+/* The file `to` becomes a copy of the catalog in the file `from`, changed by the plans that are wanted. */
+static int grow(const struct state *s, const char *from, const char *to, const struct plans *l, struct err *e)
+{
+	AUTO_FREE char *path = state_file(s, to), *old = state_file(s, from);
+	struct catalog *c = NULL;
+	int rc = state_forget(s, to, e) || catalog_open(&c, old, CATALOG_READ, e) || catalog_copy(c, path, e) ? -1 : 0;
+
+	catalog_close(&c);
+	if (rc || catalog_open(&c, path, CATALOG_PRIVATE, e))
+		return -1;
+	for (size_t i = 0; i < l->n && !rc; i++)
+		if (l->v[i].is_wanted)
+			rc = load_plan(s, c, &l->v[i].p, e);
+	if (!rc)
+		rc = catalog_settle(c, e);
+	catalog_close(&c);
+	return rc;
+}
+
+static int rename_catalog(const struct state *s, const char *from, const char *to, struct err *e)
+{
+	if (renameat(s->fd, from, s->fd, to) || fsync(s->fd))
+		return err_sys(e, "cannot make the new '%s' in the state directory", to);
+	return 0;
+}
+
+/* One step of the base. */
+static int apply_plan(const struct state *s, const struct plan *p, struct err *e)
+{
+	struct plan one = *p;
+	const struct plans only = {.v = &one, .n = 1};
+
+	if (p->bytes <= LARGE_PLAN)
+		return apply_live(s, &p->p, e);
+	one.is_wanted = true;
+	return grow(s, "catalog", "next", &only, e) || rename_catalog(s, "next", "catalog", e) ? -1 : 0;
+}
+
+/* What a catalog holds; seq 0: nothing, or who knows. */
+struct place {
+	struct digest id;
+	uint64_t seq;
+	bool is_ours; /* the number is of this state */
+};
+
+static int place_of(const struct state *s, struct catalog *c, struct place *p, struct err *e)
+{
+	struct r_image stamps;
+	AUTO_BUF struct buf store = {0};
+	int got = catalog_id(c, &p->id, e) ? -1 : image_stamps(c, &stamps, &store, e);
+
+	p->seq = got > 0 ? stamps.seq : 0;
+	p->is_ours = got > 0 && !memcmp(stamps.instance, s->instance, sizeof s->instance);
+	return got < 0 ? -1 : 0;
+}
+
+/* 1; 0 when there is no such file; -1. */
+static int place_in(const struct state *s, const char *file, struct place *p, struct err *e)
+{
+	AUTO_FREE char *path = state_file(s, file);
+	struct catalog *c = NULL;
+
+	*p = (struct place){0};
+	if (!state_has(s, file))
+		return 0;
+	int rc = catalog_open(&c, path, CATALOG_READ, e) || place_of(s, c, p, e) ? -1 : 1;
+	catalog_close(&c);
 	return rc;
 }
 
@@ -100,135 +348,71 @@ static int take_next(const struct state *s, const struct digest *id, struct err 
 	catalog_close(&c);
 	if (rc || !is_it)
 		return rc;
-	if (renameat(s->fd, "next", s->fd, "catalog") || fsync(s->fd))
-		return err_sys(e, "cannot make the new catalog the base");
-	return 1;
+	return rename_catalog(s, "next", "catalog", e) ? -1 : 1;
 }
 
-/* ---- plans that no answer came for ---- */
-
-#define OLD_PLAN "plan-"
-#define OLD_PLANS 16u /* so many runs in a row may lose their answers; after that the replica has to be asked */
-
-static void old_plan_name(char out[sizeof OLD_PLAN + 2 * DIGEST_LEN], const struct digest *id)
+int pending_tip(struct state *s, uint64_t seq, struct err *e)
 {
-	memcpy(out, OLD_PLAN, sizeof OLD_PLAN - 1);
-	hex(out + sizeof OLD_PLAN - 1, id->b, sizeof id->b);
-}
-
-/* Removes the oldest until so many are left. */
-static int forget_old_plans(const struct state *s, size_t keep, struct err *e)
-{
-	for (;;) {
-		int fd = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		DIR *d = fd < 0 ? NULL : fdopendir(fd);
-		char oldest[sizeof OLD_PLAN + 2 * DIGEST_LEN] = "";
-		struct timespec at = {0};
-		size_t n = 0;
-
-		if (!d) {
-			err_sys(e, "cannot list the state directory");
-			close_fd(&fd);
-			return -1;
-		}
-		for (struct dirent *en; (en = readdir(d));) {
-			struct stat st;
-			if (strncmp(en->d_name, OLD_PLAN, sizeof OLD_PLAN - 1) || strlen(en->d_name) >= sizeof oldest ||
-					fstatat(s->fd, en->d_name, &st, AT_SYMLINK_NOFOLLOW))
-				continue;
-			bool is_older = st.st_mtim.tv_sec < at.tv_sec ||
-				(st.st_mtim.tv_sec == at.tv_sec && st.st_mtim.tv_nsec < at.tv_nsec);
-			if (n++ && !is_older)
-				continue;
-			at = st.st_mtim;
-			memcpy(oldest, en->d_name, strlen(en->d_name) + 1);
-		}
-		closedir(d);
-		if (n <= keep)
-			return 0;
-		if (state_forget(s, oldest, e))
-			return -1;
-	}
-}
-
-/* A new plan is about to replace the pending one: keeps that under the id it leads to. */
-static int keep(const struct state *s, struct err *e)
-{
-	struct pending p;
-	struct err why = {0};
-	char name[sizeof OLD_PLAN + 2 * DIGEST_LEN];
-
-	/* One that is damaged, or changes nothing, is no loss. */
-	if (pending_read(s, &p, &why) != 1 || digest_eq(&p.id, &p.base))
-		return 0;
-	old_plan_name(name, &p.id);
-	if (renameat(s->fd, "plan", s->fd, name))
-		return err_sys(e, "cannot keep the plan in the state directory");
-	return forget_old_plans(s, OLD_PLANS, e);
-}
-
-int pending_put(struct state *s, int fd, const char *tmp, struct err *e)
-{
-	AUTO_FREE char *path = state_file(s, "plan");
-
-	if (keep(s, e))
-		return -1;
-	if (fsync(fd) || rename(tmp, path) || fsync(s->fd))
-		return err_sys(e, "cannot write '%s'", path);
-	return 0;
-}
-
-/* Builds `next` from the base and an earlier plan. */
-static int grow(const struct state *s, const char *plan, const struct digest *base, const struct digest *id, struct err *e)
-{
-	AUTO_FREE char *path = state_file(s, "next");
-	struct catalog *from = NULL, *c = NULL;
-	struct image_loader l = {0};
-	struct pending p;
-	struct digest made;
+	struct place tip, base, next;
+	struct plans l = {0};
+	struct err ignored = {0};
 	int rc = -1;
 
-	if (state_forget(s, "next", e) || state_catalog(s, CATALOG_READ, &from, e) || catalog_copy(from, path, e) ||
-			catalog_open(&c, path, CATALOG_PRIVATE, e))
+	if (place_in(s, "catalog", &base, e) < 0 || place_in(s, "next", &next, e) < 0 || plans_list(s, &l, e))
 		goto out;
-	image_load_start(&l, c);
-	l.local = true;
-	int got = read_plan(s, plan, &p, load_record, &l, e);
-	if (got < 0 || (got && image_load_end(&l, &made, e)))
+	/* An answer to another run may have made something else the base: the replica is not where this chain leads. */
+	if (!plans_way(&l, base.seq, seq)) {
+		err_set(e, ERR_MISMATCH, "image %" PRIu64 " does not follow from the base any more: start again", seq);
 		goto out;
-	rc = got && digest_eq(&p.base, base) && digest_eq(&made, id) ? catalog_settle(c, e) :
-		err_set(e, ERR_MISMATCH, "a plan in the state directory does not lead to the image that the replica has: "
-			"ask the replica what it has with repl-snap --digest");
+	}
+	const struct plan *last = plan_to(&l, seq);
+	bool is_next = last && next.is_ours && next.seq == seq && digest_eq(&last->p.id, &next.id);
+	/* One that a killed follower left behind may be damaged. */
+	if (place_in(s, "tip", &tip, &ignored) == 1 && tip.is_ours && tip.seq == seq && (!last || digest_eq(&last->p.id, &tip.id))) {
+		rc = 0;
+	} else {
+		if (is_next)
+			plans_way(&l, seq, seq);
+		rc = grow(s, is_next ? "next" : "catalog", "tip.new", &l, e) || rename_catalog(s, "tip.new", "tip", e) ? -1 : 0;
+	}
 out:
-	image_loader_free(&l);
-	catalog_close(&c);
-	catalog_close(&from);
+	plans_free(&l);
 	return rc;
 }
 
 /* ---- the answer ---- */
 
-/* What a commit leaves over. A later image that was begun meanwhile stays. */
-static int clean(const struct state *s, struct err *e)
+/* What the base, which is image `at` now, leaves over: the plans that led to it, and those that do not begin at it. all: every one. */
+static int forget_plans(const struct state *s, const struct place *at, bool all, struct err *e)
 {
-	struct catalog *c = NULL;
+	struct plans l;
+	int rc = plans_list(s, &l, e);
+
+	for (size_t i = 0; i < l.n && !rc; i++) {
+		const struct plan *before = plan_to(&l, l.v[i].p.base_seq);
+		l.v[i].is_wanted = !all && at->is_ours && l.v[i].p.seq > at->seq &&
+			(l.v[i].p.base_seq == at->seq || (before && before < &l.v[i] && before->is_wanted));
+		if (!l.v[i].is_wanted)
+			rc = forget_plan(s, &l.v[i].p, e);
+	}
+	plans_free(&l);
+	return rc || sync_plans(s, e) ? -1 : 0;
+}
+
+/* A later image that was begun meanwhile stays. */
+static int clean(const struct state *s, bool all, struct err *e)
+{
 	struct head h = {0};
-	struct r_image stamps;
-	AUTO_BUF struct buf store = {0};
+	struct place at;
 	struct err ignored = {0};
 
-	if (state_catalog(s, CATALOG_READ, &c, e))
+	if (place_in(s, "catalog", &at, e) < 0)
 		return -1;
-	int got = image_stamps(c, &stamps, &store, e);
-	catalog_close(&c);
-	if (got < 0)
-		return -1;
-	bool is_later = got && !state_load_image(s, &h, &ignored) && h.stamps.seq > stamps.seq &&
-		!memcmp(h.stamps.instance, stamps.instance, sizeof stamps.instance);
+	bool is_later = at.is_ours && !state_load_image(s, &h, &ignored) && h.stamps.seq > at.seq &&
+		!memcmp(h.stamps.instance, s->instance, sizeof s->instance);
 	head_free(&h);
-	/* The plan goes before next: without a plan, next means nothing. */
-	if (state_forget(s, "plan", e) || state_forget(s, "next", e) || (!is_later && state_forget(s, "image", e)) ||
-			forget_old_plans(s, 0, e))
+	/* The plans go before next: without a plan, next means nothing. */
+	if (forget_plans(s, &at, all, e) || state_forget(s, "next", e) || (!is_later && state_forget(s, "image", e)))
 		return -1;
 	return fsync(s->fd) ? err_sys(e, "cannot sync the state directory") : 0;
 }
@@ -237,7 +421,7 @@ int pending_take_next(struct state *s, const struct digest *id, struct err *e)
 {
 	int got = take_next(s, id, e);
 
-	return got < 0 || clean(s, e) ? -1 : got;
+	return got < 0 || clean(s, true, e) ? -1 : got;
 }
 
 static int not_pending(const struct digest *id, struct err *e)
@@ -250,77 +434,72 @@ static int not_pending(const struct digest *id, struct err *e)
 		"ask it what it has with repl-snap --digest", text);
 }
 
-static int apply(const struct state *s, const struct digest *id, struct err *e)
+/* The base becomes image id: by the first way there. Each step is a whole image, so that one which is broken off can be gone on
+ * with. */
+static int advance(const struct state *s, const struct place *base, const struct digest *id, const struct plans *l, struct err *e)
 {
-	struct catalog *c = NULL;
-
-	if (state_catalog(s, CATALOG_LIVE, &c, e))
-		return -1;
-	int rc = apply_plan(s, c, id, e);
-	catalog_close(&c);
-	return rc;
-}
-
-/* The base becomes image id. */
-static int advance(const struct state *s, const struct digest *base, const struct digest *id, struct err *e)
-{
-	struct pending p;
-	char old[sizeof OLD_PLAN + 2 * DIGEST_LEN];
-	bool has_plan = state_has(s, "plan");
-	int got = has_plan ? take_next(s, id, e) : 0;
+	int got = l->n ? take_next(s, id, e) : 0;
 
 	if (got)
 		return got < 0 ? -1 : 0;
-	if (has_plan && pending_read(s, &p, e) < 0)
-		return -1;
-	if (has_plan && digest_eq(&p.id, id) && digest_eq(&p.base, base))
-		return apply(s, id, e);
-	/* The answer to that one got lost, and a later run has heard of it. */
-	old_plan_name(old, id);
-	if (!state_has(s, old))
-		return not_pending(id, e);
-	return grow(s, old, base, id, e) || take_next(s, id, e) < 0 ? -1 : 0;
+	for (size_t i = 0; i < l->n; i++) {
+		if (!digest_eq(&l->v[i].p.id, id) || !plans_way(l, base->seq, l->v[i].p.seq))
+			continue;
+		for (size_t k = 0; k <= i; k++)
+			if (l->v[k].is_wanted && apply_plan(s, &l->v[k], e))
+				return -1;
+		return 0;
+	}
+	return not_pending(id, e);
 }
 
-/* The base is that image already. A plan that changes nothing still refreshes its stamps and what the next scan compares with.
- * One that was applied before a crash may not fit a second time: what it led to stands. */
-static int refresh(const struct state *s, const struct digest *id, bool *done, bool *is_over, struct err *e)
+/* The base is that image already. A plan from it that changes nothing still refreshes its stamps and what the next scan compares
+ * with; where it fails the base stands as it is. */
+static int refresh(const struct state *s, const struct place *base, const struct plans *l, bool *done, struct err *e)
 {
-	struct pending p;
 	struct err why = {0};
-	int got = state_has(s, "plan") ? pending_read(s, &p, &why) : 0;
 
-	*is_over = got != 1 || digest_eq(&p.id, id);
-	if (got == 1 && digest_eq(&p.id, id) && digest_eq(&p.base, id))
-		*done = !apply(s, id, &why);
-	if (why.kind == ERR_SYSTEM) {
-		*e = why;
-		return -1;
+	for (size_t i = 0; i < l->n; i++) {
+		if (l->v[i].p.base_seq != base->seq || !digest_eq(&l->v[i].p.id, &base->id))
+			continue;
+		*done = !apply_plan(s, &l->v[i], &why);
+		if (!*done && why.kind == ERR_SYSTEM) {
+			*e = why;
+			return -1;
+		}
+		return 0;
 	}
 	return 0;
 }
 
-/* next -> catalog, or the plan applied in one transaction   before: the old base and the plan; the ack can come again
- * plan, next and image removed                              before: the new base, and a plan that it outlived */
+/* the plans applied, each in one transaction or by a new catalog   before: the old base, or one on the way, and the plans: the
+ *                                                                  ack can come again
+ * plans, next and image removed                                    before: the new base, and plans that it outlived */
 int pending_commit(struct state *s, const struct digest *id, bool *done, struct err *e)
 {
 	struct catalog *c = NULL;
-	struct digest base;
-	bool is_done = false, is_over = true;
+	struct place base;
+	struct plans l = {0};
+	bool is_done = false;
 
+	/* Made when it is missing. */
 	if (state_catalog(s, CATALOG_READ, &c, e))
 		return -1;
-	int rc = catalog_id(c, &base, e);
+	int rc = place_of(s, c, &base, e);
 	catalog_close(&c);
-	if (rc)
+	if (rc || plans_list(s, &l, e))
 		return -1;
-	if (digest_eq(&base, id)) {
-		rc = refresh(s, id, &is_done, &is_over, e);
+	bool is_there = digest_eq(&base.id, id);
+	if (is_there) {
+		rc = refresh(s, &base, &l, &is_done, e);
 	} else {
-		rc = advance(s, &base, id, e);
+		rc = advance(s, &base, id, &l, e);
 		is_done = true;
 	}
-	if (rc || (is_over && clean(s, e)))
+	/* An answer that says nothing new leaves alone what waits for its own; what a crash left over goes. */
+	bool is_left_over = l.n && l.v[0].p.seq <= base.seq && base.is_ours;
+	plans_free(&l);
+	if (rc || ((is_done || is_left_over) && clean(s, false, e)))
 		return -1;
 	*done = is_done;
 	return 0;
@@ -328,7 +507,7 @@ int pending_commit(struct state *s, const struct digest *id, bool *done, struct 
 
 int pending_abort(struct state *s, struct err *e)
 {
-	if (keep(s, e) || state_forget(s, "plan", e) || state_forget(s, "next", e) || state_forget(s, "image", e))
+	if (state_forget(s, "tip", e) || state_forget(s, "next", e) || state_forget(s, "image", e))
 		return -1;
 	return fsync(s->fd) ? err_sys(e, "cannot sync the state directory") : 0;
 }

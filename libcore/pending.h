@@ -1,39 +1,56 @@
 /*
  * pending: what was sent and waits for the replica's answer, and what an answer does to the state.
  *
- *   plan             the delta last made, without content: what `catalog` becomes when the replica acknowledges it
- *   plan-ID          earlier plans from the same base that no answer came for: the replica may hold what they lead to
- *   next             the catalog after `plan`, where the change was large; else absent and the plan is applied on commit
+ *   plans/SEQ-BASESEQ-ID  a delta without content: what the catalog of image BASESEQ becomes when the replica acknowledges image SEQ,
+ *                         whose id is ID. Both numbers are 16 hexadecimal digits
+ *   next                  the catalog after the last plan that was made from `catalog`, where the change was large; else absent
+ *   tip                   while several deltas follow each other down one connection: the catalog after the last of them
  *
- * `plan` appears last, after `next` was settled: without a plan, next means nothing. Whoever changes anything holds the state's
- * lock.
+ * Plans hang together by their numbers: those whose BASESEQ is the base's own begin at it, others at an image that another plan
+ * leads to. So there may be a chain of deltas that no answer came for, and beside it plans of earlier runs, which the replica may
+ * have got all the same: an answer to any of them commits all that lead to it. Plans give objects by their numbers in the catalog,
+ * so none is ever used with another catalog than the one it was made from, whatever the ids say.
  *
- * May use: state, catalog, image, input, head, err; makes system calls.
+ * A plan appears whole, `next` is settled before it. Without a plan that leads to what it holds next means nothing; tip means
+ * nothing to any other process than the one that follows. Whoever changes anything holds the state's lock.
+ *
+ * May use: state, catalog, image, input, head, file, err; makes system calls.
  */
 #ifndef REPL_PENDING_H
 #define REPL_PENDING_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "digest.h"
+
+#define PENDING_MAX 1000u                        /* deltas of a chain without an answer: then the sender waits */
+#define PENDING_BYTES_MAX (UINT64_C(1) << 30)    /* and so many bytes of plans */
 
 struct err;
 struct state;
 
-/* The delta that waits for its acknowledgement: it leads from base to id. */
+/* A delta that waits for its acknowledgement: it leads from image base_seq to image seq, which is id. */
 struct pending {
-	struct digest base, id;
-	uint64_t seq; /* of the image */
+	uint64_t seq, base_seq;
+	struct digest id;
 };
-/* 1, 0 when there is none, -1. Reads the plan through. */
-int pending_read(const struct state *s, struct pending *p, struct err *e);
-/* The whole plan in fd, which is the file at path tmp in the state directory, becomes the pending one. The one before is kept
- * under the id it leads to (the last few of them). Durable when it returns. */
-int pending_put(struct state *s, int fd, const char *tmp, struct err *e);
-/* The acknowledgement: the plan's target becomes the base. ERR_MISMATCH when the plan leads elsewhere; 0 and *done=false when the
- * base is that image already. Durable when it returns. */
+/* The last one: 1, 0 when there is none, -1. */
+int pending_last(const struct state *s, struct pending *p, struct err *e);
+/* The whole plan in fd, which is the file at path tmp in the state directory, waits for its answer. Those with a number that is not
+ * below its own are forgotten, and so are the oldest of earlier runs when there are many. Durable when it returns. */
+int pending_put(struct state *s, const struct pending *p, int fd, const char *tmp, struct err *e);
+/* The acknowledgement: the image becomes the base. ERR_MISMATCH when no plan leads to it; 0 and *done=false when the base is that
+ * image already. Durable when it returns. */
 int pending_commit(struct state *s, const struct digest *id, bool *done, struct err *e);
 /* The catalog in the file `next` becomes the base, what is pending is forgotten: 1; 0 when it holds another image than id; -1. */
 int pending_take_next(struct state *s, const struct digest *id, struct err *e);
-/* Forgets image and next; the plan is kept as above, should its answer still come. */
+/* Forgets image, next and tip; the plans are kept, should their answer still come. */
 int pending_abort(struct state *s, struct err *e);
+
+/* The chain goes on from image seq: makes `tip` the catalog of that. ERR_MISMATCH: neither the base nor any plan leads there. */
+int pending_tip(struct state *s, uint64_t seq, struct err *e);
+/* *has_room: the chain may grow by one. Needs no lock. */
+int pending_room(const struct state *s, bool *has_room, struct err *e);
 
 #endif

@@ -613,6 +613,15 @@ static int land_delta(struct job *j, struct land *l, struct err *e)
 	return rc;
 }
 
+/* What did not fit; the answer says what is here. */
+static int end_missed(struct job *j, struct err *e)
+{
+	tell_if_any(j);
+	if (!e->kind)
+		*e = j->missed;
+	return -1;
+}
+
 static int finish_delta(struct job *j, struct err *e)
 {
 	struct apply *a = j->a;
@@ -626,7 +635,8 @@ static int finish_delta(struct job *j, struct err *e)
 			/* One that fits may follow: of a chain each replica takes what it lacks. */
 			if (!j->missed.kind)
 				mismatch(j, &j->missed);
-			return a->dry ? 0 : replica_drop(&j->r, "plan.new", e);
+			int rc = a->dry ? 0 : replica_drop(&j->r, "plan.new", e);
+			return rc || a->is_live ? end_missed(j, e) : 0;
 		}
 		j->missed = (struct err){0};
 		snprintf(text, sizeof text, "image %s is here already", id);
@@ -648,7 +658,9 @@ static int finish_delta(struct job *j, struct err *e)
 	a->n_removed += l.n.removed;
 	snprintf(text, sizeof text, "image %s %s", id, a->dry ? "would be the new one" : "is in place");
 	job_say(j, text);
-	return job_acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, a->bytes, e);
+	if (job_acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, a->bytes, e))
+		return -1;
+	return j->landed ? j->landed(j, e) : 0;
 }
 
 /* ---- all of the input ---- */
@@ -676,11 +688,7 @@ int receive_run(struct job *j, int got, struct err *e)
 		}
 	}
 	j->is_cut = got < 0 && e->is_cut;
-	if (got || !j->missed.kind)
-		return got;
-	tell_if_any(j);
-	*e = j->missed;
-	return -1;
+	return got || !j->missed.kind ? got : end_missed(j, e);
 }
 
 /* The input broke off: what came whole waits for its rest. */

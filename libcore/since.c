@@ -95,7 +95,7 @@ int since_ask(struct since *s, struct err *e)
 		return 0;
 	int got = fits(s, e);
 	if (got == 1)
-		tell(s, &s->from);
+		tell(s, s->keeps ? s->keeps : &s->from);
 	else if (!got && s->has_cursor)
 		tell(s, &s->cursor);
 	return got;

@@ -23,6 +23,7 @@ struct since { /* {.j = JOURNAL_NONE}; since_free */
 	const struct walk_root *roots; /* of its members */
 	const char *journal;           /* the recorder's directory */
 	const uint8_t *instance;       /* 16 bytes: who we are to the recorder */
+	const struct r_cursor *keeps;  /* what the recorder must keep for us when that is more than is asked for; may be NULL */
 	uint64_t cut_timeout_ms;
 	const char *tmpdir;
 	/* Below this path, as far as the image goes, the recorder cannot tell: empty for everything. May be NULL. */

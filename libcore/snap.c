@@ -261,15 +261,17 @@ static int open_image(struct snap *s, struct err *e)
 /* Snapshots that nobody needs go before there are more, and once this image has replaced the one that was under way. */
 int snap_open_image(struct snap *s, struct err *e)
 {
-	if (s->state && state_lock(s->state, s->lock_wait, e))
+	if (!s->state)
+		return open_image(s, e);
+	if (state_lock(s->state, s->lock_wait, e))
 		return -1;
-	if (s->state)
-		snapshots_tend(s->state);
-	int rc = open_image(s, e);
-	if (s->state) {
-		snapshots_tend(s->state);
-		state_unlock(s->state);
-	}
+	snapshots_tend(s->state);
+	bool is_follower = s->state->follow_fd >= 0;
+	int rc = (!is_follower && state_follow(s->state, e)) || open_image(s, e) ? -1 : 0;
+	if (!is_follower)
+		state_unfollow(s->state);
+	snapshots_tend(s->state);
+	state_unlock(s->state);
 	return rc;
 }
 
@@ -386,10 +388,9 @@ static void say_loss(const struct warn *w, const struct r_loss *l)
 int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn, struct snap_acks *acks, struct err *e)
 {
 	AUTO_BUF struct buf ids = {0};
-	struct input in = {0};
+	struct input in = {.timeout_ms = acks->timeout_ms};
 	int got;
 
-	*acks = (struct snap_acks){0};
 	if (input_open(&in, fd, 1, e))
 		return -1;
 	in.s.ignore_mac = true; /* it came back over the connection that we opened */
@@ -496,20 +497,16 @@ static int base_row(const struct state *s, struct row *w, struct buf *store, str
 static int pending_row(const struct state *s, struct row *w, struct head *h, struct err *e)
 {
 	struct pending p;
-	int got = pending_read(s, &p, e);
+	int got = pending_last(s, &p, e);
 
-	if (got < 0)
-		return -1;
-	if (got) {
-		w->is_there = w->has_id = true;
-		w->id = p.id;
-	}
-	if (faccessat(s->fd, "image", F_OK, 0))
-		return 0;
+	if (got < 0 || !state_has(s, "image"))
+		return got < 0 ? -1 : 0;
 	if (state_load_image(s, h, e))
 		return -1;
 	w->is_there = true;
 	w->stamps = h->stamps;
+	w->has_id = got && p.seq == h->stamps.seq;
+	w->id = p.id;
 	return 0;
 }
 

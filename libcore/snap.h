@@ -20,7 +20,7 @@ enum snap_provider {
 };
 
 struct snap {
-	struct state *state;    /* borrowed; NULL: stateless */
+	struct state *state;    /* borrowed; NULL: stateless. ERR_BUSY while somebody else follows the trees */
 	unsigned lock_wait;     /* seconds */
 	bool has_time;          /* else: now */
 	int64_t time_ns;
@@ -46,10 +46,11 @@ int snap_replica_image(const char *path, struct stream_out *o, struct err *e);
 int snap_write_image(struct catalog *c, const struct head *h, struct stream_out *o, struct err *e);
 
 struct snap_acks {
+	uint64_t timeout_ms; /* in: as of an input */
 	uint64_t committed, already, held;
 };
 /* Acknowledgements until the end of input; each stream counts once its trailer came. What the replica could not keep is a
- * warning, kind "loss". ERR_STREAM: nothing came or not all, ERR_MISMATCH: for another image. */
+ * warning, kind "loss". acks is {0} but for its setting. ERR_STREAM: nothing came or not all, ERR_MISMATCH: for another image. */
 int snap_commit(struct state *s, int fd, unsigned lock_wait, const struct warn *warn, struct snap_acks *acks, struct err *e);
 
 /* The image stream in fd becomes the state's base: what the replica holds, by its own word. id: which one that is. */

@@ -306,7 +306,7 @@ static void what_to_keep(const struct state *s, struct keep *k)
 	catalog_close(&c);
 	if (state_has(s, "image") && !state_load_image(s, &image, &ignored))
 		keep_add(k, s, &image);
-	if (state_has(s, "plan") && pending_read(s, &p, &ignored) == 1)
+	if (pending_last(s, &p, &ignored) == 1)
 		k->seqs[k->n++] = p.seq;
 	head_free(&base);
 	head_free(&image);

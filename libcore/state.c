@@ -143,7 +143,7 @@ static int found_state(struct state *s, struct err *e)
 
 int state_open(struct state *s, const char *path, bool create, struct err *e)
 {
-	struct state new = {.fd = -1, .lock_fd = -1, .path = xstrdup(path)};
+	struct state new = {.fd = -1, .lock_fd = -1, .follow_fd = -1, .path = xstrdup(path)};
 	struct attr a = {0};
 	char where[SHOWN];
 	int got = -1;
@@ -181,26 +181,27 @@ void state_close(struct state *s)
 	if (!s->path)
 		return;
 	state_unlock(s);
+	state_unfollow(s);
 	close_fd(&s->fd);
 	free(s->path);
-	*s = (struct state){.fd = -1, .lock_fd = -1};
+	*s = STATE_NONE;
 }
 
-static int busy(const struct state *s, struct err *e)
+static int busy(const struct state *s, const char *file, const char *how, struct err *e)
 {
 	char text[32], where[SHOWN];
 	struct err ignored = {0};
 
-	if (read_small(s->fd, "lock", text, sizeof text, &ignored) != 1)
+	if (read_small(s->fd, file, text, sizeof text, &ignored) != 1)
 		text[0] = '\0';
 	text[strspn(text, "0123456789")] = '\0';
-	return err_set(e, ERR_BUSY, "the state directory '%s' is in use by process %s", shown(where, s),
+	return err_set(e, ERR_BUSY, "the state directory '%s' is %s by process %s", shown(where, s), how,
 		text[0] ? text : "unknown");
 }
 
-int state_lock(struct state *s, unsigned wait, struct err *e)
+static int take_lock(const struct state *s, const char *file, const char *how, unsigned wait, int *out, struct err *e)
 {
-	AUTO_CLOSE int fd = openat(s->fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	AUTO_CLOSE int fd = openat(s->fd, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	const struct timespec tick = {0, 50000000};
 	uint64_t left = (uint64_t)wait * 20;
 	char text[32];
@@ -214,26 +215,34 @@ int state_lock(struct state *s, unsigned wait, struct err *e)
 		if (errno != EWOULDBLOCK)
 			return err_sys(e, "cannot lock the state directory");
 		if (!left--)
-			return busy(s, e);
+			return busy(s, file, how, e);
 		nanosleep(&tick, NULL);
 	}
 	int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
 	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)n, 0) != n)
 		return err_sys(e, "cannot write the lock of the state directory");
-	s->lock_fd = fd;
+	*out = fd;
 	fd = -1;
 	return 0;
 }
 
-void state_unlock(struct state *s)
+int state_lock(struct state *s, unsigned wait, struct err *e) { return take_lock(s, "lock", "in use", wait, &s->lock_fd, e); }
+
+int state_follow(struct state *s, struct err *e) { return take_lock(s, "follow", "followed", 0, &s->follow_fd, e); }
+
+static void drop_lock(int *fd)
 {
-	if (s->lock_fd < 0)
+	if (*fd < 0)
 		return;
 	/* Only for the eye: the lock itself goes with the descriptor. */
-	if (ftruncate(s->lock_fd, 0))
+	if (ftruncate(*fd, 0))
 		errno = 0;
-	close_fd(&s->lock_fd);
+	close_fd(fd);
 }
+
+void state_unlock(struct state *s) { drop_lock(&s->lock_fd); }
+
+void state_unfollow(struct state *s) { drop_lock(&s->follow_fd); }
 
 /* An empty catalog comes into being whole, whoever else is about to make one. */
 static int make_catalog(const struct state *s, struct err *e)

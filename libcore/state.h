@@ -7,7 +7,8 @@
  *   image            the image that the running pipeline sends: an image stream of IMAGE and MEMBER records
  *   seq              the number of the last image, decimal
  *   journal          where a recorder keeps its journal: an absolute path; not there: no recorder is asked
- *   plan, plan-ID, next   what waits for an answer: pending.h
+ *   plans, next, tip what waits for an answer: pending.h
+ *   follow           flock(2)ed by who follows the trees: nobody else takes images meanwhile
  *
  * Every file is replaced whole (temporary, fsync, rename, fsync of the directory). Losing the directory costs one full
  * comparison, never data.
@@ -24,16 +25,21 @@ struct head;
 struct state {
 	int fd;             /* the directory */
 	int lock_fd;        /* -1: not held */
+	int follow_fd;      /* the same */
 	char *path;
 	uint64_t dev, ino;  /* of the directory, so that a scan leaves it out */
 	uint8_t instance[16];
 };
+#define STATE_NONE ((struct state){.fd = -1, .lock_fd = -1, .follow_fd = -1})
 /* create: makes the directory (0700) and the marker when missing; else a missing one is ERR_USAGE with advice. A non-empty
  * directory without the marker is refused. */
 int state_open(struct state *s, const char *path, bool create, struct err *e);
 /* ERR_BUSY naming the holder's process number. wait: seconds to wait for it (0: none). */
 int state_lock(struct state *s, unsigned wait, struct err *e);
 void state_unlock(struct state *s);
+/* From now on until state_close (or state_unfollow) only we take images: the same with a lock of its own, without waiting. */
+int state_follow(struct state *s, struct err *e);
+void state_unfollow(struct state *s);
 void state_close(struct state *s);
 /* Owned path of a file in it. */
 char *state_file(const struct state *s, const char *name);

@@ -164,7 +164,7 @@ static int put_list(struct track *t, struct tape *list, struct err *e)
 static int ask(struct track *t, struct catalog *base, const struct walk_root *roots, struct tape *list, struct err *e)
 {
 	struct since s = {.base = base, .head = t->head, .roots = roots, .journal = t->journal, .instance = t->state->instance,
-		.cut_timeout_ms = t->cut_timeout_ms, .tmpdir = t->tmpdir ? t->tmpdir : "/tmp", .gap = t->gap,
+		.keeps = t->keeps, .cut_timeout_ms = t->cut_timeout_ms, .tmpdir = t->tmpdir ? t->tmpdir : "/tmp", .gap = t->gap,
 		.ctx = t->ctx, .j = JOURNAL_NONE};
 	struct head h = *t->head; /* borrows */
 	int got = t->journal ? since_ask(&s, e) : 0;
@@ -206,7 +206,8 @@ int track_run(struct track *t, struct err *e)
 	if (!is_zero(h->stamps.instance, sizeof h->stamps.instance) &&
 			memcmp(h->stamps.instance, t->state->instance, sizeof h->stamps.instance))
 		return err_set(e, ERR_MISMATCH, "the image was opened with another state directory than '%s'", t->state->path);
-	if (state_catalog(t->state, CATALOG_READ, &base, e))
+	AUTO_FREE char *path = t->file ? state_file(t->state, t->file) : NULL;
+	if (path ? catalog_open(&base, path, CATALOG_READ, e) : state_catalog(t->state, CATALOG_READ, &base, e))
 		return -1;
 	t->entries = t->changed = 0;
 	t->reason[0] = t->no_search[0] = '\0';

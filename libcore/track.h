@@ -19,6 +19,8 @@ struct stream_out;
 struct track {
 	const struct state *state;     /* borrowed */
 	const struct head *head; /* the image that the changes lead to */
+	const char *file;              /* the catalog in the state directory that they begin at; NULL: the base */
+	const struct r_cursor *keeps;  /* as in since.h */
 	struct stream_out *out;
 	unsigned threads;              /* 0: one per processor */
 	const char *tmpdir;

@@ -22,6 +22,7 @@ content replica scan changes merge batches journal heard clients redo history st
 named generations since moves spool target guess emit clones regions diff source
 job receive rewind
 engines: delta pack apply past recorder snap track join show verify
+follow
 terminal output options cli forced
 "
 

@@ -7,7 +7,7 @@ load lib/setup
 setup() {
 	common_setup
 	mkdir bin
-	printf '#!/bin/sh\nshift\nexec sh -c "$*"\n' >bin/ssh
+	printf '#!/bin/sh\nwhile [ "$1" = -o ]; do shift 2; done\nshift\nexec sh -c "$*"\n' >bin/ssh
 	chmod +x bin/ssh
 	PATH=$PWD/bin:$PATH
 	unset S
@@ -86,6 +86,33 @@ with_recorder() {
 	((status == 143)) || fail "the recorder ended with $status"
 }
 
+# with_loop SCRIPT: it goes on for ever; what changes meanwhile arrives.
+with_loop() {
+	local deadline=$((SECONDS + 120)) loop recorder
+	repl-track -j journal --record srv 3>&- &
+	recorder=$!
+	until repl-track -j journal --cut >"cut"; do
+		((SECONDS < deadline)) || fail "no recorder after two minutes"
+		sleep 0.05
+	done
+	repl-track -s "$S" -j journal --wait --interval=1ms
+	# The quarter of an hour of the page is over at once.
+	sed -i 's/--wait /--wait --interval=100ms /' "$1"
+	setsid bash "$1" 3>&- &
+	loop=$!
+	echo new >srv/new
+	until same_tree srv replica 2>/dev/null >&2; do
+		((SECONDS < deadline)) || fail "it did not arrive within two minutes"
+		sleep 0.05
+	done
+	until [[ $(repl-snap -s "$S" --list) == *"pending  none"* ]]; do
+		((SECONDS < deadline)) || fail "no answer within two minutes"
+		sleep 0.05
+	done
+	kill -- "-$loop" "$recorder"
+	wait "$loop" "$recorder" || :
+}
+
 run_block() {
 	local b=$1 text want=0
 	# A line of crontab(5).
@@ -104,6 +131,12 @@ run_block() {
 		;;
 	esac
 	case $text in
+	*--follow* | *--wait*)
+		scene stamped
+		rm -rf journal
+		with_loop "$b"
+		return
+		;;
 	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
 	*--resume=*) scene_broken ;;
 	*--ack*) scene_unanswered ;;
@@ -142,7 +175,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 21
+	run_page repl.7 23
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -150,7 +183,7 @@ run_page() {
 }
 
 @test "the examples of repl-track(1) work" {
-	run_page repl-track.1 5
+	run_page repl-track.1 6
 }
 
 @test "the examples of repl-diff(1) work" {

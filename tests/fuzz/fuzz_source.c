@@ -77,7 +77,7 @@ static void copy_dir(const char *from, const char *to)
 
 static void prepare_state(void)
 {
-	struct state st = {.fd = -1, .lock_fd = -1};
+	struct state st = STATE_NONE;
 	struct snap s = {.state = &st};
 	struct err e = {0};
 	struct pending plan;
@@ -89,7 +89,7 @@ static void prepare_state(void)
 	snap_free(&s);
 	state_close(&st);
 	struct delta d = {.diff = {.tmpdir = w.tmp, .threads = 1}, .fd = null, .out_name = "nowhere"};
-	dense_must(!delta_state(&d, w.state, NULL, &e) && !state_open(&st, w.state, false, &e) && pending_read(&st, &plan, &e) == 1, e.text);
+	dense_must(!delta_state(&d, w.state, NULL, &e) && !state_open(&st, w.state, false, &e) && pending_last(&st, &plan, &e) == 1, e.text);
 	w.planned = plan.id;
 	state_close(&st);
 	close(null);
@@ -270,7 +270,7 @@ static void changes(struct span stream)
 
 static void answer(struct span stream)
 {
-	struct state st = {.fd = -1, .lock_fd = -1};
+	struct state st = STATE_NONE;
 	struct snap_acks acks;
 	struct catalog *c = NULL;
 	struct digest id = {{0}};
