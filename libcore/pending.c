@@ -72,7 +72,7 @@ static int apply_plan(const struct state *s, struct catalog *c, const struct dig
 			rc = catalog_commit(c, e);
 		else
 			err_set(e, ERR_MISMATCH, "the plan in the state directory does not lead to the image that the replica has: "
-				"run repl-snap --abort, then the whole pipeline again");
+				STATE_ADVICE);
 	}
 	if (rc)
 		catalog_abort(c);
@@ -86,13 +86,13 @@ static int take_next(const struct state *s, const struct digest *id, struct err 
 	AUTO_FREE char *path = state_file(s, "next");
 	struct catalog *c = NULL;
 	struct digest has_id;
+	struct err why = {0};
 
 	if (!state_has(s, "next"))
 		return 0;
-	if (catalog_open(&c, path, CATALOG_PRIVATE, e))
-		return -1;
-	int rc = catalog_id(c, &has_id, e);
-	bool is_it = !rc && digest_eq(&has_id, id);
+	/* A later run may have been killed while it made its own. The plan leads there, too. */
+	int rc = 0;
+	bool is_it = !catalog_open(&c, path, CATALOG_PRIVATE, &why) && !catalog_id(c, &has_id, &why) && digest_eq(&has_id, id);
 	if (is_it)
 		rc = catalog_settle(c, e);
 	catalog_close(&c);

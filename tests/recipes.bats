@@ -142,7 +142,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 21
+	run_page repl.7 22
 }
 
 @test "the examples of repl-snap(1) work" {
