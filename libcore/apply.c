@@ -93,6 +93,25 @@ static int adopt_next(void *ctx, uint64_t items, uint64_t bytes, struct catalog 
 	return 0;
 }
 
+/* A delta that was decided is finished first, or it would be finished later on top of what was adopted. Without the catalog that it
+ * started from it cannot be; then what it moved out of the way goes. The record of it goes first: what is left is a tree without a
+ * catalog, which nobody takes for a replica. */
+static int settle_decided(struct job *j, struct err *e)
+{
+	struct replica *r = &j->r;
+
+	if (!replica_has(r, "commit") && !replica_has(r, "goal"))
+		return 0;
+	if (replica_has(r, "catalog")) {
+		int rc = rewind_recover(j, e);
+		catalog_close(&r->cat);
+		return rc;
+	}
+	job_say(j, "discarded a delta that had been interrupted");
+	return replica_drop(r, "commit", e) || replica_drop(r, "goal", e) || fsync(r->ctl) || replica_drop(r, "detached", e) ||
+		replica_discard(r, e) ? -1 : 0;
+}
+
 int apply_adopt(struct apply *a, struct err *e)
 {
 	struct job j;
@@ -102,7 +121,7 @@ int apply_adopt(struct apply *a, struct err *e)
 	int rc = -1;
 
 	job_start(&j, a);
-	if (job_confine(&j, NULL, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e))
+	if (job_confine(&j, NULL, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e) || settle_decided(&j, e))
 		goto out;
 	base_path = replica_file(&j.r, "empty");
 	next_path = replica_file(&j.r, "next");
@@ -119,10 +138,8 @@ int apply_adopt(struct apply *a, struct err *e)
 	if (catalog_settle(j.next, e))
 		goto out;
 	catalog_close(&j.next);
-	if (renameat(j.r.ctl, "next", j.r.ctl, "catalog") || fsync(j.r.ctl)) {
-		err_sys(e, "cannot write the catalog of '%s'", a->path);
+	if (replica_replace(&j.r, &d.id, e))
 		goto out;
-	}
 	a->n_created = d.n_created;
 	rc = job_acknowledge(&j, ACK_ADOPTED, &d.id, d.n_created, 0, 0, 0, e);
 out:

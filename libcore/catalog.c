@@ -6,7 +6,7 @@
 #include "seal.h"
 
 #define CHUNK_ROWS 48u /* 48 * 40 bytes + key: two chunks fill an LMDB leaf of 4 KiB */
-#define VERSION 1u
+#define VERSION 2u /* 1: rows without a check */
 
 struct catalog {
 	struct store *s;
@@ -27,7 +27,27 @@ static int load_next(struct catalog *c, struct err *e)
 	return 0;
 }
 
+/* The image is the root's digest: what holds another root, or none, is not what was sealed. */
+static int check_root(struct catalog *c, struct err *e)
+{
+	struct object root = {0};
+	struct digest id, is = {{0}};
+	int got = catalog_id(c, &id, e) ? -1 : rows_get(c->s, CATALOG_ROOT, &root, e);
+
+	if (got == 1)
+		object_digest(&root, &is);
+	object_free(&root);
+	if (got < 0 || digest_eq(&id, &is))
+		return got < 0 ? -1 : 0;
+	return store_damaged(c->s, "its root is not what its id says", e);
+}
+
 int catalog_open(struct catalog **out, const char *path, enum catalog_mode mode, struct err *e)
+{
+	return catalog_open_at(out, path, mode, NULL, e);
+}
+
+int catalog_open_at(struct catalog **out, const char *path, enum catalog_mode mode, const char *advice, struct err *e)
 {
 	static const enum store_mode as[] = {
 		[CATALOG_READ] = STORE_READ, [CATALOG_LIVE] = STORE_LIVE, [CATALOG_PRIVATE] = STORE_PRIVATE,
@@ -37,12 +57,14 @@ int catalog_open(struct catalog **out, const char *path, enum catalog_mode mode,
 	int rc = -1;
 
 	c->mode = mode;
-	if (store_open(&c->s, path, as[mode], e) || catalog_fact(c, "version", &b, e) < 0 || load_next(c, e))
+	if (store_open(&c->s, path, as[mode], advice, e) || catalog_fact(c, "version", &b, e) < 0)
 		goto out;
 	if (b.len && (b.len != 4 || b.p[0] != VERSION)) {
 		err_set(e, ERR_SYSTEM, "the catalog '%s' was written by a newer program", path);
 		goto out;
 	}
+	if (load_next(c, e) || (mode != CATALOG_PRIVATE && check_root(c, e)))
+		goto out;
 	*out = c;
 	c = NULL;
 	rc = 0;
@@ -93,6 +115,8 @@ int catalog_copy(struct catalog *c, const char *path, struct err *e)
 	return store_copy(c->s, path, e);
 }
 
+int catalog_damaged(const struct catalog *c, const char *what, struct err *e) { return store_damaged(c->s, what, e); }
+
 void catalog_see_base(struct catalog *c, bool base) { store_see_base(c->s, base); }
 
 /* ---- look-ups ---- */
@@ -112,12 +136,30 @@ int catalog_lookup(struct catalog *c, uint64_t dir, struct span name, uint64_t *
 
 int catalog_get(struct catalog *c, uint64_t no, struct object *o, struct err *e) { return rows_get(c->s, no, o, e); }
 
+int catalog_get_sealed(struct catalog *c, uint64_t no, struct object *o, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+	struct rows_name row;
+	struct digest is;
+	uint64_t dir;
+	int got = rows_get(c->s, no, o, e);
+
+	if (got == 1 && no == CATALOG_ROOT)
+		got = catalog_id(c, &row.digest, e) ? -1 : 1;
+	else if (got == 1 && (got = rows_link_first(c->s, no, &dir, &name, e)) == 1)
+		got = rows_name_get(c->s, dir, span_of(name.p, name.len), &row, e);
+	if (got != 1)
+		return got ? -1 : store_damaged(c->s, "it lacks an object that it should have, or its name", e);
+	object_digest(o, &is);
+	return digest_eq(&is, &row.digest) ? 0 : store_damaged(c->s, "an object in it is not what its name says", e);
+}
+
 bool catalog_is_empty(struct catalog *c)
 {
 	struct rows_key k = rows_key_no(CATALOG_ROOT);
 	struct err e = {0};
 
-	return store_get(c->s, STORE_OBJECTS, rows_span(&k), NULL, &e) != 1;
+	return store_get(c->s, STORE_OBJECTS, rows_span(&k), NULL, &e) == 0;
 }
 
 int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, struct err *e)
@@ -143,7 +185,7 @@ int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *
 		if (got < 0)
 			return -1;
 		if (!got || rev.len > 256u * 1024 * 1024)
-			return store_damaged(c->s, "a directory without a name", e);
+			return store_damaged(c->s, "a directory in it has no name", e);
 		wr_raw(&rev, part.p, part.len);
 		wr_u32(&rev, (uint32_t)part.len);
 		dir = up;
@@ -170,7 +212,7 @@ int catalog_object_path(struct catalog *c, uint64_t no, struct buf *path, struct
 		return 0;
 	int got = catalog_name(c, no, &dir, &name, e);
 	if (got == 0)
-		return store_damaged(c->s, "an object without a name", e);
+		return store_damaged(c->s, "an object in it has no name", e);
 	return got < 0 ? -1 : catalog_path(c, dir, span_of(name.p, name.len), path, e);
 }
 

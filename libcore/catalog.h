@@ -27,7 +27,9 @@ enum catalog_mode {
 };
 struct catalog;
 
-/* path: of the file; "path-…" side files are not made. */
+/* path: of the file; "path-…" side files are not made. READ and LIVE see to it that the root is what the id says. advice: what the
+ * operator should do when it is damaged; the other: nothing can be done. */
+int catalog_open_at(struct catalog **c, const char *path, enum catalog_mode mode, const char *advice, struct err *e);
 int catalog_open(struct catalog **c, const char *path, enum catalog_mode mode, struct err *e);
 void catalog_close(struct catalog **c); /* drops an open transaction */
 /* LIVE: begins the one change. READ and LIVE reads before it see the last commit. */
@@ -40,11 +42,16 @@ int catalog_settle(struct catalog *c, struct err *e);
 int catalog_copy(struct catalog *c, const char *path, struct err *e);
 /* While true, look-ups answer from the last commit even though a change is open (LIVE). */
 void catalog_see_base(struct catalog *c, bool base);
+/* It does not hold together: fails with a line that names the file and says so. what: "it lacks a thing", or NULL. */
+int catalog_damaged(const struct catalog *c, const char *what, struct err *e);
 bool catalog_is_empty(struct catalog *c); /* no root */
 
 /* 1 found, 0 not, -1 error. */
 int catalog_lookup(struct catalog *c, uint64_t dir, struct span name, uint64_t *no, uint8_t *type, struct err *e);
 int catalog_get(struct catalog *c, uint64_t no, struct object *o, struct err *e);
+/* The same, of what has to be there; and what its first name says of it is what it is: the row is not one of an earlier image, which a
+ * damaged file may have kept. 0, -1. */
+int catalog_get_sealed(struct catalog *c, uint64_t no, struct object *o, struct err *e);
 /* Object with this inode, birth time and device; 0 when there is none. */
 int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, struct err *e);
 /* First name of an object. 1, 0 for the root or a nameless one, -1. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "output.h"
+#include "store.h"
 #include "stream.h"
 #include "terminal.h"
 
@@ -74,6 +75,41 @@ static void on_warn(void *ctx, const char *kind, const char *text)
 	pthread_mutex_unlock(&p->lock);
 }
 
+/* ---- a catalog that LMDB faults on ---- */
+
+static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGABRT};
+#define N_FAULTS (sizeof faults / sizeof *faults)
+/* For the handler, which has nobody to ask. */
+static struct sigaction faults_were[N_FAULTS];
+static const char *fault_prog;
+
+static void on_fault(int sig, siginfo_t *how, void *ctx)
+{
+	const char *line = store_at_work();
+
+	(void)ctx;
+	if (line) {
+		output_fail(fault_prog, line);
+		_exit(ERR_SYSTEM);
+	}
+	/* It is ours: it strikes again, as it would have without us; what somebody sent does not do so by itself (sigaction(2), si_code). */
+	for (size_t i = 0; i < N_FAULTS; i++)
+		if (faults[i] == sig)
+			sigaction(sig, &faults_were[i], NULL);
+	if (how->si_code <= 0)
+		raise(sig);
+}
+
+static void catch_faults(const char *prog)
+{
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+
+	fault_prog = prog;
+	sigemptyset(&sa.sa_mask);
+	for (size_t i = 0; i < N_FAULTS; i++)
+		sigaction(faults[i], &sa, &faults_were[i]);
+}
+
 void cli_start(struct cli *c, const char *prog)
 {
 	struct cli_priv *p = xalloc(sizeof *p);
@@ -89,6 +125,7 @@ void cli_start(struct cli *c, const char *prog)
 	pthread_mutex_init(&p->lock, NULL);
 	terminal_start(&p->terminal, prog);
 	output_start();
+	catch_faults(prog);
 }
 
 static void priv_free(struct cli_priv *p)

@@ -6,7 +6,7 @@
  * up as a struct err; cli prints the one line "repl-x: text" and chooses the status.
  *
  * There is one struct cli in a program: signals have nobody else to turn to.
- * May use: options, output, terminal, stream (its version and limits), bytes, err.
+ * May use: options, output, terminal, store (store_at_work), stream (its version and limits), bytes, err.
  */
 #ifndef REPL_CLI_H
 #define REPL_CLI_H
@@ -29,7 +29,8 @@ struct cli {
 	void *priv;
 };
 
-/* Before anything else. Signals that end the program first remove the output that is not finished (output_start). USR1
+/* Before anything else. Signals that end the program first remove the output that is not finished (output_start); where LMDB faults
+ * on a damaged catalog the program says so and ends with 1 (store_at_work). USR1
  * asks for a line of progress, which the next cli_progress gives. */
 void cli_start(struct cli *c, const char *prog);
 /* Parses; on --help, --usage, --version prints to standard output and exits 0; on a usage error returns the

@@ -473,10 +473,8 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 	}
 	if (!got) /* a directory that others may hang below: as the scan saw it */
 		a.meta = it->a.meta;
-	if (it->base && catalog_get(d->base, it->base, &old, e) != 1) {
-		err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+	if (it->base && catalog_get_sealed(d->base, it->base, &old, e))
 		goto out;
-	}
 	if (it->prior && it->how == SCAN_NEW && catalog_get(d->base, it->prior, &prior, e) < 0)
 		goto out;
 	if (it->how == SCAN_NEW) {

@@ -40,9 +40,15 @@ void emit_free(struct emit *m)
 static int load(struct emit *m, const struct record *r, struct err *e)
 {
 	catalog_see_base(m->next, false);
-	int rc = image_load(&m->loader, r, e);
+	struct err why = {0};
+	int rc = image_load(&m->loader, r, &why);
 	if (m->next == m->base)
 		catalog_see_base(m->next, true);
+	/* The records are our own, made from the base. */
+	if (why.kind == ERR_STREAM || why.kind == ERR_MISMATCH)
+		return catalog_damaged(m->base, "its rows do not fit together", e);
+	if (rc)
+		*e = why;
 	return rc;
 }
 
@@ -91,7 +97,7 @@ int emit_ref(struct emit *m, uint64_t no, uint64_t *ref, struct err *e)
 		return 0;
 	int got = catalog_name(m->base, no, &dir, &name, e);
 	if (got != 1)
-		return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: an object without a name");
+		return got ? -1 : catalog_damaged(m->base, "an object in it has no name", e);
 	if (emit_ref(m, dir, &parent, e))
 		return -1;
 	*ref = *numbers_at(&m->refs, no) = emit_new_ref(m);

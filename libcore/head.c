@@ -72,6 +72,7 @@ int head_of(struct head *h, struct catalog *c, struct err *e)
 {
 	AUTO_BUF struct buf rows = {0};
 	struct record r = {.type = REC_IMAGE};
+	struct err why = {0};
 	int got = image_stamps(c, &r.u.image, &rows, e);
 
 	if (got != 1)
@@ -88,8 +89,8 @@ int head_of(struct head *h, struct catalog *c, struct err *e)
 		uint16_t type = rd_u16(&all), flags = rd_u16(&all);
 		uint32_t n = rd_u32(&all);
 		struct span p = rd_raw(&all, n);
-		if (all.bad || rec_decode(&r, type, flags, p.p, p.len, e) || !head_take(h, &r))
-			return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad members");
+		if (all.bad || rec_decode(&r, type, flags, p.p, p.len, &why) || !head_take(h, &r))
+			return catalog_damaged(c, "its members make no sense", e);
 	}
 	return 1;
 }

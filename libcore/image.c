@@ -371,12 +371,14 @@ int image_stamps(struct catalog *cat, struct r_image *r, struct buf *store, stru
 {
 	struct record rec;
 
+	struct err why = {0};
+
 	buf_reset(store);
 	int got = catalog_fact(cat, "stamps", store, e);
 	if (got != 1)
 		return got;
-	if (store->len < 8 || rec_decode(&rec, REC_IMAGE, 0, store->p + 8, store->len - 8, e))
-		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad stamps");
+	if (store->len < 8 || rec_decode(&rec, REC_IMAGE, 0, store->p + 8, store->len - 8, &why))
+		return catalog_damaged(cat, "its stamps make no sense", e);
 	*r = rec.u.image;
 	return 1;
 }
@@ -392,12 +394,14 @@ int image_cursor(struct catalog *cat, struct r_cursor *r, struct buf *store, str
 {
 	struct record rec;
 
+	struct err why = {0};
+
 	buf_reset(store);
 	int got = catalog_fact(cat, "cursor", store, e);
 	if (got != 1 || !store->len)
 		return got < 0 ? -1 : 0;
-	if (store->len < 8 || rec_decode(&rec, REC_CURSOR, REC_OPTIONAL, store->p + 8, store->len - 8, e))
-		return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad cursor");
+	if (store->len < 8 || rec_decode(&rec, REC_CURSOR, REC_OPTIONAL, store->p + 8, store->len - 8, &why))
+		return catalog_damaged(cat, "its cursor makes no sense", e);
 	*r = rec.u.cursor;
 	return 1;
 }
@@ -414,7 +418,7 @@ int image_again_each(struct catalog *cat, int (*fn)(void *ctx, const struct imag
 		struct image_again a = {.dir = rd_u64(&r)};
 		a.name = rd_str(&r, REC_NAME_MAX);
 		if (r.bad)
-			return err_set(e, ERR_SYSTEM, "the catalog is damaged: bad names to look at again");
+			return catalog_damaged(cat, "its list of what to look at again makes no sense", e);
 		if (fn(ctx, &a, e))
 			return -1;
 	}
@@ -477,7 +481,7 @@ static int write_object(struct writer *w, uint64_t parent, struct span name, uin
 	*ref = REF_NONE;
 	int got = catalog_get(w->cat, no, &o, e);
 	if (got != 1) {
-		err_set(e, ERR_SYSTEM, "the catalog is damaged: a name without its object");
+		catalog_damaged(w->cat, "it lacks an object that it should have", e);
 		goto out;
 	}
 	if (o.type != OBJ_DIR && o.nlink > 1)

@@ -161,7 +161,7 @@ static int find_name(struct install *p, struct target *t, struct err *e)
 			break;
 	}
 	catalog_names_free(&n);
-	return got == 1 ? 0 : got < 0 ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: an object lacks a name");
+	return got == 1 ? 0 : got < 0 ? -1 : catalog_damaged(p->plan->next, "an object in it lacks a name", e);
 }
 
 /* This filesystem allows no more names for one object: it will never work, and what was decided must come to an end. */

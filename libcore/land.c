@@ -18,7 +18,8 @@ static int is_promised(const struct digest *id, const struct digest *want, struc
 		return 0;
 	hex(a, want->b, 8);
 	hex(b, id->b, 8);
-	return err_set(e, ERR_STREAM, "the delta promises the image %s but makes %s", a, b);
+	return err_set(e, ERR_STREAM, "the delta promises the image %s but makes %s: if the next one does so too, the catalog of a side "
+		"is damaged, see repl(7), \"A catalog is damaged\"", a, b);
 }
 
 static int look(struct land *l, struct err *e)
@@ -120,7 +121,7 @@ static int mark(struct replica *r, struct err *e)
 
 static int clean(struct replica *r, struct err *e)
 {
-	if (history_add(r, e) || replica_drop(r, "commit", e))
+	if (replica_landed(r, e) || history_add(r, e) || replica_drop(r, "commit", e))
 		return -1;
 	if (fsync(r->ctl))
 		return err_sys(e, "cannot make '%s/" REPLICA_CTL "' durable", r->path);

@@ -9,7 +9,7 @@ static int depth_of(struct catalog *c, uint64_t dir, uint32_t *depth, struct err
 	for (*depth = 0; dir != CATALOG_ROOT; ++*depth) {
 		int got = catalog_name(c, dir, &dir, &name, e);
 		if (got != 1)
-			return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
+			return got ? -1 : catalog_damaged(c, "a directory in it has no name", e);
 	}
 	return 0;
 }
@@ -56,7 +56,7 @@ int moves_is_dead(struct moves *m, uint64_t dir, bool *dead, struct err *e)
 		}
 		int got = catalog_name(m->base, dir, &dir, &name, e);
 		if (got != 1)
-			return got ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
+			return got ? -1 : catalog_damaged(m->base, "a directory in it has no name", e);
 	}
 	return 0;
 }

@@ -18,16 +18,21 @@ static _Atomic(pid_t) temporary_of; /* a forked child must not remove what its p
 
 static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
 
-static void on_ending(int sig)
+static void drop_temporary(void)
 {
-	sigset_t just;
-
 	if (getpid() == atomic_load(&temporary_of)) {
 		char *path = atomic_exchange(&temporary, NULL);
 
 		if (path != NULL)
 			unlink(path); /* not freed: free is not for signal handlers */
 	}
+}
+
+static void on_ending(int sig)
+{
+	sigset_t just;
+
+	drop_temporary();
 	signal(sig, SIG_DFL);
 	sigemptyset(&just);
 	sigaddset(&just, sig);
@@ -46,6 +51,21 @@ void output_start(void)
 	for (size_t i = 0; i < sizeof ending / sizeof *ending; i++)
 		if (sigaction(ending[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
 			sigaction(ending[i], &sa, NULL);
+}
+
+/* One write: others may write to the same place. */
+void output_fail(const char *prog, const char *text)
+{
+	const char *const parts[] = {prog, ": ", text, "\n"};
+	char line[2048];
+	size_t n = 0;
+
+	drop_temporary();
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+		for (const char *p = parts[i]; *p && n < sizeof line; p++)
+			line[n++] = *p;
+	if (write(STDERR_FILENO, line, n) < 0)
+		errno = 0; /* it was the last that could be said */
 }
 
 void output_broken(void) { on_ending(SIGPIPE); }

@@ -34,5 +34,7 @@ int output_close(struct output *o, bool is_good, struct err *e);
 void output_free(struct output *o);
 /* The reader went away and SIGPIPE was ignored on our behalf: ends as if it had not been. */
 void output_broken(void);
+/* What is left to do in the handler of a signal that came from our own doing: the temporary goes, and "prog: text" to standard error. */
+void output_fail(const char *prog, const char *text);
 
 #endif

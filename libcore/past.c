@@ -229,8 +229,7 @@ static int twin_content(void *ctx, const struct plan_object *po, struct err *e)
 		const uint8_t *slash = memchr(path.p + at, '/', path.len - at);
 		n = slash ? (size_t)(slash - path.p) - at : path.len - at;
 		if (catalog_lookup(r->cat, dir, span_of(path.p + at, n), &no, NULL, e) != 1)
-			return e->kind ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: '%s' is missing",
-				esc_cut(text, sizeof text, span_of(path.p, path.len)));
+			return e->kind ? -1 : catalog_damaged(r->cat, "it lacks a name that it should have", e);
 	}
 	if (catalog_get(r->cat, no, &o, e) != 1)
 		return -1;

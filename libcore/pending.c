@@ -240,8 +240,7 @@ static int load_plan(const struct state *s, struct catalog *c, const struct pend
 	l.local = true;
 	int rc = read_plan(s, p, &l, e) || image_load_end(&l, &made, e) ? -1 : 0;
 	if (!rc && !digest_eq(&made, &p->id))
-		rc = err_set(e, ERR_MISMATCH, "a plan in the state directory does not lead to the image that it names: ask the replica "
-			"what it has with repl-snap --digest");
+		rc = err_set(e, ERR_MISMATCH, "a plan in the state directory does not lead to the image that it names: " STATE_ADVICE);
 	image_loader_free(&l);
 	return rc;
 }
@@ -336,13 +335,13 @@ static int take_next(const struct state *s, const struct digest *id, struct err 
 	AUTO_FREE char *path = state_file(s, "next");
 	struct catalog *c = NULL;
 	struct digest has_id;
+	struct err why = {0};
 
 	if (!state_has(s, "next"))
 		return 0;
-	if (catalog_open(&c, path, CATALOG_PRIVATE, e))
-		return -1;
-	int rc = catalog_id(c, &has_id, e);
-	bool is_it = !rc && digest_eq(&has_id, id);
+	/* A later run may have been killed while it made its own. The plan leads there, too. */
+	int rc = 0;
+	bool is_it = !catalog_open(&c, path, CATALOG_PRIVATE, &why) && !catalog_id(c, &has_id, &why) && digest_eq(&has_id, id);
 	if (is_it)
 		rc = catalog_settle(c, e);
 	catalog_close(&c);
@@ -358,8 +357,11 @@ int pending_tip(struct state *s, uint64_t seq, struct err *e)
 	struct err ignored = {0};
 	int rc = -1;
 
-	if (place_in(s, "catalog", &base, e) < 0 || place_in(s, "next", &next, e) < 0 || plans_list(s, &l, e))
+	if (place_in(s, "catalog", &base, e) < 0 || plans_list(s, &l, e))
 		goto out;
+	/* One that a killed run left behind may be damaged: the plan leads there, too. */
+	if (place_in(s, "next", &next, &ignored) < 0)
+		next = (struct place){0};
 	/* An answer to another run may have made something else the base: the replica is not where this chain leads. */
 	if (!plans_way(&l, base.seq, seq)) {
 		err_set(e, ERR_MISMATCH, "image %" PRIu64 " does not follow from the base any more: start again", seq);
@@ -368,6 +370,7 @@ int pending_tip(struct state *s, uint64_t seq, struct err *e)
 	const struct plan *last = plan_to(&l, seq);
 	bool is_next = last && next.is_ours && next.seq == seq && digest_eq(&last->p.id, &next.id);
 	/* One that a killed follower left behind may be damaged. */
+	err_clear(&ignored);
 	if (place_in(s, "tip", &tip, &ignored) == 1 && tip.is_ours && tip.seq == seq && (!last || digest_eq(&last->p.id, &tip.id))) {
 		rc = 0;
 	} else {

@@ -201,7 +201,7 @@ static int finish_dirs(struct place *p, struct err *e)
 			continue;
 		for (; up != CATALOG_ROOT; depth++)
 			if ((got = catalog_name(p->to.plan->next, up, &up, &name, e)) != 1)
-				return got < 0 ? -1 : err_set(e, ERR_SYSTEM, "the catalog is damaged: a directory without a name");
+				return got < 0 ? -1 : catalog_damaged(p->to.plan->next, "a directory in it has no name", e);
 		rows[2 * used] = no;
 		rows[2 * used++ + 1] = depth;
 	}

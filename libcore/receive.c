@@ -244,7 +244,7 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		if (j->a->dry || j->is_again)
 			return 0;
 		if (j->cur && catalog_get(j->r.cat, j->cur, &old, e) != 1)
-			return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+			return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
 		j->stage.attr = j->cur_has_meta ? j->cur_attr : old.meta.attr;
 		rc = stage_begin(&j->stage, j->n_content, &rec->u.content, j->cur ? &old : NULL, e);
 		object_free(&old);
@@ -287,7 +287,8 @@ static int find_base(struct job *j, const struct r_base *b, struct err *e)
 	if (got < 0)
 		return -1;
 	if (!got)
-		return err_set(e, ERR_MISMATCH, "the base has no '%s' where the delta changes it",
+		return err_set(e, ERR_MISMATCH, "the base has no '%s' where the delta changes it: if the next one says so too, the catalog of a "
+			"side is damaged, see repl(7), \"A catalog is damaged\"",
 			esc_cut(text, sizeof text, b->name));
 	j->cur = no;
 	j->cur_is_file = type == OBJ_FILE && !(b->flags & BASE_DETACH);

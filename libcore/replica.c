@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "content.h"
@@ -38,9 +39,10 @@ static int is_empty_dir(int fd)
 		close_fd(&copy);
 		return -1;
 	}
-	/* lost+found is what a fresh filesystem has, not content. */
+	/* lost+found is what a fresh filesystem has, not content, and what is ours none either. */
 	while ((de = readdir(d)))
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found"))
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") &&
+				strcmp(de->d_name, REPLICA_CTL))
 			empty = 0;
 	closedir(d);
 	return empty;
@@ -106,11 +108,11 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 		return err_sys(e, "cannot open '%s/" REPLICA_CTL "'", path);
 	bool has = replica_has(r, "catalog");
 	if (!has && (how == REPLICA_READ || how == REPLICA_CHANGE))
-		return err_set(e, ERR_REFUSED, "'%s' is not a replica: it has no catalog", path);
+		return err_set(e, ERR_REFUSED, "'%s' is not a replica: it has no catalog; repl-apply --adopt takes a directory as it is", path);
 	if (how == REPLICA_READ)
 		return 0;
 	if (!has) {
-		int empty = r->ctl >= 0 ? 1 : is_empty_dir(r->root);
+		int empty = is_empty_dir(r->root);
 		if (empty < 0)
 			return err_sys(e, "cannot read '%s'", path);
 		if (!empty && how != REPLICA_ADOPT)
@@ -127,12 +129,71 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 	return take_lock(r, e) || sub_dir(r, "stage", &r->stage, e) || sub_dir(r, "slots", &r->slots, e) ? -1 : 0;
 }
 
+/* ---- the catalog ---- */
+
+/* On the control directory: an id. The file is not enough of a witness for itself. */
+#define LANDED "user.repl.image"
+
+/* Where attributes cannot be kept, or there is no room for one, nobody knows what was landed last. */
+static int note_landed(const struct replica *r, const struct digest *id, struct err *e)
+{
+	if (id && fsetxattr(r->ctl, LANDED, id->b, sizeof id->b, 0) == 0)
+		return 0;
+	if (fremovexattr(r->ctl, LANDED) && errno != ENODATA && errno != ENOTSUP)
+		return err_sys(e, "cannot note in '%s/" REPLICA_CTL "' which image is in place", r->path);
+	return 0;
+}
+
+int replica_landed(const struct replica *r, struct err *e)
+{
+	struct digest id;
+
+	return catalog_id(r->cat, &id, e) || note_landed(r, &id, e) ? -1 : 0;
+}
+
+/* It comes into being whole, whenever we are killed. */
+static int make_catalog(struct replica *r, const char *path, struct err *e)
+{
+	AUTO_FREE char *new = replica_file(r, "catalog.new");
+
+	if (replica_drop(r, "catalog.new", e) || note_landed(r, NULL, e) || catalog_open(&r->cat, new, CATALOG_LIVE, e))
+		return -1;
+	catalog_close(&r->cat);
+	return rename(new, path) || fsync(r->ctl) ? err_sys(e, "cannot make '%s'", path) : 0;
+}
+
+/* Between the two nobody knows what was landed last. */
+int replica_replace(const struct replica *r, const struct digest *id, struct err *e)
+{
+	if (note_landed(r, NULL, e))
+		return -1;
+	if (renameat(r->ctl, "next", r->ctl, "catalog"))
+		return err_sys(e, "cannot write the catalog of '%s'", r->path);
+	if (note_landed(r, id, e))
+		return -1;
+	return fsync(r->ctl) ? err_sys(e, "cannot write the catalog of '%s'", r->path) : 0;
+}
+
+static int is_landed(const struct replica *r, struct err *e)
+{
+	struct digest id, was;
+
+	if (catalog_id(r->cat, &id, e))
+		return -1;
+	if (replica_has(r, "commit") || fgetxattr(r->ctl, LANDED, was.b, sizeof was.b) != (ssize_t)sizeof was.b ||
+			digest_eq(&id, &was))
+		return 0;
+	return catalog_damaged(r->cat, "it is of another image than was landed last, such as an older copy is", e);
+}
+
 int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e)
 {
 	AUTO_FREE char *path = replica_file(r, "catalog");
 
 	catalog_close(&r->cat);
-	return catalog_open(&r->cat, path, mode, e);
+	if (mode == CATALOG_LIVE && !replica_has(r, "catalog") && make_catalog(r, path, e))
+		return -1;
+	return catalog_open_at(&r->cat, path, mode, REPLICA_ADVICE, e) || is_landed(r, e) ? -1 : 0;
 }
 
 void replica_close(struct replica *r)

@@ -25,6 +25,8 @@
 #include "catalog.h"
 
 #define REPLICA_CTL ".repl"
+/* When its catalog is damaged. */
+#define REPLICA_ADVICE "remove it and run repl-apply --adopt, see repl(7), \"A catalog is damaged\""
 
 struct replica {
 	char *path;
@@ -45,7 +47,12 @@ void replica_close(struct replica *r);
 int replica_share(struct replica *r, struct err *e);
 /* Owned path of a file in the control directory. */
 char *replica_file(const struct replica *r, const char *name);
-/* Opens (again) the catalog. */
+/* The catalog is now that of the image in place, while `commit` still stands: notes which that is. */
+int replica_landed(const struct replica *r, struct err *e);
+/* The settled catalog in .repl/next takes the place of whatever was there; id: of it. No catalog is open. */
+int replica_replace(const struct replica *r, const struct digest *id, struct err *e);
+/* Opens (again) the catalog; LIVE makes it when there is none. Unless a delta is decided, one of another image than was landed last is
+ * taken for damaged: an older copy would have it that nothing was edited. */
 int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e);
 bool replica_has(const struct replica *r, const char *name);
 /* Keeps the image in place as a snapshot, .repl/undo, when the replica is a btrfs subvolume: 1; 0 when it is none; -1. */

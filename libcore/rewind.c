@@ -140,10 +140,21 @@ static int finish_rollback(struct job *j, struct err *e)
 	return replica_drop(&j->r, "goal", rc ? &(struct err){0} : e) || rc ? -1 : 0;
 }
 
+int rewind_recover(struct job *j, struct err *e)
+{
+	struct land l = receive_landing(j);
+
+	if (replica_catalog(&j->r, CATALOG_LIVE, e) || land_recover(&l, &j->left, e))
+		return -1;
+	if (j->left != LAND_NOTHING)
+		job_say(j, j->left == LAND_FINISHED ? "finished a delta that had been interrupted" :
+			"discarded a delta that had been interrupted");
+	return finish_rollback(j, e);
+}
+
 int rewind_open(struct job *j, enum replica_open how, struct err *e)
 {
 	struct apply *a = j->a;
-	struct land l = receive_landing(j);
 
 	if (a->dry) {
 		struct err why = {0};
@@ -158,16 +169,7 @@ int rewind_open(struct job *j, enum replica_open how, struct err *e)
 			return err_set(e, ERR_BUSY, "a delta was interrupted on '%s': run repl-apply there without --dry-run first", a->path);
 		return replica_catalog(&j->r, CATALOG_READ, e);
 	}
-	if (replica_open(&j->r, a->path, how, e))
-		return -1;
-	if (how == REPLICA_ADOPT && !replica_has(&j->r, "catalog"))
-		return 0;
-	if (replica_catalog(&j->r, CATALOG_LIVE, e) || land_recover(&l, &j->left, e))
-		return -1;
-	if (j->left != LAND_NOTHING)
-		job_say(j, j->left == LAND_FINISHED ? "finished a delta that had been interrupted" :
-			"discarded a delta that had been interrupted");
-	return finish_rollback(j, e);
+	return replica_open(&j->r, a->path, how, e) || rewind_recover(j, e) ? -1 : 0;
 }
 
 /* What history has too much of. */

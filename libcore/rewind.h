@@ -8,7 +8,9 @@
 
 #include "receive.h"
 
-/* Opens the job's replica and finishes or discards what a crash left. */
+/* The replica is open: finishes or discards what a crash left. The catalog is open then, LIVE. */
+int rewind_recover(struct job *j, struct err *e);
+/* Opens the job's replica first. */
 int rewind_open(struct job *j, enum replica_open how, struct err *e);
 /* The image that it holds; stamps point into store. */
 int rewind_image(struct job *j, struct digest *id, struct r_image *stamps, struct buf *store, struct err *e);

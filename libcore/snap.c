@@ -15,6 +15,7 @@
 #include "input.h"
 #include "json.h"
 #include "pending.h"
+#include "replica.h"
 #include "snapshots.h"
 #include "source.h"
 #include "stamp.h"
@@ -306,32 +307,20 @@ static int write_catalog(struct catalog *c, const char *path, struct stream_out 
 
 int snap_replica_image(const char *path, struct stream_out *o, struct err *e)
 {
-	AUTO_BUF struct buf file = {0}, lock = {0};
-	AUTO_CLOSE int fd = -1;
-	struct catalog *c = NULL;
+	AUTO_BUF struct buf file = {0};
+	struct replica r;
 	char text[SHOWN];
 
-	buf_fmt(&file, "%s/.repl/catalog", path);
-	buf_fmt(&lock, "%s/.repl/lock", path);
-	esc_cut(text, sizeof text, span_cstr(path));
+	buf_fmt(&file, "%s/" REPLICA_CTL "/catalog", path);
 	if (access(buf_cstr(&file), F_OK)) {
 		if (errno == ENOENT || errno == ENOTDIR)
 			return 0;
-		return err_sys(e, "cannot look at the replica '%s'", text);
+		return err_sys(e, "cannot look at the replica '%s'", esc_cut(text, sizeof text, span_cstr(path)));
 	}
 	/* Nobody may land an image while its catalog is read. */
-	fd = open(buf_cstr(&lock), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0 && errno != ENOENT)
-		return err_sys(e, "cannot open the lock of the replica '%s'", text);
-	if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB)) {
-		if (errno == EWOULDBLOCK)
-			return err_set(e, ERR_BUSY, "the replica '%s' is in use", text);
-		return err_sys(e, "cannot lock the replica '%s'", text);
-	}
-	if (catalog_open(&c, buf_cstr(&file), CATALOG_READ, e))
-		return -1;
-	int rc = write_catalog(c, path, o, e);
-	catalog_close(&c);
+	int rc = replica_open(&r, path, REPLICA_READ, e) || replica_share(&r, e) || replica_catalog(&r, CATALOG_READ, e) ||
+		write_catalog(r.cat, path, o, e);
+	replica_close(&r);
 	return rc ? -1 : 1;
 }
 

@@ -92,7 +92,7 @@ static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uin
 static int open_old(struct stage *s, uint64_t no, struct err *e)
 {
 	if (catalog_get(s->r->cat, no, &s->old, e) != 1)
-		return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+		return catalog_damaged(s->r->cat, "it lacks an object that it should have", e);
 	/* Remembered in blocks of another size, the rows say nothing about ours: what is kept is read. */
 	s->is_foreign = s->old.grain != s->grain;
 	s->old_blocks = s->is_foreign ? 0 : object_blocks(s->old.size, s->grain);

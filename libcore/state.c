@@ -271,7 +271,7 @@ int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog 
 
 	if (!state_has(s, "catalog") && make_catalog(s, e))
 		return -1;
-	return catalog_open(c, path, mode, e);
+	return catalog_open_at(c, path, mode, STATE_ADVICE, e);
 }
 
 int state_journal(const struct state *s, char **path, struct err *e)

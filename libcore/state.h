@@ -22,6 +22,9 @@
 
 struct head;
 
+/* When a catalog in it is damaged. */
+#define STATE_ADVICE "repl-snap --adopt takes what the replica holds in its place, see repl(7), \"A catalog is damaged\""
+
 struct state {
 	int fd;             /* the directory */
 	int lock_fd;        /* -1: not held */

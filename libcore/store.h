@@ -5,6 +5,9 @@
  * into the file leaves this module, and no cursor outlives a call. The caller holds a lock of its own over the file (LMDB's own
  * locking is off).
  *
+ * Each value carries a check over table, key and value, and rows come in order, so that whatever happened to the file a row that is
+ * handed out is one that was written. That none is missing, and that none is an older one, the digests have to tell (seal).
+ *
  * A private store (a scratch file, a copy) is not synced and commits as it goes, so that memory stays bounded whatever the size of
  * the change; a live one changes in a single transaction, all or nothing.
  *
@@ -21,19 +24,18 @@
 /* What the tables hold is told by who fills them: rows, seal, catalog. */
 enum store_table {
 	STORE_NAMES, STORE_LINKS, STORE_OBJECTS, STORE_BLOCKS, STORE_INODES, STORE_FACTS, STORE_DIRTY, STORE_DIRTYQ,
-	STORE_ORPHANS,
-	STORE_SPREAD, /* older files lack it; read only it counts as empty then */
-	STORE_TABLES
+	STORE_ORPHANS, STORE_SPREAD, STORE_TABLES
 };
 enum store_mode {
 	STORE_READ,    /* must exist; nothing is written, not even a lock file */
 	STORE_LIVE,    /* created when missing; one durable transaction at a time */
-	STORE_PRIVATE, /* created; a transaction is always open, what it holds is committed in batches, durable by store_sync */
+	STORE_PRIVATE, /* created when missing; a transaction is always open, what it holds is committed in batches, durable by store_sync */
 };
 struct store;
 
-/* path: of the file; "path-…" side files are not made. */
-int store_open(struct store **s, const char *path, enum store_mode mode, struct err *e);
+/* path: of the file; "path-…" side files are not made. One that is there is never made new, even when it is empty. advice: what the operator should
+ * do when it is damaged; NULL: nothing can be done. */
+int store_open(struct store **s, const char *path, enum store_mode mode, const char *advice, struct err *e);
 void store_close(struct store **s); /* drops an open transaction */
 /* LIVE: begins the one change. Reading before it sees the last commit. */
 int store_begin(struct store *s, struct err *e);
@@ -47,8 +49,13 @@ int store_copy(struct store *s, const char *path, struct err *e);
 /* While true, look-ups answer from the last commit even though a change is open (LIVE). */
 void store_see_base(struct store *s, bool base);
 bool store_is_changing(const struct store *s); /* a transaction is open */
-/* The file is not what its writer left: fails with a line that says so. */
+/* The file is not what its writer left: fails with a line that says so, and what to do. what: "it lacks a thing", or NULL. */
 int store_damaged(const struct store *s, const char *what, struct err *e);
+
+/* LMDB trusts its pages: one that is damaged may make it fault, or abort. Then, in the handler of the signal: the line to print,
+ * without the program's name, before the program ends at once (its memory may be spoilt). NULL: this thread was elsewhere, and the
+ * fault is ours. Safe in a signal handler. */
+const char *store_at_work(void);
 
 /* Keys and values that are handed in are borrowed and must not be what a call on the same store handed out. Values (and keys)
  * that are handed out live until the next call on the store. */

@@ -54,7 +54,10 @@ static int has(struct undo *u, bool in_base, uint64_t no, struct err *e)
 	return got;
 }
 
-static int lost(struct err *e) { return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object or its name is missing"); }
+static int lost(const struct undo *u, struct err *e)
+{
+	return catalog_damaged(u->p->r->cat, "it lacks an object that it should have, or its name", e);
+}
 
 /* ---- numbers in the stream ---- */
 
@@ -68,7 +71,7 @@ static int chain_up(struct undo *u, uint64_t no, struct buf *chain, struct err *
 	while (!numbers_get(&u->refs, no)) {
 		wr_u64(chain, no);
 		if (catalog_name(u->p->next, no, &no, &name, e) != 1)
-			return e->kind ? -1 : lost(e);
+			return e->kind ? -1 : lost(u, e);
 	}
 	return 0;
 }
@@ -84,7 +87,7 @@ static int ref_of(struct undo *u, uint64_t no, uint64_t *ref, struct err *e)
 	for (size_t at = chain.len; at; at -= 8) {
 		uint64_t dir, one = get_le64(chain.p + at - 8);
 		if (catalog_name(u->p->next, one, &dir, &name, e) != 1)
-			return e->kind ? -1 : lost(e);
+			return e->kind ? -1 : lost(u, e);
 		struct record r = {.type = REC_BASE};
 		uint64_t parent = numbers_get(&u->refs, dir);
 		r.u.base = (struct r_base){new_ref(u, one), parent, 0, span_of(name.p, name.len)};
@@ -136,7 +139,7 @@ static int detach_added(struct undo *u, struct err *e)
 		u->added.len -= 12 + n;
 		struct span name = span_of(u->added.p + u->added.len, n);
 		if (ref_of(u, dir, &parent, e) || catalog_lookup(u->p->next, dir, name, &no, NULL, e) != 1)
-			return e->kind ? -1 : lost(e);
+			return e->kind ? -1 : lost(u, e);
 		uint64_t ref = numbers_get(&u->refs, no);
 		struct record r = {.type = REC_BASE};
 		r.u.base = (struct r_base){ref ? ref : new_ref(u, no), parent, BASE_DETACH, name};
@@ -330,7 +333,7 @@ static int create(struct undo *u, uint64_t no, uint64_t parent, struct span name
 	int rc = -1;
 
 	if (base_get(u, no, &o, e) != 1) {
-		rc = e->kind ? -1 : lost(e);
+		rc = e->kind ? -1 : lost(u, e);
 		goto out;
 	}
 	uint64_t ref = numbers_get(&u->refs, no);
@@ -405,14 +408,14 @@ static int place_one(struct undo *u, uint64_t no, struct err *e)
 
 	*numbers_at(&u->placed, no) = 1;
 	if (base_name(u, no, &was_in, &was, e) != 1)
-		return e->kind ? -1 : lost(e);
+		return e->kind ? -1 : lost(u, e);
 	struct span name = span_of(was.p, was.len);
 	int alive = has(u, false, no, e);
 	if (alive < 0)
 		return -1;
 	if (alive) {
 		if (catalog_name(u->p->next, no, &is_in, &is, e) != 1)
-			return e->kind ? -1 : lost(e);
+			return e->kind ? -1 : lost(u, e);
 		if (is_in == was_in && span_eq(name, span_of(is.p, is.len)))
 			return 0;
 	}
@@ -431,7 +434,7 @@ static int place(struct undo *u, uint64_t no, struct err *e)
 	while (no != CATALOG_ROOT && !numbers_get(&u->placed, no)) {
 		wr_u64(&chain, no);
 		if (base_name(u, no, &no, &name, e) != 1)
-			return e->kind ? -1 : lost(e);
+			return e->kind ? -1 : lost(u, e);
 	}
 	for (size_t at = chain.len; at; at -= 8) {
 		uint64_t one = get_le64(chain.p + at - 8);
@@ -451,7 +454,7 @@ static int bring_back(void *ctx, const struct r_base *b, struct err *e)
 
 	object_free(&o);
 	if (got != 1)
-		return e->kind ? -1 : lost(e);
+		return e->kind ? -1 : lost(u, e);
 	if (place(u, dir, e))
 		return -1;
 	if (type == OBJ_DIR)

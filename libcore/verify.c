@@ -494,7 +494,7 @@ static int on_item(void *ctx, const struct scan_item *si, struct err *e)
 	if (!it)
 		return -1;
 	if (catalog_get(j->r.cat, si->base, &it->want, e) != 1)
-		return err_set(e, ERR_SYSTEM, "the catalog is damaged: an object is missing");
+		return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
 	if (si->kind == SCAN_ENTER) {
 		it->event = ENTER;
 		it->dir = si->base;

@@ -175,7 +175,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 23
+	run_page repl.7 24
 }
 
 @test "the examples of repl-snap(1) work" {

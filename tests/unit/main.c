@@ -16,6 +16,7 @@
 #pragma weak unit_path
 #pragma weak unit_filter
 #pragma weak unit_walk
+#pragma weak unit_store
 #pragma weak unit_catalog
 #pragma weak unit_confine
 #pragma weak unit_merge
@@ -31,7 +32,7 @@ static const struct test {
 } tests[] = {
 	{"bytes", unit_bytes}, {"digest", unit_digest}, {"record", unit_record}, {"stream", unit_stream}, {"token", unit_token}, {"extents", unit_extents},
 	{"attr", unit_attr}, {"path", unit_path}, {"filter", unit_filter}, {"walk", unit_walk},
-	{"catalog", unit_catalog}, {"confine", unit_confine}, {"merge", unit_merge}, {"journal", unit_journal},
+	{"store", unit_store}, {"catalog", unit_catalog}, {"confine", unit_confine}, {"merge", unit_merge}, {"journal", unit_journal},
 };
 #define N_TESTS (sizeof(tests) / sizeof(tests[0]))
 

@@ -1,4 +1,4 @@
-/* The catalog from inside: what a change costs in rows written, files of older programs. */
+/* The catalog from inside: what a change costs in rows written, files that are damaged. */
 #include "unit.h"
 
 #include <fcntl.h>
@@ -194,7 +194,7 @@ static void all_names(const char *tmp)
 	catalog_close(&c);
 }
 
-/* ---- older files ---- */
+/* ---- damage ---- */
 
 static void drop_table(const char *path, const char *name)
 {
@@ -210,35 +210,51 @@ static void drop_table(const char *path, const char *name)
 	mdb_env_close(env);
 }
 
-static void without_tables(const char *tmp)
+/* What does not hold together is found where it is opened, or looked at. */
+static void damaged(const char *tmp)
 {
 	AUTO_BUF struct buf path = {0};
-	struct catalog *c = open_at(tmp, "older", CATALOG_LIVE);
+	struct catalog *c = open_at(tmp, "damaged", CATALOG_LIVE);
+	struct object o = {0};
 	uint64_t root, file;
-	struct digest id, now;
 
+	buf_fmt(&path, "%s/damaged", tmp);
 	CHECK_OK(catalog_begin(c, &e), e);
 	make(c, 0, "", OBJ_DIR, &root);
 	make(c, root, "file", OBJ_FILE, &file);
-	id = seal(c);
+	struct digest id = seal(c), other = {{1}};
 	CHECK_OK(catalog_commit(c, &e), e);
-	catalog_close(&c);
-	buf_fmt(&path, "%s/older", tmp);
-	drop_table(buf_cstr(&path), "spread");
-	c = open_at(tmp, "older", CATALOG_READ);
-	CHECK(!catalog_id(c, &now, &e) && digest_eq(&id, &now));
-	catalog_close(&c);
-	c = open_at(tmp, "older", CATALOG_LIVE);
+	CHECK_OK(catalog_get_sealed(c, root, &o, &e), e);
+	CHECK_OK(catalog_get_sealed(c, file, &o, &e), e);
+	/* An object that is another one than its name says, as of an earlier image. */
 	CHECK_OK(catalog_begin(c, &e), e);
-	CHECK_OK(catalog_add_name(c, root, span_cstr("second"), file, &e), e);
-	now = seal(c);
-	CHECK(!digest_eq(&id, &now));
+	o.size = 77;
+	CHECK_OK(catalog_put(c, &o, &e), e);
+	CHECK_OK(catalog_commit(c, &e), e);
+	CHECK(catalog_get_sealed(c, file, &o, &e) == -1 && strstr(e.text, "an object in it is not what its name says"));
+	e = (struct err){0};
+	CHECK(catalog_get_sealed(c, 4711, &o, &e) == -1 && strstr(e.text, "it lacks an object"));
+	e = (struct err){0};
+	object_free(&o);
+	/* The id of another image. */
+	CHECK_OK(catalog_begin(c, &e), e);
+	CHECK_OK(catalog_set_fact(c, "id", other.b, sizeof other.b, &e), e);
 	CHECK_OK(catalog_commit(c, &e), e);
 	catalog_close(&c);
-	/* One that has to be there is missing. */
+	CHECK(catalog_open_at(&c, buf_cstr(&path), CATALOG_READ, "mend it", &e) == -1 && e.kind == ERR_SYSTEM);
+	CHECK(strstr(e.text, buf_cstr(&path)) && strstr(e.text, "its root is not what its id says: mend it"));
+	c = open_at(tmp, "damaged", CATALOG_PRIVATE);
+	CHECK_OK(catalog_set_fact(c, "id", id.b, sizeof id.b, &e), e);
+	CHECK_OK(catalog_settle(c, &e), e);
+	catalog_close(&c);
+	c = open_at(tmp, "damaged", CATALOG_READ);
+	catalog_close(&c);
+	/* A table is missing: it is not made anew. */
 	drop_table(buf_cstr(&path), "objects");
-	e = (struct err){0};
-	CHECK(catalog_open(&c, buf_cstr(&path), CATALOG_READ, &e) == -1 && e.kind == ERR_SYSTEM);
+	for (enum catalog_mode m = CATALOG_READ; m <= CATALOG_PRIVATE; m++) {
+		e = (struct err){0};
+		CHECK(catalog_open(&c, buf_cstr(&path), m, &e) == -1 && e.kind == ERR_SYSTEM && strstr(e.text, "it lacks a table"));
+	}
 }
 
 int unit_catalog(void)
@@ -253,8 +269,8 @@ int unit_catalog(void)
 	every_name_counts(tmp);
 	same_again(tmp);
 	all_names(tmp);
-	without_tables(tmp);
-	static const char *const files[] = {"links", "a", "b", "same", "names", "older"};
+	damaged(tmp);
+	static const char *const files[] = {"links", "a", "b", "same", "names", "damaged"};
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		unlinkat(fd, files[i], 0);
 	close(fd);

@@ -24,6 +24,7 @@ int unit_attr(void);
 int unit_path(void);
 int unit_filter(void);
 int unit_walk(void);
+int unit_store(void);
 int unit_catalog(void);
 int unit_confine(void);
 int unit_merge(void);

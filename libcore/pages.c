@@ -1,0 +1,235 @@
+#include "pages.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+/* As lmdb 0.9 has it (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta); everything else is refused.
+ *
+ *   page   u64 number, u16 0, u16 kind, u16 end of the offsets, u16 begin of the nodes, u16 offset of each node
+ *          or, of an overflow page, u64 number, u16 0, u16 kind, u32 pages
+ *   node   leaf: u32 bytes of the value; branch: u32 of the child's number; u16 flags, or the rest of the number; u16 bytes of the
+ *          key; key; value, or the number of its first overflow page
+ *   head   u32 0, u16 flags, u16 depth, u64 branches, leaves, overflows, rows, root
+ *   meta   page, then u32 magic, u32 version, u64 address, u64 size, head of the free list, head of the list of tables, u64 last page,
+ *          u64 transaction */
+enum { HEAD = 16, NODE = 8, TABLE_HEAD = 48, ROOT_AT = 40, META_FREE = HEAD + 24, META_TXN = META_FREE + 2 * TABLE_HEAD + 8 };
+enum kind { BRANCH = 1, LEAF = 2, OVERFLOW = 4 };
+enum { BIG = 1 }; /* of a node: its value is on overflow pages */
+#define DEPTH_MAX 32u
+#define NO_ROOT UINT64_MAX
+#define BESIDE 2u
+
+static uint32_t u16(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8; }
+static uint64_t u32(const uint8_t *p) { return u16(p) | (uint64_t)u16(p + 2) << 16; }
+
+static uint64_t n_pages(const struct pages *s) { return s->len / s->page; }
+static const uint8_t *page_at(const struct pages *s, uint64_t no) { return s->p + no * s->page; }
+
+static unsigned n_nodes(const uint8_t *p) { return (u16(p + 12) - HEAD) / 2; }
+static const uint8_t *node_at(const uint8_t *p, unsigned i) { return p + u16(p + HEAD + 2 * i); }
+static uint64_t child(const uint8_t *node) { return u32(node) | (uint64_t)u16(node + 4) << 32; }
+
+static bool is_kind(const struct pages *s, uint64_t no, unsigned kinds)
+{
+	const uint8_t *p;
+
+	if (no < 2 || no >= n_pages(s))
+		return false;
+	p = page_at(s, no);
+	return get_le64(p) == no && (u16(p + 10) == BRANCH || u16(p + 10) == LEAF || u16(p + 10) == OVERFLOW) && (u16(p + 10) & kinds);
+}
+
+static bool overflow_is_sound(const struct pages *s, uint64_t no, uint64_t len)
+{
+	uint64_t n = (HEAD - 1 + len) / s->page + 1;
+
+	return is_kind(s, no, OVERFLOW) && u32(page_at(s, no) + 12) == n && n <= n_pages(s) - no;
+}
+
+/* Bytes that it takes, 0: it does not fit in. */
+static size_t node_len(const struct pages *s, const uint8_t *p, size_t off)
+{
+	const uint8_t *n = p + off;
+	size_t room = s->page - off, len;
+
+	if (room < NODE)
+		return 0;
+	len = NODE + u16(n + 6);
+	if (u16(p + 10) == LEAF && u16(n + 4) & BIG)
+		len += 8;
+	else if (u16(p + 10) == LEAF)
+		len += u32(n);
+	if (len > room)
+		return 0;
+	if (u16(p + 10) == LEAF && u16(n + 4) & BIG && !overflow_is_sound(s, get_le64(n + len - 8), u32(n)))
+		return 0;
+	return len + len % 2;
+}
+
+/* The nodes fill the page from where they begin, each its own place. */
+static bool page_is_sound(struct pages *s, uint64_t no)
+{
+	uint8_t taken[65536 / 2 / 8] = {0};
+
+	if (!is_kind(s, no, BRANCH | LEAF))
+		return false;
+	if (s->seen[no / 8] & 1u << no % 8)
+		return true;
+	const uint8_t *p = page_at(s, no);
+	size_t lower = u16(p + 12), upper = u16(p + 14), sum = 0;
+	if (lower <= HEAD || lower % 2 || lower > upper || upper > s->page)
+		return false;
+	for (unsigned i = 0; i < n_nodes(p); i++) {
+		size_t off = u16(p + HEAD + 2 * i), len = off < upper || off >= s->page || off % 2 ? 0 : node_len(s, p, off);
+		if (!len || taken[off / 16] & 1u << off / 2 % 8)
+			return false;
+		taken[off / 16] |= (uint8_t)(1u << off / 2 % 8);
+		sum += len;
+	}
+	if (sum != s->page - upper)
+		return false;
+	s->seen[no / 8] |= (uint8_t)(1u << no % 8);
+	return true;
+}
+
+bool pages_are_known(void) { return sizeof(size_t) == 8 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__; }
+
+bool pages_open(struct pages *s, int fd, size_t page)
+{
+	struct stat st;
+	uint64_t newest = 0;
+
+	*s = (struct pages){.page = page};
+	if (page < 512 || page > 65536 / 2 || fstat(fd, &st) || st.st_size < 2 * (off_t)page)
+		return false;
+	void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return false;
+	s->p = p;
+	s->len = (size_t)st.st_size;
+	s->seen = xalloc(n_pages(s) / 8 + 1);
+	for (uint64_t i = 0; i < 2; i++) {
+		const uint8_t *meta = page_at(s, i);
+		if (i && get_le64(meta + META_TXN) <= newest)
+			continue;
+		newest = get_le64(meta + META_TXN);
+		s->free_root = get_le64(meta + META_FREE + ROOT_AT);
+		s->list_root = get_le64(meta + META_FREE + TABLE_HEAD + ROOT_AT);
+	}
+	return true;
+}
+
+/* munmap and madvise write to nothing; their parameter has no const. */
+static void *unconst(const void *p)
+{
+	union {
+		const void *c;
+		void *p;
+	} cast = {.c = p};
+
+	return cast.p;
+}
+
+void pages_trim(const struct pages *s)
+{
+	if (s->p)
+		madvise(unconst(s->p), s->len, MADV_DONTNEED);
+}
+
+void pages_close(struct pages *s)
+{
+	if (s->p)
+		munmap(unconst(s->p), s->len);
+	free(s->seen);
+	*s = (struct pages){0};
+}
+
+bool pages_root(struct span head, uint64_t *root)
+{
+	if (head.len != TABLE_HEAD || u16(head.p + 4))
+		return false;
+	*root = get_le64(head.p + ROOT_AT);
+	return true;
+}
+
+/* The child whose rows begin at or before the key; the first one's key says nothing. */
+static unsigned way(const uint8_t *p, struct span key)
+{
+	unsigned lo = 0, hi = n_nodes(p);
+
+	while (hi - lo > 1) {
+		unsigned mid = lo + (hi - lo) / 2;
+		const uint8_t *n = node_at(p, mid);
+		if (span_cmp(span_of(n + NODE, u16(n + 6)), key) <= 0)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+bool pages_are_sound(struct pages *s, uint64_t root, struct span key)
+{
+	uint64_t no = root;
+
+	if (root == NO_ROOT)
+		return true;
+	for (unsigned depth = 0; depth < DEPTH_MAX; depth++) {
+		if (!page_is_sound(s, no))
+			return false;
+		const uint8_t *p = page_at(s, no);
+		if (u16(p + 10) == LEAF)
+			return true;
+		unsigned at = way(p, key), from = at > BESIDE ? at - BESIDE : 0;
+		for (unsigned i = from; i < n_nodes(p) && i <= at + BESIDE; i++)
+			if (!page_is_sound(s, child(node_at(p, i))))
+				return false;
+		no = child(node_at(p, at));
+	}
+	return false;
+}
+
+static bool subtree_is_sound(struct pages *s, uint64_t no, unsigned depth, bool (*leaf)(const struct pages *s, const uint8_t *p))
+{
+	if (depth == DEPTH_MAX || !is_kind(s, no, BRANCH | LEAF))
+		return false;
+	/* Seen already: two lead here, or it is a round. */
+	if (s->seen[no / 8] & 1u << no % 8 || !page_is_sound(s, no))
+		return false;
+	const uint8_t *p = page_at(s, no);
+	if (u16(p + 10) == LEAF)
+		return !leaf || leaf(s, p);
+	for (unsigned i = 0; i < n_nodes(p); i++)
+		if (!subtree_is_sound(s, child(node_at(p, i)), depth + 1, leaf))
+			return false;
+	return true;
+}
+
+bool pages_tree_is_sound(struct pages *s, uint64_t root) { return root == NO_ROOT || subtree_is_sound(s, root, 0, NULL); }
+
+/* Each value is a count, then so many page numbers, the greatest first. */
+static bool free_leaf(const struct pages *s, const uint8_t *p)
+{
+	for (unsigned i = 0; i < n_nodes(p); i++) {
+		const uint8_t *n = node_at(p, i), *v = n + NODE + u16(n + 6);
+		uint64_t len = u32(n), before = UINT64_MAX;
+		if (u16(n + 4) & BIG)
+			v = page_at(s, get_le64(v)) + HEAD;
+		if (u16(n + 6) != 8 || len < 8 || get_le64(v) > len / 8 - 1)
+			return false;
+		for (uint64_t k = 1; k <= get_le64(v); k++) {
+			uint64_t no = get_le64(v + 8 * k);
+			if (no < 2 || no >= before)
+				return false;
+			before = no;
+		}
+	}
+	return true;
+}
+
+bool pages_lists_are_sound(struct pages *s)
+{
+	return (s->free_root == NO_ROOT || subtree_is_sound(s, s->free_root, 0, free_leaf)) &&
+		pages_tree_is_sound(s, s->list_root);
+}

@@ -1,0 +1,37 @@
+/*
+ * pages: whether the pages of an LMDB file are such as LMDB can change.
+ *
+ * LMDB (0.9) trusts its pages: it moves bytes about in its memory by the offsets that it finds in them. A read from a damaged page ends
+ * at worst in a fault, a change in spoilt memory. So a page is looked at here before a change may get to it, once in the life of a struct
+ * pages, which sees the file as the last commit left it.
+ *
+ * May use: bytes; makes system calls.
+ */
+#ifndef REPL_PAGES_H
+#define REPL_PAGES_H
+
+#include "bytes.h"
+
+struct pages {
+	const uint8_t *p;  /* the file, mapped; NULL: not open */
+	size_t len, page;  /* bytes of it, bytes in a page */
+	uint64_t free_root, list_root;
+	uint8_t *seen;     /* a bit for each page */
+};
+/* Whether LMDB's files on this machine are laid out as this module knows them: 64 bits, little-endian. Else nothing can be said. */
+bool pages_are_known(void);
+/* fd: of the file, borrowed; page: its page size. false: it cannot be mapped, or its head makes no sense. */
+bool pages_open(struct pages *s, int fd, size_t page);
+void pages_close(struct pages *s);
+/* The head of a table, as LMDB's list of tables has it: where its tree begins. */
+bool pages_root(struct span head, uint64_t *root);
+/* All that a change of the row `key` may touch: the pages on the way to it, and those next to them. */
+bool pages_are_sound(struct pages *s, uint64_t root, struct span key);
+/* The whole tree. */
+bool pages_tree_is_sound(struct pages *s, uint64_t root);
+/* LMDB's list of free pages, and its list of tables. */
+bool pages_lists_are_sound(struct pages *s);
+/* What was looked at need not stay in our memory. */
+void pages_trim(const struct pages *s);
+
+#endif
