@@ -261,7 +261,8 @@ killed_after_the_decision() {
 		cp -a "$BATS_FILE_TMPDIR/R" R
 		"$REPL_BUILD/tests/lib/cut" trace calls repl-apply R <some.rpl >/dev/null
 	fi
-	for k in $(awk '/rename/ { print NR + 1 }' calls); do
+	for k in $(grep -n rename calls | cut -d: -f1); do
+		k=$((k + 1))
 		rm -rf R
 		cp -a "$BATS_FILE_TMPDIR/R" R
 		run "$REPL_BUILD/tests/lib/cut" kill "$k" repl-apply R <some.rpl
