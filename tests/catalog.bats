@@ -256,13 +256,13 @@ mends() {
 
 # killed_after_the_decision: R is left with a delta that was decided and is not finished. The decision is a rename.
 killed_after_the_decision() {
-	local k
+	local k renames
 	if [[ ! -e calls ]]; then
 		cp -a "$BATS_FILE_TMPDIR/R" R
 		"$REPL_BUILD/tests/lib/cut" trace calls repl-apply R <some.rpl >/dev/null
 	fi
-	for k in $(grep -n rename calls | cut -d: -f1); do
-		k=$((k + 1))
+	mapfile -t renames < <(awk '/rename/ { print NR + 1 }' calls)
+	for k in "${renames[@]}"; do
 		rm -rf R
 		cp -a "$BATS_FILE_TMPDIR/R" R
 		run "$REPL_BUILD/tests/lib/cut" kill "$k" repl-apply R <some.rpl
