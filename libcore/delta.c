@@ -354,7 +354,7 @@ static int open_base(struct delta *d, struct head *h, struct err *e)
 	}
 	if ((got = image_stamps(d->base, &stamps, &store, e)) < 0)
 		return -1;
-	d->base_seq = got ? stamps.seq : 0;
+	d->base_seq = got ? state_number_of(d->state, &stamps) : 0;
 	return 0;
 }
 

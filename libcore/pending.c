@@ -297,7 +297,7 @@ static int apply_plan(const struct state *s, const struct plan *p, struct err *e
 	return grow(s, "catalog", "next", &only, e) || rename_catalog(s, "next", "catalog", e) ? -1 : 0;
 }
 
-/* What a catalog holds; seq 0: nothing, or who knows. */
+/* What a catalog holds; seq 0: nothing, or an image of another state. */
 struct place {
 	struct digest id;
 	uint64_t seq;
@@ -310,8 +310,8 @@ static int place_of(const struct state *s, struct catalog *c, struct place *p, s
 	AUTO_BUF struct buf store = {0};
 	int got = catalog_id(c, &p->id, e) ? -1 : image_stamps(c, &stamps, &store, e);
 
-	p->seq = got > 0 ? stamps.seq : 0;
 	p->is_ours = got > 0 && !memcmp(stamps.instance, s->instance, sizeof s->instance);
+	p->seq = got > 0 ? state_number_of(s, &stamps) : 0;
 	return got < 0 ? -1 : 0;
 }
 

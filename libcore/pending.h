@@ -2,7 +2,8 @@
  * pending: what was sent and waits for the replica's answer, and what an answer does to the state.
  *
  *   plans/SEQ-BASESEQ-ID  a delta without content: what the catalog of image BASESEQ becomes when the replica acknowledges image SEQ,
- *                         whose id is ID. Both numbers are 16 hexadecimal digits
+ *                         whose id is ID. Both numbers are 16 hexadecimal digits;
+ *                         BASESEQ is 0 for an image that is not of this state
  *   next                  the catalog after the last plan that was made from `catalog`, where the change was large; else absent
  *   tip                   while several deltas follow each other down one connection: the catalog after the last of them
  *

@@ -367,6 +367,11 @@ int state_load_image(const struct state *s, struct head *h, struct err *e)
 	return head_read(h, fd, "the state directory", e);
 }
 
+uint64_t state_number_of(const struct state *s, const struct r_image *stamps)
+{
+	return memcmp(stamps->instance, s->instance, sizeof s->instance) ? 0 : stamps->seq;
+}
+
 int state_seq(const struct state *s, uint64_t *seq, struct err *e)
 {
 	char text[32], *end;
@@ -392,7 +397,7 @@ int state_seq(const struct state *s, uint64_t *seq, struct err *e)
 	catalog_close(&c);
 	if (got < 0)
 		return -1;
-	*seq = got && !memcmp(stamps.instance, s->instance, sizeof s->instance) ? stamps.seq : 0;
+	*seq = got ? state_number_of(s, &stamps) : 0;
 	return 0;
 }
 

@@ -21,6 +21,7 @@
 #include "catalog.h"
 
 struct head;
+struct r_image;
 
 /* When a catalog in it is damaged. */
 #define STATE_ADVICE "repl-snap --adopt takes what the replica holds in its place, see repl(7), \"A catalog is damaged\""
@@ -51,6 +52,9 @@ bool state_has(const struct state *s, const char *name);
 int state_forget(const struct state *s, const char *name, struct err *e);
 /* The base; made empty when it is not there yet. Owned. */
 int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog **c, struct err *e);
+/* The number of an image; 0: it is not of this state, such as one that was taken from a replica, whose own number may be one that we
+ * give as well. */
+uint64_t state_number_of(const struct state *s, const struct r_image *stamps);
 /* The number of the last image; 0: none yet. */
 int state_seq(const struct state *s, uint64_t *seq, struct err *e);
 /* The next number, written to seq durably. */
