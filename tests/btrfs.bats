@@ -401,14 +401,16 @@ no_use() {
 
 @test "at random: the trees never tell too little, and the image is exact" {
 	btrfs -q subvolume delete src
-	run -0 python3 "$repl_root/tests/lib/generations" ${REPL_SEED:+--seed "$REPL_SEED"} --rounds 10 .
+	[[ $REPL_BUILD == *san ]] && rounds=3 || rounds=8
+	run -0 python3 "$repl_root/tests/lib/generations" ${REPL_SEED:+--seed "$REPL_SEED"} --rounds $rounds .
 	printf '# %s\n' "${lines[@]}" >&3
 }
 
 # Everything that a state does with snapshots, killed at each of its calls (REPL_CRASH=all), or at some of them.
 @test "killed at any system call nothing is leaked, and the next run goes on" {
 	cut() { "$REPL_BUILD/tests/lib/cut" kill "$@"; }
-	counted=0 step=3 first=0
+	counted=0 step=4 first=0
+	[[ $REPL_BUILD != *san ]] || step=12
 	[[ ${REPL_CRASH:-} != all ]] || step=1
 	for what in open abort commit; do
 		for ((k = first++ % step + 1; ; k += step)); do

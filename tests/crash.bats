@@ -31,9 +31,9 @@ crash() {
 
 # stopped POINTS TEST FILESYSTEM DELTA: all points when everything is asked for, fewer with a sanitizer, which is slow.
 stopped() {
-	local points=$1
+	local points=$(((2 * $1 + 2) / 3))
 	shift
-	[[ $REPL_BUILD != *san ]] || points=$(((points + 3) / 4))
+	[[ $REPL_BUILD != *san ]] || points=$(((points + 4) / 5))
 	[[ ${REPL_CRASH:-} == all ]] || set -- --points "$points" "$@"
 	run -0 crash "$@"
 	printf '# %s\n' "$output" >&3
