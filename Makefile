@@ -2,10 +2,11 @@
 #
 # Targets
 #   all         the programs, in build/release (the default; installs missing libraries first, see DEPS)
-#   check       everything: gcc and clang with warnings as errors, units and bats on the release build, the same
-#               once more with sanitizers, about a minute of fuzzing. Prints TAP; ends in "N passed, N failed".
+#   check       everything: gcc and clang with warnings as errors, units and bats on the release build, at the same time
+#               once more with sanitizers (but crash and house), about a minute of fuzzing. Prints TAP; ends in
+#               "N passed, N failed".
 #   unit bats   only these, on FLAVOUR. "make bats T=tests/house.bats" runs one file.
-#   asan        units and bats with AddressSanitizer and UndefinedBehaviorSanitizer
+#   asan        units and all bats with AddressSanitizer and UndefinedBehaviorSanitizer
 #   fuzz-smoke  replays every corpus under gcc with sanitizers, then fuzzes FUZZ_SMOKE seconds in all
 #   fuzz        fuzzes each target FUZZ_SECONDS, one after the other
 #   crash       the crash tests to their end: every fault point, not a sample
@@ -107,7 +108,7 @@ check:
 	$(call flavour,asan) CC=gcc WERROR=1 programs unit-programs tools fuzz-programs
 	$(call flavour,fuzz) CC=clang WERROR=1 fuzz-programs
 	+$(Q)FUZZ_SECONDS=$(FUZZ_SMOKE) tests/run \
-		release:unit release:bats asan:replay fuzz:fuzz + asan:unit asan:bats
+		release:unit release:bats + asan:unit asan:replay asan:short fuzz:fuzz
 
 unit:
 	$(call flavour,$(FLAVOUR)) unit-programs

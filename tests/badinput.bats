@@ -125,8 +125,8 @@ refused() {
 		d = open("delta", "rb").read()
 		assert len(d) < 8000
 		random.seed(6)
-		# All of the header, every sixth byte of the rest; with sanitizers, which take long to start, fewer.
-		step = 40 if os.environ["REPL_BUILD"].endswith("san") else 6
+		# All of the header, every tenth byte of the rest; with sanitizers, which take long to start, fewer.
+		step = 40 if os.environ["REPL_BUILD"].endswith("san") else 10
 		start = random.randrange(step)
 		for i in range(len(d)):
 		    if i > 16 and i % step != start:
@@ -496,7 +496,7 @@ refused() {
 		            pass
 	PY
 	pid=$!
-	[[ $REPL_BUILD == *san ]] && rounds=6 || rounds=20
+	[[ $REPL_BUILD == *san ]] && rounds=6 || rounds=12
 	for ((round = 1; ; round++)); do
 		run timeout 20 bash -o pipefail -c 'repl-snap -s S src | repl-track -s S | repl-diff -s S >delta'
 		[[ $status == [03] ]] || break

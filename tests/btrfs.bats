@@ -402,7 +402,7 @@ no_use() {
 @test "at random: the trees never tell too little, and the image is exact" {
 	btrfs -q subvolume delete src
 	[[ $REPL_BUILD == *san ]] && rounds=3 || rounds=8
-	run -0 python3 "$repl_root/tests/lib/generations" ${REPL_SEED:+--seed "$REPL_SEED"} --rounds $rounds .
+	run -0 python3 "$repl_root/tests/lib/generations" ${REPL_SEED:+--seed "$REPL_SEED"} --rounds "$rounds" .
 	printf '# %s\n' "${lines[@]}" >&3
 }
 
