@@ -19,6 +19,7 @@ enum { BIG = 1 }; /* of a node: its value is on overflow pages */
 #define DEPTH_MAX 32u
 #define NO_ROOT UINT64_MAX
 #define BESIDE 2u
+#define TRIM 1024u /* pages looked at */
 
 static uint32_t u16(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8; }
 static uint64_t u32(const uint8_t *p) { return u16(p) | (uint64_t)u16(p + 2) << 16; }
@@ -90,6 +91,8 @@ static bool page_is_sound(struct pages *s, uint64_t no)
 	if (sum != s->page - upper)
 		return false;
 	s->seen[no / 8] |= (uint8_t)(1u << no % 8);
+	if (++s->n_seen % TRIM == 0)
+		pages_trim(s);
 	return true;
 }
 

@@ -17,6 +17,7 @@ struct pages {
 	size_t len, page;  /* bytes of it, bytes in a page */
 	uint64_t free_root, list_root;
 	uint8_t *seen;     /* a bit for each page */
+	uint64_t n_seen;
 };
 /* Whether LMDB's files on this machine are laid out as this module knows them: 64 bits, little-endian. Else nothing can be said. */
 bool pages_are_known(void);
@@ -31,7 +32,7 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key);
 bool pages_tree_is_sound(struct pages *s, uint64_t root);
 /* LMDB's list of free pages, and its list of tables. */
 bool pages_lists_are_sound(struct pages *s);
-/* What was looked at need not stay in our memory. */
+/* What was looked at need not stay in our memory; it is done from time to time by itself. */
 void pages_trim(const struct pages *s);
 
 #endif
