@@ -49,19 +49,22 @@ static void put_file(const char *path, const char *content)
 	dense_must(fd >= 0 && write(fd, content, strlen(content)) == (ssize_t)strlen(content) && !close(fd), path);
 }
 
-static void copy_dir(const char *from, const char *to)
+static void copy_below(const char *from, const char *to)
 {
-	struct err e = {0};
 	struct dirent **v;
 
-	dense_must(!path_remove(w.fd, to, &e) || e.sys == ENOENT, e.text);
 	dense_must(!mkdirat(w.fd, to, 0700), to);
 	AUTO_CLOSE int src = openat(w.fd, from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	AUTO_CLOSE int dst = openat(w.fd, to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int n = scandirat(w.fd, from, &v, NULL, NULL);
 	dense_must(src >= 0 && dst >= 0 && n >= 0, from);
 	for (int i = 0; i < n; i++) {
-		if (v[i]->d_name[0] != '.') {
+		char below[2][512];
+		snprintf(below[0], sizeof below[0], "%s/%s", from, v[i]->d_name);
+		snprintf(below[1], sizeof below[1], "%s/%s", to, v[i]->d_name);
+		if (v[i]->d_name[0] != '.' && v[i]->d_type == DT_DIR) {
+			copy_below(below[0], below[1]);
+		} else if (v[i]->d_name[0] != '.') {
 			AUTO_CLOSE int in = openat(src, v[i]->d_name, O_RDONLY | O_CLOEXEC);
 			AUTO_CLOSE int out = openat(dst, v[i]->d_name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 			char buf[65536];
@@ -73,6 +76,14 @@ static void copy_dir(const char *from, const char *to)
 		free(v[i]);
 	}
 	free(v);
+}
+
+static void copy_dir(const char *from, const char *to)
+{
+	struct err e = {0};
+
+	dense_must(!path_remove(w.fd, to, &e) || e.sys == ENOENT, e.text);
+	copy_below(from, to);
 }
 
 static void prepare_state(void)
@@ -271,7 +282,7 @@ static void changes(struct span stream)
 static void answer(struct span stream)
 {
 	struct state st = STATE_NONE;
-	struct snap_acks acks;
+	struct snap_acks acks = {0};
 	struct catalog *c = NULL;
 	struct digest id = {{0}};
 	struct err e = {0}, why = {0};
