@@ -3,7 +3,7 @@
 # Targets
 #   all         the programs, in build/release (the default; installs missing libraries first, see DEPS)
 #   check       everything: gcc and clang with warnings as errors, units and bats on the release build, at the same time
-#               once more with sanitizers (but crash and house), about a minute of fuzzing. Prints TAP; ends in
+#               most of it once more with sanitizers, about a minute of fuzzing. Prints TAP; ends in
 #               "N passed, N failed".
 #   unit bats   only these, on FLAVOUR. "make bats T=tests/house.bats" runs one file.
 #   asan        units and all bats with AddressSanitizer and UndefinedBehaviorSanitizer
