@@ -121,16 +121,16 @@ nothing() {
 @test "a module exports names that begin with its own" {
 	for name in "${!also_exports[@]}"; do
 		echo "$name ${also_exports[$name]}"
-	done >also
+	done >"$BATS_TEST_TMPDIR/also"
 	nm -g --defined-only "$REPL_BUILD"/libcore/*.o | awk '
-		FILENAME == "also" { for (i = 2; i <= NF; i++) also[$1] = also[$1] " " $i; next }
+		FILENAME == also_file { for (i = 2; i <= NF; i++) also[$1] = also[$1] " " $i; next }
 		/\.o:$/ { name = $1; sub(/.*\//, "", name); sub(/\.o:/, "", name); n = split(name "_" also[name], allowed, " "); next }
 		NF == 3 && $3 !~ /^__/ {
 			for (i = 1; i <= n; i++)
 				if (index($3, allowed[i]) == 1)
 					next
 			print name " exports " $3
-		}' also - | nothing
+		}' also_file="$BATS_TEST_TMPDIR/also" "$BATS_TEST_TMPDIR/also" - | nothing
 }
 
 @test "nothing in libcore but the front door prints, and only cli exits or reads the environment" {

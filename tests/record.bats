@@ -418,7 +418,7 @@ mounted_over() {
 	run -2 repl-track --record tree
 	has "$output" "which journal"
 	run -2 repl-track -j "$j" --record --cut tree
-	has "$output" "different things"
+	has "$output" "at a time"
 	run -2 repl-track -j "$j" --record file
 	has "$output" "not a directory"
 	run -1 repl-track -j "$j" --record nothing
