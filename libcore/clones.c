@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "file.h"
 #include "head.h"
 #include "path.h"
@@ -151,46 +152,20 @@ static void save_rows(struct clones *c, uint32_t dir)
 
 /* ---- directories ---- */
 
-/* One that somebody else could put something into is none of ours: what the rows say is believed. */
-static int sub_dir(int at, const char *name, bool make)
-{
-	struct stat st;
-
-	if (make && mkdirat(at, name, 0700) && errno != EEXIST)
-		return -1;
-	AUTO_CLOSE int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st))
-		return -1;
-	if (st.st_uid != geteuid() || st.st_mode & 022) {
-		errno = EPERM;
-		return -1;
-	}
-	int mine = fd;
-	fd = -1;
-	return mine;
-}
-
 static int open_dir(int root, const char *instance, bool make)
 {
-	struct stat st;
-	bool is_new = make && faccessat(root, ".repl", F_OK, AT_SYMLINK_NOFOLLOW) && !fstat(root, &st);
-	AUTO_CLOSE int ctl = sub_dir(root, ".repl", make);
+	AUTO_CLOSE int all = control_open(root, "clones", make);
 
-	/* What is ours leaves no trace in the image: the root keeps its time. */
-	if (is_new && ctl >= 0)
-		futimens(root, (struct timespec[]){{.tv_nsec = UTIME_OMIT}, st.st_mtim});
-	AUTO_CLOSE int all = ctl < 0 ? -1 : sub_dir(ctl, "clones", make);
-	return all < 0 ? -1 : sub_dir(all, instance, make);
+	return all < 0 ? -1 : control_below(all, instance, make);
 }
 
 /* Empty directories go; others stay. */
 static void drop_dir(int root, const char *instance)
 {
-	AUTO_CLOSE int ctl = sub_dir(root, ".repl", false);
-	AUTO_CLOSE int all = ctl < 0 ? -1 : sub_dir(ctl, "clones", false);
+	AUTO_CLOSE int all = control_open(root, "clones", false);
 
 	if (all >= 0 && !unlinkat(all, instance, AT_REMOVEDIR))
-		unlinkat(ctl, "clones", AT_REMOVEDIR);
+		control_drop(root, "clones");
 }
 
 /* ---- what belongs to whom ---- */

@@ -14,7 +14,7 @@
  * So nothing here has to be synced, and a mistake costs reading, never content.
  *
  * Where the filesystem cannot share extents, or ROOT cannot be written, there are none.
- * May use: state, head, catalog, attr, file, walk (its roots), err; makes system calls.
+ * May use: state, head, catalog, control, attr, file, walk (its roots), err; makes system calls.
  */
 #ifndef REPL_CLONES_H
 #define REPL_CLONES_H

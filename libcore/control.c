@@ -7,7 +7,7 @@
 
 #include "bytes.h"
 
-static int open_sub(int at, const char *name, bool make)
+int control_below(int at, const char *name, bool make)
 {
 	struct stat st;
 
@@ -29,17 +29,17 @@ int control_open(int root, const char *name, bool make)
 {
 	struct stat st;
 	bool is_new = make && faccessat(root, ".repl", F_OK, AT_SYMLINK_NOFOLLOW) && !fstat(root, &st);
-	AUTO_CLOSE int ctl = open_sub(root, ".repl", make);
+	AUTO_CLOSE int ctl = control_below(root, ".repl", make);
 
 	/* What is ours leaves no trace in the image. */
 	if (is_new && ctl >= 0)
 		futimens(root, (struct timespec[]){{.tv_nsec = UTIME_OMIT}, st.st_mtim});
-	return ctl < 0 ? -1 : open_sub(ctl, name, make);
+	return ctl < 0 ? -1 : control_below(ctl, name, make);
 }
 
 void control_drop(int root, const char *name)
 {
-	AUTO_CLOSE int ctl = open_sub(root, ".repl", false);
+	AUTO_CLOSE int ctl = control_below(root, ".repl", false);
 
 	if (ctl >= 0)
 		unlinkat(ctl, name, AT_REMOVEDIR);
