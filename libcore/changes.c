@@ -15,6 +15,7 @@ struct frame {
 	bool is_closed;     /* what is said about its inside is passed over */
 	bool is_hidden;     /* it was not reported itself */
 	bool is_mount;
+	bool replaced;      /* it is another inode than the base's: what is in it is known by its names */
 	bool unsure;        /* not all of its inside could be looked at */
 	struct buf last;    /* the last name in it */
 };
@@ -284,7 +285,7 @@ static int inside(struct reader *r, struct look *l, const struct scan_item *it, 
 			esc_cut(text, sizeof text, path_now(r)), strerror(errno));
 		return 0;
 	}
-	return scan_below(r->s, fd, it->root, path_now(r), it->base, unsure, e);
+	return scan_below(r->s, fd, it, path_now(r), unsure, e);
 }
 
 /* The name was appended to the path. A directory stays open as the top frame when ref is given. */
@@ -302,6 +303,7 @@ static int look_at(struct reader *r, struct span name, uint64_t ref, uint8_t fla
 	if (rc || l.is_passed)
 		goto out;
 	it.is_mount = l.is_mount;
+	it.replaced = top(r)->replaced;
 	if ((rc = scan_classify(s, top(r)->base, l.root, &it, e)))
 		goto out;
 	it.kind = l.a.type == OBJ_DIR ? SCAN_ENTER : SCAN_ENTRY;
@@ -310,9 +312,10 @@ static int look_at(struct reader *r, struct span name, uint64_t ref, uint8_t fla
 	f.base = it.base;
 	f.root = l.root;
 	f.is_mount = l.is_mount;
+	f.replaced = it.replaced;
 	f.is_hidden = false;
 	/* What the base does not know at this place is looked at whole, whatever else is said about it. */
-	is_whole = it.how == SCAN_NEW || it.how == SCAN_ATTACH || flags & CHANGED_SUBTREE;
+	is_whole = it.how == SCAN_NEW || it.how == SCAN_ATTACH || it.replaced || flags & CHANGED_SUBTREE;
 	if (is_whole && !l.is_mount)
 		rc = inside(r, &l, &it, &f.unsure, e);
 	f.is_closed = is_whole || l.is_mount;
@@ -384,12 +387,11 @@ static int on_gap(struct reader *r, uint64_t ref, struct err *e)
 	if (f->is_closed)
 		return 0;
 	f->is_closed = true;
-	unsigned root = f->root;
-	uint64_t base = f->base;
+	const struct scan_item it = {.root = f->root, .base = f->base, .replaced = f->replaced};
 	struct err why = {0};
-	int fd = path_cached(r->caches[root], below_root(r, path_now(r)), &why);
+	int fd = path_cached(r->caches[it.root], below_root(r, path_now(r)), &why);
 	if (fd >= 0)
-		return scan_below(r->s, fd, root, path_now(r), base, &f->unsure, e);
+		return scan_below(r->s, fd, &it, path_now(r), &f->unsure, e);
 	f->unsure = true;
 	warn_say(r->s->warn, is_gone(why.sys) ? "vanished" : "unreadable", "cannot open '%s': %s",
 		esc_cut(text, sizeof text, path_now(r)), why.text);

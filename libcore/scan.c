@@ -425,14 +425,15 @@ int scan_tree(struct scan *s, const struct walk_root *roots, size_t n, struct er
 	return rc;
 }
 
-int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t dir, bool *unsure, struct err *e)
+int scan_below(struct scan *s, int fd, const struct scan_item *dir, struct span path, bool *unsure, struct err *e)
 {
 	struct run r = {.s = s};
 	struct walk_root wr = {"", fd};
 
 	buf_add(&r.prefix, path.p, path.len);
-	push(&r, dir);
-	int rc = run_walk(&r, &wr, 1, false, root, true, e);
+	push(&r, dir->base);
+	r.frames[0].replaced = dir->replaced;
+	int rc = run_walk(&r, &wr, 1, false, dir->root, true, e);
 	if (!rc)
 		rc = gone_before(&r, (struct span){0}, NULL, e);
 	*unsure |= r.frames[0].unsure;

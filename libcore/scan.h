@@ -68,9 +68,9 @@ struct scan {
 int scan_tree(struct scan *s, const struct walk_root *roots, size_t n, struct err *e);
 /* The root's own attributes when there are named members: mode 0755, owner 0, mtime 0. */
 void scan_group_attr(struct attr *a);
-/* The inside of one directory: fd open, `dir` its object in the base (0: none), at path in the target. *unsure becomes true when
- * not all of it could be seen. */
-int scan_below(struct scan *s, int fd, unsigned root, struct span path, uint64_t dir, bool *unsure, struct err *e);
+/* The inside of one directory: fd open, at path in the target, `dir` as it was classified (root, base, replaced). *unsure becomes
+ * true when not all of it could be seen. */
+int scan_below(struct scan *s, int fd, const struct scan_item *dir, struct span path, bool *unsure, struct err *e);
 /* One name of a directory (base object dir or 0), statted by the caller into a: fills it. When the base has another object under
  * that name, reports it gone. For directories the caller reports ENTER and LEAVE itself. A mount keeps what the base has under its
  * name, which it hides. */

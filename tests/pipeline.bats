@@ -61,6 +61,23 @@ fingerprint() {
 	same_tree src R
 }
 
+@test "what is removed and copied back in, directories and all, travels as what differs" {
+	mkdir -p src/a/b/c
+	for n in {1..200}; do
+		head -c 1500 /dev/urandom | base64 >"src/a/b/c/$n"
+	done
+	run -0 ship
+	cp -a src again
+	echo more >>again/a/b/c/7
+	rm -r src/a
+	cp -a again/a src/a
+	run -0 ship diff="repl-diff -s S | tee delta"
+	same_tree src R
+	[[ $(repl-show delta | grep -c '^create') == 0 ]]
+	# Inodes and times of 200 files, and the content of one.
+	[[ $(stat -c %s delta) -lt 60000 ]] || fail "the delta has $(stat -c %s delta) bytes"
+}
+
 @test "each run makes the acknowledged image the base" {
 	small_tree src
 	ship
