@@ -58,14 +58,16 @@ struct fan {
 
 /* ---- numbers of handles ---- */
 
-static uint32_t number(struct words *w, uint32_t group, const struct file_handle *h)
+/* is_new: it may be one that has no number so far; else the answer to that is 0. */
+static uint32_t number(struct words *w, uint32_t group, const struct file_handle *h, bool is_new)
 {
 	uint8_t key[4 + sizeof *h + HANDLES_MAX];
 	struct span s = handles_span(h);
 
 	memcpy(key, &group, 4);
 	memcpy(key + 4, s.p, s.len);
-	return words_put(w, span_of(key, 4 + s.len));
+	s = span_of(key, 4 + s.len);
+	return is_new ? words_put(w, s) : words_find(w, s);
 }
 
 static struct group *group_of(struct fan *f, const struct words *w, uint32_t no, struct handles_one *h)
@@ -558,9 +560,10 @@ static int on_event(struct watch *w, struct group *g, const struct fanevent *ev,
 	if (!flags)
 		return 0;
 	bool is_self = ev->name.len == 1 && ev->name.p[0] == '.';
-	uint32_t dir = ev->dir ? number(&f->dirs, g->no, ev->dir) : 0;
+	uint32_t dir = ev->dir ? number(&f->dirs, g->no, ev->dir, true) : 0;
 	bool is_written = ev->mask & (FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB);
-	uint32_t obj = ev->obj && is_written && !is_self ? number(&f->objs, g->no, ev->obj) : 0;
+	/* Written under one name and renamed, as most that replace a file do it: the other name may be all that it has then. */
+	uint32_t obj = ev->obj && !is_self && (is_written || flags & CHANGED_NEW) ? number(&f->objs, g->no, ev->obj, is_written) : 0;
 	if (!dir && !obj)
 		return 0;
 	w->hear.changed(w->hear.ctx, dir, is_self ? (struct span){0} : ev->name, flags, obj, is_written);

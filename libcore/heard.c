@@ -26,6 +26,7 @@ struct heard_work {
 	struct place *places;
 	size_t n, cap;
 	struct buf paths;
+	struct buf known; /* bits: objects whose only name is among those that were heard */
 	unsigned since_gather;
 	/* of the directory that is being found */
 	uint32_t dir;
@@ -147,7 +148,8 @@ static int breathe(struct heard *b, struct err *e)
 	return watch_gather(b->watch, e);
 }
 
-/* Does each name lead to the object that changed, and is it the only one? fd -1: the directory is nowhere. */
+/* Does each name lead to the object that changed, and is it the only one? fd -1: the directory is nowhere. What was written under
+ * one name and renamed is named by the other: only an object of which no name told all is suspected in the end. */
 static int check_objects(struct heard *b, uint32_t dir, int fd, struct err *e)
 {
 	struct heard_work *k = b->work;
@@ -160,11 +162,10 @@ static int check_objects(struct heard *b, uint32_t dir, int fd, struct err *e)
 			continue;
 		if (breathe(b, e))
 			return -1;
-		if (fd >= 0 && watch_is_only_name(b->watch, fd, name, r->obj))
-			continue;
+		bool is_only = fd >= 0 && watch_is_only_name(b->watch, fd, name, r->obj);
 		if (r->obj)
-			suspect(b, r->obj);
-		else if (fd >= 0)
+			bits_put(is_only ? &k->known : &b->suspects, r->obj);
+		else if (fd >= 0 && !is_only)
 			suspect_name(b, fd, name);
 	}
 	return 0;
@@ -526,7 +527,7 @@ static int find_all(struct heard *b, uint32_t n_dirs, const struct words *file_d
 			return -1;
 	}
 	for (uint32_t obj = 1; obj < b->suspects.len * 8; obj++) {
-		if (!bits_has(&b->suspects, obj))
+		if (!bits_has(&b->suspects, obj) || bits_has(&k->known, obj))
 			continue;
 		suspect(b, obj);
 		if (breathe(b, e))
@@ -558,6 +559,7 @@ int heard_write(struct heard *b, struct err *e)
 	free(k.places);
 	free(k.levels);
 	buf_free(&k.paths);
+	buf_free(&k.known);
 	buf_free(&k.way);
 	buf_free(&k.skipped);
 	b->work = NULL;

@@ -1,8 +1,8 @@
 #include "pages.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* As lmdb 0.9 has it (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta); everything else is refused.
  *
@@ -19,33 +19,30 @@ enum { BIG = 1 }; /* of a node: its value is on overflow pages */
 #define DEPTH_MAX 32u
 #define NO_ROOT UINT64_MAX
 #define BESIDE 2u
-#define TRIM 1024u /* pages looked at */
 
 static uint32_t u16(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8; }
 static uint64_t u32(const uint8_t *p) { return u16(p) | (uint64_t)u16(p + 2) << 16; }
 
 static uint64_t n_pages(const struct pages *s) { return s->len / s->page; }
-static const uint8_t *page_at(const struct pages *s, uint64_t no) { return s->p + no * s->page; }
+
+static bool load(const struct pages *s, uint64_t no, void *p, size_t len)
+{
+	return pread(s->fd, p, len, (off_t)(no * s->page)) == (ssize_t)len;
+}
 
 static unsigned n_nodes(const uint8_t *p) { return (u16(p + 12) - HEAD) / 2; }
 static const uint8_t *node_at(const uint8_t *p, unsigned i) { return p + u16(p + HEAD + 2 * i); }
 static uint64_t child(const uint8_t *node) { return u32(node) | (uint64_t)u16(node + 4) << 32; }
 
-static bool is_kind(const struct pages *s, uint64_t no, unsigned kinds)
-{
-	const uint8_t *p;
-
-	if (no < 2 || no >= n_pages(s))
-		return false;
-	p = page_at(s, no);
-	return get_le64(p) == no && (u16(p + 10) == BRANCH || u16(p + 10) == LEAF || u16(p + 10) == OVERFLOW) && (u16(p + 10) & kinds);
-}
+static bool is_page(const struct pages *s, uint64_t no) { return no >= 2 && no < n_pages(s); }
 
 static bool overflow_is_sound(const struct pages *s, uint64_t no, uint64_t len)
 {
 	uint64_t n = (HEAD - 1 + len) / s->page + 1;
+	uint8_t p[HEAD];
 
-	return is_kind(s, no, OVERFLOW) && u32(page_at(s, no) + 12) == n && n <= n_pages(s) - no;
+	return is_page(s, no) && load(s, no, p, HEAD) && get_le64(p) == no && u16(p + 10) == OVERFLOW && u32(p + 12) == n &&
+		n <= n_pages(s) - no;
 }
 
 /* Bytes that it takes, 0: it does not fit in. */
@@ -68,17 +65,20 @@ static size_t node_len(const struct pages *s, const uint8_t *p, size_t off)
 	return len + len % 2;
 }
 
-/* The nodes fill the page from where they begin, each its own place. */
-static bool page_is_sound(struct pages *s, uint64_t no)
-{
-	uint8_t taken[65536 / 2 / 8] = {0};
+static bool is_seen(const struct pages *s, uint64_t no) { return s->seen[no / 8] & 1u << no % 8; }
 
-	if (!is_kind(s, no, BRANCH | LEAF))
+/* Loads a branch or a leaf into p. Its nodes fill it from where they begin, each its own place. */
+static bool page_is_sound(struct pages *s, uint64_t no, uint8_t *p)
+{
+	uint8_t taken[65536 / 2 / 8];
+	size_t sum = 0;
+
+	if (!is_page(s, no) || !load(s, no, p, s->page) || get_le64(p) != no || (u16(p + 10) != BRANCH && u16(p + 10) != LEAF))
 		return false;
-	if (s->seen[no / 8] & 1u << no % 8)
+	if (is_seen(s, no))
 		return true;
-	const uint8_t *p = page_at(s, no);
-	size_t lower = u16(p + 12), upper = u16(p + 14), sum = 0;
+	memset(taken, 0, s->page / 16);
+	size_t lower = u16(p + 12), upper = u16(p + 14);
 	if (lower <= HEAD || lower % 2 || lower > upper || upper > s->page)
 		return false;
 	for (unsigned i = 0; i < n_nodes(p); i++) {
@@ -91,8 +91,6 @@ static bool page_is_sound(struct pages *s, uint64_t no)
 	if (sum != s->page - upper)
 		return false;
 	s->seen[no / 8] |= (uint8_t)(1u << no % 8);
-	if (++s->n_seen % TRIM == 0)
-		pages_trim(s);
 	return true;
 }
 
@@ -106,14 +104,18 @@ bool pages_open(struct pages *s, int fd, size_t page)
 	*s = (struct pages){.page = page};
 	if (page < 512 || page > 65536 / 2 || fstat(fd, &st) || st.st_size < 2 * (off_t)page)
 		return false;
-	void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return false;
-	s->p = p;
+	s->fd = fd;
 	s->len = (size_t)st.st_size;
 	s->seen = xalloc(n_pages(s) / 8 + 1);
+	s->way = xalloc(DEPTH_MAX * page);
+	s->way_no = xalloc(DEPTH_MAX * sizeof *s->way_no);
+	s->beside = xalloc(page);
 	for (uint64_t i = 0; i < 2; i++) {
-		const uint8_t *meta = page_at(s, i);
+		const uint8_t *meta = s->beside;
+		if (!load(s, i, s->beside, page)) {
+			pages_close(s);
+			return false;
+		}
 		if (i && get_le64(meta + META_TXN) <= newest)
 			continue;
 		newest = get_le64(meta + META_TXN);
@@ -123,28 +125,12 @@ bool pages_open(struct pages *s, int fd, size_t page)
 	return true;
 }
 
-/* munmap and madvise write to nothing; their parameter has no const. */
-static void *unconst(const void *p)
-{
-	union {
-		const void *c;
-		void *p;
-	} cast = {.c = p};
-
-	return cast.p;
-}
-
-void pages_trim(const struct pages *s)
-{
-	if (s->p)
-		madvise(unconst(s->p), s->len, MADV_DONTNEED);
-}
-
 void pages_close(struct pages *s)
 {
-	if (s->p)
-		munmap(unconst(s->p), s->len);
 	free(s->seen);
+	free(s->way);
+	free(s->way_no);
+	free(s->beside);
 	*s = (struct pages){0};
 }
 
@@ -172,6 +158,8 @@ static unsigned way(const uint8_t *p, struct span key)
 	return lo;
 }
 
+static uint8_t *level(const struct pages *s, unsigned depth) { return s->way + depth * s->page; }
+
 bool pages_are_sound(struct pages *s, uint64_t root, struct span key)
 {
 	uint64_t no = root;
@@ -179,15 +167,21 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key)
 	if (root == NO_ROOT)
 		return true;
 	for (unsigned depth = 0; depth < DEPTH_MAX; depth++) {
-		if (!page_is_sound(s, no))
-			return false;
-		const uint8_t *p = page_at(s, no);
+		uint8_t *p = level(s, depth);
+		if (s->way_no[depth] != no || !is_page(s, no)) {
+			s->way_no[depth] = 0;
+			if (!page_is_sound(s, no, p))
+				return false;
+			s->way_no[depth] = no;
+		}
 		if (u16(p + 10) == LEAF)
 			return true;
 		unsigned at = way(p, key), from = at > BESIDE ? at - BESIDE : 0;
-		for (unsigned i = from; i < n_nodes(p) && i <= at + BESIDE; i++)
-			if (!page_is_sound(s, child(node_at(p, i))))
+		for (unsigned i = from; i < n_nodes(p) && i <= at + BESIDE; i++) {
+			no = child(node_at(p, i));
+			if (i != at && !(is_page(s, no) && is_seen(s, no)) && !page_is_sound(s, no, s->beside))
 				return false;
+		}
 		no = child(node_at(p, at));
 	}
 	return false;
@@ -195,12 +189,13 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key)
 
 static bool subtree_is_sound(struct pages *s, uint64_t no, unsigned depth, bool (*leaf)(const struct pages *s, const uint8_t *p))
 {
-	if (depth == DEPTH_MAX || !is_kind(s, no, BRANCH | LEAF))
-		return false;
 	/* Seen already: two lead here, or it is a round. */
-	if (s->seen[no / 8] & 1u << no % 8 || !page_is_sound(s, no))
+	if (depth == DEPTH_MAX || (is_page(s, no) && is_seen(s, no)))
 		return false;
-	const uint8_t *p = page_at(s, no);
+	uint8_t *p = level(s, depth);
+	s->way_no[depth] = 0;
+	if (!page_is_sound(s, no, p))
+		return false;
 	if (u16(p + 10) == LEAF)
 		return !leaf || leaf(s, p);
 	for (unsigned i = 0; i < n_nodes(p); i++)
@@ -211,22 +206,38 @@ static bool subtree_is_sound(struct pages *s, uint64_t no, unsigned depth, bool 
 
 bool pages_tree_is_sound(struct pages *s, uint64_t root) { return root == NO_ROOT || subtree_is_sound(s, root, 0, NULL); }
 
-/* Each value is a count, then so many page numbers, the greatest first. */
+/* A value is a count, then so many page numbers, the greatest first. */
+static bool free_value(struct span v)
+{
+	uint64_t before = UINT64_MAX;
+
+	if (v.len < 8 || get_le64(v.p) > v.len / 8 - 1)
+		return false;
+	for (uint64_t k = 1; k <= get_le64(v.p); k++) {
+		uint64_t no = get_le64(v.p + 8 * k);
+		if (no < 2 || no >= before)
+			return false;
+		before = no;
+	}
+	return true;
+}
+
 static bool free_leaf(const struct pages *s, const uint8_t *p)
 {
 	for (unsigned i = 0; i < n_nodes(p); i++) {
+		AUTO_FREE uint8_t *big = NULL;
 		const uint8_t *n = node_at(p, i), *v = n + NODE + u16(n + 6);
-		uint64_t len = u32(n), before = UINT64_MAX;
-		if (u16(n + 4) & BIG)
-			v = page_at(s, get_le64(v)) + HEAD;
-		if (u16(n + 6) != 8 || len < 8 || get_le64(v) > len / 8 - 1)
+		size_t len = u32(n);
+		if (u16(n + 6) != 8)
 			return false;
-		for (uint64_t k = 1; k <= get_le64(v); k++) {
-			uint64_t no = get_le64(v + 8 * k);
-			if (no < 2 || no >= before)
+		if (u16(n + 4) & BIG) {
+			big = xalloc(HEAD + len);
+			if (!load(s, get_le64(v), big, HEAD + len))
 				return false;
-			before = no;
+			v = big + HEAD;
 		}
+		if (!free_value(span_of(v, len)))
+			return false;
 	}
 	return true;
 }

@@ -13,15 +13,18 @@
 #include "bytes.h"
 
 struct pages {
-	const uint8_t *p;  /* the file, mapped; NULL: not open */
-	size_t len, page;  /* bytes of it, bytes in a page */
+	int fd;            /* borrowed */
+	size_t len, page;  /* bytes of the file, bytes in a page */
 	uint64_t free_root, list_root;
-	uint8_t *seen;     /* a bit for each page */
-	uint64_t n_seen;
+	uint8_t *seen;     /* a bit for each page; NULL: not open */
+	/* The pages on the last way down. Read, not mapped: a fault costs ten times a read, and what is mapped is ours. */
+	uint8_t *way;
+	uint64_t *way_no;
+	uint8_t *beside;
 };
 /* Whether LMDB's files on this machine are laid out as this module knows them: 64 bits, little-endian. Else nothing can be said. */
 bool pages_are_known(void);
-/* fd: of the file, borrowed; page: its page size. false: it cannot be mapped, or its head makes no sense. */
+/* fd: of the file, borrowed; page: its page size. false: it cannot be read, or its head makes no sense. */
 bool pages_open(struct pages *s, int fd, size_t page);
 void pages_close(struct pages *s);
 /* The head of a table, as LMDB's list of tables has it: where its tree begins. */
@@ -32,7 +35,5 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key);
 bool pages_tree_is_sound(struct pages *s, uint64_t root);
 /* LMDB's list of free pages, and its list of tables. */
 bool pages_lists_are_sound(struct pages *s);
-/* What was looked at need not stay in our memory; it is done from time to time by itself. */
-void pages_trim(const struct pages *s);
 
 #endif

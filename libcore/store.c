@@ -203,7 +203,6 @@ static void trim(struct store *s)
 		find_map(s, v.mv_data);
 	if (s->map)
 		madvise(s->map, s->map_len, MADV_DONTNEED);
-	pages_trim(&s->pages);
 }
 
 /* ---- what a change may touch ---- */
@@ -218,7 +217,7 @@ static int look_before(struct store *s, struct err *e)
 
 	if (!pages_are_known())
 		return 0;
-	bool ok = !s->pages.p && !mdb_env_stat(s->env, &page) && !mdb_env_get_fd(s->env, &fd) &&
+	bool ok = !s->pages.seen && !mdb_env_stat(s->env, &page) && !mdb_env_get_fd(s->env, &fd) &&
 		pages_open(&s->pages, fd, page.ms_psize) && pages_lists_are_sound(&s->pages);
 
 	for (size_t i = 0; ok && i < STORE_TABLES; i++) {
@@ -231,7 +230,7 @@ static int look_before(struct store *s, struct err *e)
 
 static int look_at(struct store *s, enum store_table t, struct span key, struct err *e)
 {
-	return !s->pages.p || pages_are_sound(&s->pages, s->roots[t], key) ? 0 : unsound(s, e);
+	return !s->pages.seen || pages_are_sound(&s->pages, s->roots[t], key) ? 0 : unsound(s, e);
 }
 
 /* ---- transactions ---- */
