@@ -160,8 +160,9 @@ static unsigned way(const uint8_t *p, struct span key)
 
 static uint8_t *level(const struct pages *s, unsigned depth) { return s->way + depth * s->page; }
 
-bool pages_are_sound(struct pages *s, uint64_t root, struct span key)
+bool pages_are_sound(struct pages *s, uint64_t root, struct span key, bool shrinks)
 {
+	const unsigned beside = shrinks ? BESIDE : 0;
 	uint64_t no = root;
 
 	if (root == NO_ROOT)
@@ -176,8 +177,8 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key)
 		}
 		if (u16(p + 10) == LEAF)
 			return true;
-		unsigned at = way(p, key), from = at > BESIDE ? at - BESIDE : 0;
-		for (unsigned i = from; i < n_nodes(p) && i <= at + BESIDE; i++) {
+		unsigned at = way(p, key), from = at > beside ? at - beside : 0;
+		for (unsigned i = from; i < n_nodes(p) && i <= at + beside; i++) {
 			no = child(node_at(p, i));
 			if (i != at && !(is_page(s, no) && is_seen(s, no)) && !page_is_sound(s, no, s->beside))
 				return false;

@@ -29,8 +29,9 @@ bool pages_open(struct pages *s, int fd, size_t page);
 void pages_close(struct pages *s);
 /* The head of a table, as LMDB's list of tables has it: where its tree begins. */
 bool pages_root(struct span head, uint64_t *root);
-/* All that a change of the row `key` may touch: the pages on the way to it, and those next to them. */
-bool pages_are_sound(struct pages *s, uint64_t root, struct span key);
+/* All that a change of the row `key` may touch: the pages on the way to it; when it may become shorter also those next to them,
+ * from which rows may be taken, or which take the rows that are left. */
+bool pages_are_sound(struct pages *s, uint64_t root, struct span key, bool shrinks);
 /* The whole tree. */
 bool pages_tree_is_sound(struct pages *s, uint64_t root);
 /* LMDB's list of free pages, and its list of tables. */

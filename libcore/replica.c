@@ -14,6 +14,8 @@
 #include "path.h"
 #include "subvol.h"
 
+#define EMPTY_MAX 65536 /* bytes of a directory that is as good as new when it is empty */
+
 char *replica_file(const struct replica *r, const char *name)
 {
 	AUTO_BUF struct buf b = {0};
@@ -210,6 +212,14 @@ void replica_close(struct replica *r)
 	r->path = NULL;
 }
 
+/* A directory that held many names keeps its blocks on ext4, and each look into it reads them all. */
+static bool is_as_new(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_size <= EMPTY_MAX && is_empty_dir(fd) == 1;
+}
+
 static int empty_sub(const struct replica *r, const char *name, int *fd, struct err *e)
 {
 	close_fd(fd);
@@ -262,9 +272,9 @@ int replica_discard(struct replica *r, struct err *e)
 	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) || replica_drop(r, "edits", e) ||
 			replica_drop(r, "policy", e))
 		return -1;
-	if (is_empty_dir(r->stage) != 1 && empty_sub(r, "stage", &r->stage, e))
+	if (!is_as_new(r->stage) && empty_sub(r, "stage", &r->stage, e))
 		return -1;
-	return is_empty_dir(r->slots) != 1 ? empty_sub(r, "slots", &r->slots, e) : 0;
+	return is_as_new(r->slots) ? 0 : empty_sub(r, "slots", &r->slots, e);
 }
 
 int replica_sync(const struct replica *r, struct err *e)

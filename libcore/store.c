@@ -16,7 +16,9 @@
 
 #define BATCH_OPS 8000u         /* rows written between commits of a private store: bounds the dirty pages */
 #define TRIM_OPS 256u           /* look-ups between checks of how much of the file is mapped into our memory */
-#define TRIM_BYTES (12u << 20)  /* more than so much is given back */
+/* More than so much is given back. It is page cache and costs nobody else anything, but is shown as ours; to map it again is most of
+ * what a small change of a large tree costs (100 of 1,000,000 files: 0.95 s at 12 MiB, 0.61 s at 48). */
+#define TRIM_BYTES (48u << 20)
 #define AHEAD_ROWS 256u         /* most that a walk reads ahead */
 #define AHEAD_BYTES (64u << 10)
 
@@ -228,9 +230,9 @@ static int look_before(struct store *s, struct err *e)
 	return ok ? 0 : unsound(s, e);
 }
 
-static int look_at(struct store *s, enum store_table t, struct span key, struct err *e)
+static int look_at(struct store *s, enum store_table t, struct span key, bool shrinks, struct err *e)
 {
-	return !s->pages.seen || pages_are_sound(&s->pages, s->roots[t], key) ? 0 : unsound(s, e);
+	return !s->pages.seen || pages_are_sound(&s->pages, s->roots[t], key, shrinks) ? 0 : unsound(s, e);
 }
 
 /* ---- transactions ---- */
@@ -542,7 +544,7 @@ int store_put(struct store *s, enum store_table t, struct span key, struct span 
 
 	assert(s->write);
 	enter(s);
-	int rc = look_at(s, t, key, e);
+	int rc = look_at(s, t, key, false, e);
 	if (rc)
 		return leave(rc);
 	rc = mdb_put(s->write, s->t[t], &k, &v, MDB_RESERVE);
@@ -560,7 +562,7 @@ int store_del(struct store *s, enum store_table t, struct span key, struct err *
 
 	assert(s->write);
 	enter(s);
-	if (look_at(s, t, key, e))
+	if (look_at(s, t, key, true, e))
 		return leave(-1);
 	int rc = leave(mdb_del(s->write, s->t[t], &k, NULL));
 	if (rc == MDB_NOTFOUND)
@@ -587,7 +589,7 @@ static int del_some(struct store *s, enum store_table t, struct span from, size_
 			break;
 		buf_reset(last);
 		buf_add(last, k.mv_data, k.mv_size);
-		ok = !look_at(s, t, span_of(last->p, last->len), e);
+		ok = !look_at(s, t, span_of(last->p, last->len), true, e);
 		if (!ok)
 			break;
 		rc = mdb_cursor_del(cur, 0);
