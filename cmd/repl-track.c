@@ -241,7 +241,7 @@ static int cut(struct settings *o, struct err *e)
 	if (got != 1)
 		return got ? -1 : say_nobody(reason, e);
 	hex(uuid, t.journal, sizeof t.journal);
-	buf_fmt(&out, "%s %" PRIu64 "\n", uuid, t.seq);
+	buf_fmt(&out, "%s:%" PRIu64 "\n", uuid, t.seq);
 	return print(&out, e);
 }
 

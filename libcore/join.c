@@ -31,10 +31,36 @@ static int put_end(struct stream_out *o, struct err *e)
 
 /* ---- the lists ---- */
 
-static int list_journal(struct work *w, struct journal *journal, const char *name, struct stream_out *o, struct err *e)
+/* A journal, from a place on: what a cut printed, behind the journal's name. */
+struct place {
+	struct buf dir;
+	bool is_given;
+	uint8_t uuid[16];
+	uint64_t seq;
+};
+
+static void place_parse(struct place *p, const char *name)
 {
+	const char *seq = strrchr(name, ':'), *uuid = seq ? seq - 33 : NULL;
+	char digits[33] = "";
+	char *end = NULL;
+
+	if (seq && seq - name > 33 && *uuid == ':' && seq[1] >= '0' && seq[1] <= '9') {
+		memcpy(digits, uuid + 1, 32);
+		errno = 0;
+		p->seq = strtoull(seq + 1, &end, 10);
+		p->is_given = unhex(p->uuid, sizeof p->uuid, digits) && !*end && !errno;
+	}
+	buf_add(&p->dir, name, p->is_given ? (size_t)(uuid - name) : strlen(name));
+}
+
+/* Below the members of the first list when that is of trees, as a list of the same trees; else by absolute names. */
+static int list_journal(struct work *w, struct journal *journal, const struct place *from, struct stream_out *o, struct err *e)
+{
+	const struct head *first = w->n ? &w->sources[0].head : NULL;
+	bool is_alone = !first || (first->n_members == 1 && !first->members[0].name.len && span_eq(first->members[0].path, span_cstr("/")));
 	struct r_member all = {.kind = 1, .path = span_cstr("/")};
-	struct head head = {.members = &all, .n_members = 1, .has_cursor = true};
+	struct head head = {.members = is_alone ? &all : first->members, .n_members = is_alone ? 1 : first->n_members, .has_cursor = true};
 	struct changes_out out = {.o = o};
 	char reason[JOURNAL_REASON], text[SHOWN];
 	uint64_t after = 0;
@@ -43,10 +69,11 @@ static int list_journal(struct work *w, struct journal *journal, const char *nam
 	int got = journal_range(journal, &after, &head.cursor.seq, reason) ? 1 : 0;
 	int rc = head_put(&head, o, KIND_CHANGE, e);
 	if (!rc && got)
-		got = journal_list(journal, journal->uuid, after, head.cursor.seq, NULL, 0, &out, reason, e);
+		got = journal_list(journal, from->is_given ? from->uuid : journal->uuid, from->is_given ? from->seq : after,
+			head.cursor.seq, is_alone ? NULL : head.members, is_alone ? 0 : head.n_members, &out, reason, e);
 	if (!rc && !got) {
 		warn_say(w->j->warn, "note", "the journal '%s' cannot tell what changed: %s",
-			esc_cut(text, sizeof text, span_cstr(name)), reason);
+			esc_cut(text, sizeof text, span_of(from->dir.p, from->dir.len)), reason);
 		changes_enter(&out, (struct span){0}, 0);
 		rc = changes_gap(&out, span_cstr(reason), e);
 	}
@@ -55,8 +82,9 @@ static int list_journal(struct work *w, struct journal *journal, const char *nam
 }
 
 /* A journal as a change stream, in a file without a name: owned. */
-static int open_journal(struct work *w, const char *name, struct err *e)
+static int open_journal(struct work *w, struct place *from, struct err *e)
 {
+	const char *name = buf_cstr(&from->dir);
 	struct journal journal = JOURNAL_NONE;
 	char reason[JOURNAL_REASON], text[SHOWN];
 
@@ -68,7 +96,7 @@ static int open_journal(struct work *w, const char *name, struct err *e)
 	struct stream_out o = {.sink = sink_write, .ctx = &sink};
 	int rc = fd < 0 ? err_sys(e, "cannot make a temporary file in '%s'", w->j->tmpdir) : 0;
 	if (!rc)
-		rc = list_journal(w, &journal, name, &o, e) || sink_flush(&sink, e) ? -1 : 0;
+		rc = list_journal(w, &journal, from, &o, e) || sink_flush(&sink, e) ? -1 : 0;
 	if (!rc && lseek(fd, 0, SEEK_SET))
 		rc = err_sys(e, "cannot read a temporary file");
 	stream_out_free(&o);
@@ -81,19 +109,24 @@ static int open_journal(struct work *w, const char *name, struct err *e)
 
 static int open_list(struct work *w, const char *name, struct err *e)
 {
+	struct place from = {0};
 	char text[SHOWN];
 	struct stat st;
 	int fd = strcmp(name, "-") ? open(name, O_RDONLY | O_CLOEXEC) : fcntl(w->j->in, F_DUPFD_CLOEXEC, 3);
+	bool is_there = fd >= 0 && !fstat(fd, &st);
 
-	if (fd < 0 || fstat(fd, &st)) {
-		err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, span_cstr(name)));
-		close_fd(&fd);
-		return -1;
-	}
-	if (!S_ISDIR(st.st_mode))
+	if (is_there && !S_ISDIR(st.st_mode))
 		return fd;
+	if (!is_there)
+		err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, span_cstr(name)));
 	close_fd(&fd);
-	return open_journal(w, name, e);
+	place_parse(&from, name);
+	if (is_there || from.is_given) {
+		*e = (struct err){0};
+		fd = open_journal(w, &from, e);
+	}
+	buf_free(&from.dir);
+	return fd;
 }
 
 /* ---- what they are about ---- */

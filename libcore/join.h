@@ -13,7 +13,7 @@
 #include "stream.h"
 
 struct join {
-	const char *const *lists; /* borrowed: a file, "-", or the directory of a journal */
+	const char *const *lists; /* borrowed: a file, "-", the directory of a journal, or DIR:UUID:SEQ: what came behind that batch */
 	size_t n;
 	int in;                   /* what "-" is; borrowed */
 	struct stream_out *out;

@@ -91,6 +91,59 @@ assert names == ["one", "two", "z"], names'
 	wait $recorder || :
 }
 
+# The second of two machines that write one filesystem: here the recorder of another journal, which is told nothing of the first
+# one's writes by asking it for its part only.
+@test "another machine's journal joins the list of this one, from a place on" {
+	requires ext4
+	at=$(mk_fs ext4 64M)
+	mkdir "$at/src" "$at/src/a" "$at/src/b"
+	src=$at/src
+	for n in A B; do
+		repl-track -v -j "$n" --record "$src" 2>"log$n" 3>&- &
+		recorders+=($!)
+		deadline=$((SECONDS + 60))
+		until grep -q 'recording with' "log$n"; do
+			((SECONDS < deadline)) || fail "no recorder: $(cat "log$n")"
+			sleep 0.05
+		done
+	done
+	echo old >"$src/b/old"
+	place=B:$(repl-track -j B --cut)
+	repl-snap -s S "$src" | repl-track -s S -j A | repl-diff -s S | repl-apply R | repl-snap -s S --commit
+	echo new >"$src/b/new"
+	echo this >"$src/a/this"
+	next=B:$(repl-track -j B --cut)
+	repl-snap -s S "$src" | repl-track -s S -j A >ours
+	# What is left out of ours is in the other one.
+	repl-track --merge ours "$place" >both
+	listed both >names
+	grep -qx /b/new names
+	grep -qx /a/this names
+	run ! grep -E '^gap|old' names
+	run_pipe 'repl-diff -s S <both | repl-apply R | repl-snap -s S --commit'
+	same_tree "$src" R
+	# Nothing came behind the next place; one that the journal does not know is a gap of everything, with the reason.
+	repl-snap -s S "$src" | repl-track -s S -j A >ours
+	repl-track --merge ours "$next" >both
+	[[ -z $(listed both) ]]
+	run -0 --separate-stderr repl-track --merge -o gap ours "B:00000000000000000000000000000000:1"
+	has "$stderr" "the journal 'B' cannot tell what changed: the recorder was started anew"
+	[[ $(listed gap) == "gap /" ]]
+	run -0 --separate-stderr repl-track --merge -o gap2 ours "${next%:*}:99"
+	[[ $(listed gap2) == "gap /" ]]
+	# A journal alone is a list by absolute names; a tree that it does not record cannot be told.
+	repl-track --merge "$place" | listed - >names
+	grep -qx "$src/b/new" names
+	mkdir elsewhere
+	repl-snap -s T elsewhere | repl-track -s T >theirs
+	repl-track --merge -o gap3 theirs "$place"
+	[[ $(listed gap3) == "gap /" ]]
+	run -2 repl-track --merge ours "$PWD/nothing:$(repl-track -j B --cut)"
+	run -1 repl-track --merge ours "B:123"
+	kill "${recorders[@]}"
+	wait "${recorders[@]}" || :
+}
+
 @test "lists that do not go together are refused, and so is what is no list" {
 	mkdir one two
 	for m in one two; do

@@ -86,6 +86,24 @@ with_recorder() {
 	((status == 143)) || fail "the recorder ended with $status"
 }
 
+# with_two SCRIPT: there is another machine's recorder as well.
+with_two() {
+	local deadline=$((SECONDS + 120)) second
+	repl-track -j theirs --record srv 3>&- &
+	second=$!
+	until repl-track -j theirs --cut >place; do
+		((SECONDS < deadline)) || fail "no recorder after two minutes"
+		sleep 0.05
+	done
+	cp place before
+	bash -e "$1"
+	bash -e "$1"
+	run ! cmp place before
+	same_tree srv replica
+	kill "$second"
+	wait "$second" || :
+}
+
 # with_loop SCRIPT: it goes on for ever; what changes meanwhile arrives.
 with_loop() {
 	local deadline=$((SECONDS + 120)) loop recorder
@@ -122,6 +140,10 @@ run_block() {
 	command=*) return 0 ;; # a line of authorized_keys
 	*--record*)
 		with_recorder "$text" true
+		return
+		;;
+	*--merge*)
+		with_recorder "repl-track -j journal --record srv" with_two "$b"
 		return
 		;;
 	*--cut*)
@@ -183,7 +205,7 @@ run_page() {
 }
 
 @test "the examples of repl-track(1) work" {
-	run_page repl-track.1 6
+	run_page repl-track.1 7
 }
 
 @test "the examples of repl-diff(1) work" {

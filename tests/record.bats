@@ -63,7 +63,7 @@ stop() {
 cut_now() {
 	local line
 	line=$(repl-track -j "$j" --cut) || return
-	echo "${line#* }"
+	echo "${line##*:}"
 }
 
 # shown AFTER: what the batches above this number say.
@@ -246,6 +246,7 @@ moves() {
 	run ! grep gone <<<"$(paths "$before")"
 }
 
+# bats test_tags=slow
 @test "directories that are renamed, come in and go out (A11, A12, A13, A14)" {
 	each_source moves
 }
@@ -273,6 +274,7 @@ overflows() {
 	run ! grep '^gap' <<<"$(paths "$before")"
 }
 
+# bats test_tags=slow
 @test "a queue that overflows is a gap, and recording goes on (A2)" {
 	each_source overflows
 }
@@ -302,6 +304,7 @@ replaced() {
 	run ! grep '^gap' <<<"$(paths "$before")"
 }
 
+# bats test_tags=slow
 @test "a path that is replaced, removed and made anew is a gap each time" {
 	each_source replaced
 }
@@ -347,6 +350,7 @@ mounted_over() {
 	names "$before" "$fs/tree/d/hidden/f"
 }
 
+# bats test_tags=slow
 @test "a filesystem mounted below a path is recorded, too, and nothing that it hides is gone (A18)" {
 	each_source mounted_over
 }
@@ -398,7 +402,7 @@ mounted_over() {
 	has "$output" "there is no record: no recorder is running"
 	record "$PWD/tree"
 	second=$(repl-track -j "$j" --cut)
-	[[ ${first% *} != "${second% *}" && ${second#* } == 0 ]]
+	[[ ${first%:*} != "${second%:*}" && ${second##*:} == 0 ]]
 	[[ -z $(ls "$j/batches") ]]
 }
 
