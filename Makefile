@@ -2,9 +2,9 @@
 #
 # Targets
 #   all         the programs, in build/release (the default; installs missing libraries first, see DEPS)
-#   check       everything: gcc and clang with warnings as errors, units and bats on the release build, at the same time
-#               most of it once more with sanitizers, about a minute of fuzzing. Prints TAP; ends in
-#               "N passed, N failed".
+#   check       everything: gcc and clang with warnings as errors, units and bats on the release build, a good part of them
+#               once more with sanitizers, about a minute of fuzzing. Prints TAP; ends in "N passed, N failed".
+#   soak        all tests with all their samples, on FLAVOUR; hours
 #   unit bats   only these, on FLAVOUR. "make bats T=tests/house.bats" runs one file.
 #   asan        units and all bats with AddressSanitizer and UndefinedBehaviorSanitizer
 #   fuzz-smoke  replays every corpus under gcc with sanitizers, then fuzzes FUZZ_SMOKE seconds in all
@@ -93,22 +93,21 @@ FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(B)/tests/fuzz/driver.o)
 flavour = +$(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) FLAVOUR=$(1)
 deps = $(if $(filter yes,$(DEPS)),$(Q)tests/lib/deps $(1),@:)
 
-.PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash lint analyze demo bench track-torture install uninstall deps clean
-.PHONY: programs unit-programs fuzz-programs tools FORCE
+.PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash soak lint analyze demo bench track-torture install uninstall deps clean
+.PHONY: programs unit-programs fuzz-programs objects tools FORCE
 
 all:
 	$(call deps,build)
 	$(call flavour,$(FLAVOUR)) programs
 
-# gcc and clang by name: this is the place where both have to agree.
+# gcc and clang by name: this is the place where both have to agree. What clang says is heard where it compiles for fuzzing.
 check:
 	$(call deps,check)
 	$(call flavour,release) CC=gcc WERROR=1 programs unit-programs tools
-	$(call flavour,clang) CC=clang WERROR=1 programs unit-programs tools
 	$(call flavour,asan) CC=gcc WERROR=1 programs unit-programs tools fuzz-programs
-	$(call flavour,fuzz) CC=clang WERROR=1 fuzz-programs
-	+$(Q)FUZZ_SECONDS=$(FUZZ_SMOKE) tests/run \
-		release:unit release:bats + asan:unit asan:replay asan:short fuzz:fuzz
+	$(call flavour,fuzz) CC=clang WERROR=1 fuzz-programs objects
+	+$(Q)FUZZ_SECONDS=$(FUZZ_SMOKE) tests/run -j $(shell nproc) \
+		release:unit release:bats asan:unit asan:replay asan:short fuzz:fuzz
 
 unit:
 	$(call flavour,$(FLAVOUR)) unit-programs
@@ -134,6 +133,10 @@ fuzz:
 crash:
 	$(call flavour,release) programs tools
 	$(Q)REPL_CRASH=all BATS_TEST_TIMEOUT=36000 tests/run release:bats tests/crash.bats
+
+soak:
+	$(call flavour,$(FLAVOUR)) programs unit-programs tools
+	$(Q)REPL_LONG=1 BATS_TEST_TIMEOUT=36000 tests/run -j $(shell nproc) $(FLAVOUR):unit $(FLAVOUR):bats $(T)
 
 lint:
 	$(call flavour,release) programs
@@ -167,6 +170,8 @@ programs: $(addprefix $(B)/,$(PROGRAMS))
 unit-programs: $(UNITS)
 tools: $(TOOLS)
 fuzz-programs: $(FUZZERS)
+objects: $(LIB_O) $(addprefix $(B)/cmd/,$(PROGRAMS:=.o)) $(UNIT_O) $(TOOLS:=.o) \
+	$(patsubst %.c,$(B)/%.o,$(wildcard tests/golden/*.c))
 
 # Other flags than last time: everything in this flavour is built again.
 $(B)/flags: export FLAGS_NOW = $(compile) $(link) $(LIBS)

@@ -513,6 +513,7 @@ refused() {
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "directories 1000 levels deep and paths beyond PATH_MAX travel, change and go" {
 	python3 - <<-'PY'
 		import os

@@ -293,6 +293,7 @@ killed_after_the_decision() {
 	mends adopt_at_source
 }
 
+# bats test_tags=slow
 @test "killed while the first catalog is made, a replica is none yet" {
 	mkdir few
 	echo 1 >few/file

@@ -60,6 +60,7 @@ everything() {
 	everything ext4
 }
 
+# bats test_tags=slow
 @test "everything arrives on XFS" {
 	everything xfs
 }
@@ -104,6 +105,7 @@ changes_of_metadata() {
 	changes_of_metadata ext4
 }
 
+# bats test_tags=slow
 @test "metadata changes alone travel alone on XFS" {
 	changes_of_metadata xfs
 }
@@ -199,6 +201,7 @@ sparse_files() {
 	sparse_files ext4
 }
 
+# bats test_tags=slow
 @test "sparse files stay sparse through their changes on XFS" {
 	sparse_files xfs
 }
@@ -246,6 +249,7 @@ names_and_links() {
 	names_and_links ext4
 }
 
+# bats test_tags=slow
 @test "renames, swaps and hard links on XFS" {
 	names_and_links xfs
 }
@@ -492,6 +496,7 @@ os.setxattr(sys.argv[1], "user.long", b"x" * 60000)' "src/many/$n"
 	same_tree src/ R/
 }
 
+# bats test_tags=slow
 @test "long attribute values arrive on XFS" {
 	two_filesystems xfs
 	: >src/file

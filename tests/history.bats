@@ -148,6 +148,7 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	same_tree src "$at/R"
 }
 
+# bats test_tags=slow
 @test "on a btrfs subvolume the history is snapshots" {
 	requires btrfs
 	at=$(mk_fs btrfs 600M)
@@ -194,6 +195,7 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "--keep bounds the history from its old end; 0 makes none" {
 	small_tree src
 	for i in {1..14}; do
@@ -266,6 +268,7 @@ print(*rest)')
 	same_tree v1 R
 }
 
+# bats test_tags=slow
 @test "--status tells the image, its age, and what was recovered" {
 	small_tree src
 	time=@$(($(date +%s) - 600)) image

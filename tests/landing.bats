@@ -75,6 +75,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	same_tree src "$at/R"
 }
 
+# bats test_tags=slow
 @test "a reader sees each file old or new, never half" {
 	requires ext4
 	at=$(mk_fs ext4 200M)
@@ -155,7 +156,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 		            f.seek(at); d = f.read(); f.seek(at); f.write(r.randbytes(r.choice([1, 10, 4096])) + d)
 		        f.close()
 	PY
-	for seed in $(seq "${REPL_SEED:-1}" $((${REPL_SEED:-1} + ${REPL_RUNS:-25}))); do
+	for seed in $(seq "${REPL_SEED:-1}" $((${REPL_SEED:-1} + ${REPL_RUNS:-$(samples 36)}))); do
 		cp -a --reflink=never src old
 		python3 edit.py "$seed"
 		repl-diff old src >change.rpl
@@ -165,6 +166,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	done
 }
 
+# bats test_tags=slow
 @test "a delta is finished as it was decided, whatever the options of who finishes it" {
 	requires root
 	mkdir src
@@ -174,7 +176,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	echo y >src/other
 	repl-diff src >full
 	seen=0
-	for n in $(seq 10 60); do
+	for n in $(seq 10 $((${REPL_LONG:-0} ? 1 : 3)) 60); do
 		rm -rf R
 		bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply --no-setuid --map-owner=12345:777 R <full >ack" || :
 		[[ -e R/.repl/commit ]] || continue

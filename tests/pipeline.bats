@@ -40,6 +40,7 @@ fingerprint() {
 	find "$1" -path "$1/.repl" -prune -o -printf '%P %i %T@ %C@ %m %s %l\n' | sort
 }
 
+# bats test_tags=slow
 @test "the pipeline over ssh brings a full copy, then the changes, then nothing" {
 	small_tree src
 	start_sshd
@@ -100,6 +101,7 @@ fingerprint() {
 	done
 }
 
+# bats test_tags=slow
 @test "a stage that is killed leaves the base as it was, and the next run catches up" {
 	die=$repl_root/tests/lib/die-after
 	small_tree src
@@ -112,7 +114,7 @@ fingerprint() {
 		*) whole="repl-$stage -s S" ;;
 		esac
 		[[ $stage != pack ]] || whole=repl-pack
-		for at in 0 1 100 30000; do
+		for at in 0 ${REPL_LONG:+1 100} 30000; do
 			[[ $at -lt 30000 || $stage == @(diff|pack) ]] || continue
 			[[ $at == 0 || $stage != commit ]] || continue
 			noise "src/news" 60000 "$at${#stage}"
@@ -131,6 +133,7 @@ fingerprint() {
 	done
 }
 
+# bats test_tags=slow
 @test "an acknowledgement that got lost is made up for by the next run, though the source went on" {
 	small_tree src
 	ship
@@ -147,6 +150,7 @@ fingerprint() {
 	done
 }
 
+# bats test_tags=slow
 @test "answers that got lost several times in a row are made up for" {
 	small_tree src
 	ship
@@ -239,6 +243,7 @@ fingerprint() {
 	[[ $(repl-show acks | grep -c ^ack) == 3 ]]
 }
 
+# bats test_tags=slow
 @test "several roots travel as one image" {
 	small_tree one
 	small_tree two
@@ -326,6 +331,7 @@ fingerprint() {
 	[[ $(image_of R) == "$(image_of src)" ]]
 }
 
+# bats test_tags=slow
 @test "a lost state over ssh: the replica's image comes back through the pipe" {
 	small_tree src
 	start_sshd

@@ -123,6 +123,7 @@ on_tty() {
 	has "$output" "base     none"
 }
 
+# bats test_tags=slow
 @test "a signal stops a program at once, with its status and without temporary files" {
 	mkdir src
 	noise src/big 30000000

@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # Random trees, random changes: each step is a delta, and the replica must be the source exactly. The seed is printed. A check takes
-# few seeds, always the same; REPL_SEED=$RANDOM REPL_RUNS=50 make bats T=tests/random.bats looks further.
+# one seed, always the same; REPL_SEED=$RANDOM REPL_RUNS=50 make bats T=tests/random.bats looks further.
 
 load lib/setup
 export REPL_LEAKS=0
@@ -9,7 +9,7 @@ many() { # TYPE MODE
 	local fs seed i
 	requires root "$1"
 	fs=$(mk_fs "$1" 400M)
-	for ((i = 0; i < ${REPL_RUNS:-2}; i++)); do
+	for ((i = 0; i < ${REPL_RUNS:-$(samples 3)}; i++)); do
 		seed=$((${REPL_SEED:-1} + i))
 		mkdir "$fs/$i"
 		"$repl_root/tests/lib/random-trees" --dir "$fs/$i" --seed "$seed" --steps 10 --mode "$2"
@@ -17,9 +17,12 @@ many() { # TYPE MODE
 }
 
 @test "random changes arrive exactly, with a state, on ext4" { many ext4 state; }
+# bats test_tags=slow
 @test "random changes arrive exactly, with a state, on XFS" { many xfs state; }
+# bats test_tags=slow
 @test "random changes arrive exactly, with a state, on btrfs" { many btrfs state; }
 @test "random changes arrive exactly, without a state, on ext4" { many ext4 stateless; }
+# bats test_tags=slow
 @test "random changes arrive exactly, without a state, on btrfs" { many btrfs stateless; }
 
 @test "a renamed directory is one record, by inode and by content" {

@@ -89,8 +89,7 @@ each_filesystem() { # COMMAND...: on all of them, each in its own folder
 
 storm() {
 	begin "$@"
-	local seed=${REPL_SEED:-$RANDOM$RANDOM} i steps=${REPL_STEPS:-12}
-	[[ $REPL_BUILD != *san ]] || steps=$(((steps + 2) / 3))
+	local seed=${REPL_SEED:-$RANDOM$RANDOM} i steps=${REPL_STEPS:-$(samples 18)}
 	echo "# seed $seed"
 	for ((i = 0; i < steps; i++)); do
 		"$repl_root/tests/lib/region-ops" "$seed.$i" $((i == 0 ? 1 : 12)) src >ops || fail "seed $seed, step $i: $(cat ops)"
@@ -436,8 +435,7 @@ storm() {
 	"$cut" trace calls "$REPL_BUILD/repl-diff" -s state --clones=64K <changes >delta
 	n=$(wc -l <calls)
 	echo "# $n calls"
-	step=$((n / 12 + 1))
-	[[ $REPL_BUILD != *san ]] || step=$((n / 4 + 1))
+	step=$((n / $(samples 18) + 1))
 	for ((k = 1; k <= n; k += step)); do
 		rm -rf state && cp -a state.before state
 		run -137 bash -c "'$cut' kill $k '$REPL_BUILD/repl-diff' -s state --clones=64K <changes >delta"

@@ -98,23 +98,25 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	same_tree old R
 }
 
-@test "sixty cuts anywhere: the rest is what did not come whole, and the replica comes out right" {
+# bats test_tags=slow
+@test "cuts anywhere: the rest is what did not come whole, and the replica comes out right" {
 	make_trees .
-	many_cuts 60 1
+	many_cuts "$(samples 60)" 1
 }
 
-@test "twenty cuts on ext4, where large files are patched in place" {
+@test "cuts on ext4, where large files are patched in place" {
 	requires root ext4
 	cd "$(mk_fs ext4 100M)" || return 1
 	make_trees .
-	many_cuts 20 2
+	many_cuts "$(samples 20)" 2
 }
 
-@test "twenty cuts on XFS, where files share their extents" {
+# bats test_tags=slow
+@test "cuts on XFS, where files share their extents" {
 	requires root xfs
 	cd "$(mk_fs xfs 300M -m reflink=1)" || return 1
 	make_trees .
-	many_cuts 20 3
+	many_cuts "$(samples 20)" 3
 }
 
 @test "a rest that is cut is resumed too, and again" {
@@ -379,6 +381,7 @@ open("bad", "wb").write(b)'
 	repl-snap -s S --list | grep -q '^pending  none'
 }
 
+# bats test_tags=slow
 @test "a lost answer is asked for again, and costs no run" {
 	start_sshd
 	small_tree src

@@ -8,9 +8,9 @@ export REPL_LEAKS=0
 # torture TYPE SOURCE
 torture() {
 	requires "$1"
-	local fs steps=120
+	local fs steps
+	steps=$(samples 240)
 	fs=$(mk_fs "$1" 300M)
-	[[ $REPL_BUILD != *san ]] || steps=40
 	run -0 python3 "$repl_root/tests/lib/torture-cuts" --dir="$fs" --work="$PWD/work" --source="$2" --writers=4 --burst=$steps \
 		--storm=$steps --rounds=3 --quiet
 	has "$output" " 0 missed"

@@ -53,6 +53,7 @@ damage() {
 	mkfifo "$1/home/pipe"
 }
 
+# bats test_tags=slow
 @test "a fresh replica verifies, whatever is in the tree, as it was made and after deltas" {
 	requires root
 	rich_tree src
@@ -145,6 +146,7 @@ damage() {
 	has "$stderr" "cannot be read: Input/output error"
 }
 
+# bats test_tags=slow
 @test "the source mends exactly what is wrong, over ssh, and the state goes on" {
 	requires root
 	start_sshd
@@ -196,6 +198,7 @@ print(r["end"]["id"])')
 	run_line
 }
 
+# bats test_tags=slow
 @test "mending with hints from an image file instead of a state" {
 	requires root
 	pair
@@ -258,6 +261,7 @@ print(r["end"]["id"])')
 	run_pipe "$line"
 }
 
+# bats test_tags=slow
 @test "links that stand apart, or too close together, are put right" {
 	pair
 	rm "R/home/ada/same photo"

@@ -11,6 +11,9 @@
 #   run_pipe 'a | b'         runs a pipeline that fails when any part of it does; for use after run
 #   has TEXT PART            fails and prints both unless TEXT contains PART
 #   fail TEXT...             fails with this text
+#   samples N                prints N when REPL_LONG is set (make soak), else a third of it: a check takes some, others all
+#
+# A test tagged "slow" (bats test_tags=slow) is left out by "make check" with sanitizers; "make asan" has it.
 #
 # A file whose tests start programs by the thousand says REPL_LEAKS=0: looking for leaks takes twice the time of the rest of a short run
 # with sanitizers, and the other files do it for the same programs.
@@ -36,6 +39,10 @@ fail() {
 
 has() {
 	[[ $1 == *"$2"* ]] || fail "this text:"$'\n'"$1"$'\n'"does not contain:"$'\n'"$2"
+}
+
+samples() {
+	echo $((${REPL_LONG:-0} ? $1 : ($1 + 2) / 3))
 }
 
 run_pipe() {
