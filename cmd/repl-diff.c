@@ -104,7 +104,7 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 {
 	struct input in = {0};
 
-	if (fill(c, s, e))
+	if ((s->state && cli_policy(c, s->state, false, e)) || fill(c, s, e))
 		return -1;
 	if (s->state ? c->n_args != 0 : c->n_args < 1 || c->n_args > 2)
 		return err_set(e, ERR_USAGE, s->state ? "with a state there are no operands" : "one or two directories are wanted, or -s STATE");

@@ -16,7 +16,7 @@ struct settings {
 	bool is_undo, is_adaptive, is_flushing;
 	int64_t level, threads, long_log;
 	uint64_t chunk, rate;
-	const char *key_file, *resume;
+	const char *key_file, *resume, *state;
 	struct buf key;
 };
 
@@ -97,7 +97,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	struct token token;
 	int out;
 
-	if (check(c, s, e) || cli_not_tty(c, STDIN_FILENO, "read a stream from", e) ||
+	s->state = s->state ? s->state : cli_env("REPL_STATE");
+	if ((s->state && !s->is_undo && cli_policy(c, s->state, false, e)) || check(c, s, e) || cli_not_tty(c, STDIN_FILENO, "read a stream from", e) ||
 		(s->key_file && cli_key(&s->key, s->key_file, e)) || (s->resume && token_read(&token, s->resume, e)))
 		return -1;
 	out = cli_output(c, e);
@@ -127,6 +128,7 @@ int main(int argc, char **argv)
 	struct settings s = {0};
 	struct err e = {0};
 	const struct opt opts[] = {
+		{"state", 's', OPT_STRING, &s.state, "DIR", "obey the policy of this state directory; REPL_STATE", 0},
 		{"unpack", 'd', OPT_FLAG, &s.is_undo, NULL, "packed stream in, plain stream out", 0},
 		{"level", 'l', OPT_NUMBER, &s.level, "N", "from fast (negative) to small (22); 3, or ZSTD_CLEVEL", 0},
 		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that squeeze; 0, the default: all cores", 0},

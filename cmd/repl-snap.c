@@ -11,6 +11,7 @@
 #include "cli.h"
 #include "filter.h"
 #include "image.h"
+#include "policy.h"
 #include "sink.h"
 #include "snap.h"
 #include "source.h"
@@ -20,7 +21,7 @@ struct settings {
 	const char *state, *bookmark, *time, *provider;
 	uint64_t lock_wait, cut_timeout, timeout, grain;
 	struct list rules;
-	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, one_file_system;
+	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, is_check, one_file_system;
 	struct filter filter;
 	struct state s;
 	struct snap snap;
@@ -123,6 +124,8 @@ static int set_provider(struct settings *o, struct err *e)
 
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
+	if (o->state && cli_policy(c, o->state, true, e))
+		return -1;
 	if (set_provider(o, e) || open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
 		return -1;
 	if (o->state && state_open(&o->s, o->state, true, e))
@@ -147,6 +150,8 @@ static int commit(struct cli *c, struct settings *o, struct err *e)
 	struct pollfd first = {.fd = STDIN_FILENO, .events = POLLIN};
 	int wait_ms = acks.timeout_ms ? (int)min_u64(acks.timeout_ms, INT_MAX) : -1, n;
 
+	if (cli_policy(c, o->state, false, e))
+		return -1;
 	/* The answer first: on a first run the state comes into being while we wait for it. */
 	if (cli_not_tty(c, STDIN_FILENO, "read an acknowledgement from", e))
 		return -1;
@@ -175,6 +180,17 @@ static int list(struct cli *c, struct settings *o, struct err *e)
 	return sink_write(&o->sink, &v, 1, e) || sink_flush(&o->sink, e) ? -1 : 0;
 }
 
+static int check_policy(const struct settings *o, struct err *e)
+{
+	struct policy p = {0};
+
+	if (policy_load(&p, o->state, e))
+		return -1;
+	bool is_there = p.is_there;
+	policy_free(&p);
+	return is_there ? 0 : err_set(e, ERR_USAGE, "there is no policy in '%s'", o->state);
+}
+
 static int adopt(struct cli *c, struct settings *o, struct err *e)
 {
 	struct digest id;
@@ -190,10 +206,11 @@ static int adopt(struct cli *c, struct settings *o, struct err *e)
 
 static int run(struct cli *c, struct settings *o, struct err *e)
 {
-	int n_modes = o->is_again + o->is_digest + o->is_commit + o->is_adopt + o->is_abort + o->is_list;
+	int n_modes = o->is_again + o->is_digest + o->is_commit + o->is_adopt + o->is_abort + o->is_list +
+		o->is_check;
 
 	if (n_modes > 1)
-		return err_set(e, ERR_USAGE, "one of --again, --digest, --commit, --adopt, --abort and --list at a time");
+		return err_set(e, ERR_USAGE, "one of --again, --digest, --commit, --adopt, --abort, --list and --check-policy at a time");
 	if (o->timeout && !o->is_commit)
 		return err_set(e, ERR_USAGE, "--timeout goes with --commit");
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
@@ -209,9 +226,11 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	if (!n_modes)
 		return open_image(c, o, e);
 	if (c->n_args && !o->is_again)
-		return err_set(e, ERR_USAGE, "--commit, --adopt, --abort and --list take no ROOT");
+		return err_set(e, ERR_USAGE, "--commit, --adopt, --abort, --list and --check-policy take no ROOT");
 	if (!o->state)
 		return err_set(e, ERR_USAGE, "which state directory? give -s STATE");
+	if (o->is_check)
+		return check_policy(o, e);
 	if (o->is_commit)
 		return commit(c, o, e);
 	if (o->is_adopt)
@@ -239,6 +258,7 @@ int main(int argc, char **argv)
 		{"abort", 0, OPT_FLAG, &o.is_abort, NULL, "forget the image under way", 0},
 		{"list", 0, OPT_FLAG, &o.is_list, NULL, "show the base and what is under way", 0},
 		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON object", 0},
+		{"check-policy", 0, OPT_FLAG, &o.is_check, NULL, "is what the state's policy says right?", 0},
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
 		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, or btrfs: the image is a snapshot", 0},
@@ -256,7 +276,7 @@ int main(int argc, char **argv)
 
 	cli_start(&c, "repl-snap");
 	int status = cli_options(&c, argc, argv, opts, sizeof opts / sizeof opts[0],
-		"[-s DIR] [NAME=]ROOT... >IMAGE\n-s DIR --again >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --adopt <IMAGE\n-s DIR --abort|--list",
+		"[-s DIR] [NAME=]ROOT... >IMAGE\n-s DIR --again >IMAGE\n--digest [NAME=]ROOT... >IMAGE\n-s DIR --commit <ANSWER\n-s DIR --adopt <IMAGE\n-s DIR --abort|--list|--check-policy",
 		"Opens an image of directories as they are now.");
 	if (status)
 		return status;

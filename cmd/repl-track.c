@@ -100,6 +100,15 @@ static int track(struct cli *c, struct settings *o, struct track *t, struct err 
 	return rc;
 }
 
+/* Which one, and what its policy says. */
+static int find_state(struct cli *c, struct settings *o, bool takes_roots, struct err *e)
+{
+	o->state = o->state ? o->state : cli_env("REPL_STATE");
+	if (!o->state)
+		return err_set(e, ERR_USAGE, "which state directory? give -s DIR");
+	return cli_policy(c, o->state, takes_roots, e);
+}
+
 static int run(struct cli *c, struct settings *o, struct err *e)
 {
 	struct track t = {.state = &o->s, .head = &o->head, .out = &o->out, .warn = &c->warn, .gap = on_gap, .progress = on_progress,
@@ -107,9 +116,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 
 	if (c->n_args)
 		return err_set(e, ERR_USAGE, "repl-track takes no ROOT: the image says where to look");
-	o->state = o->state ? o->state : cli_env("REPL_STATE");
-	if (!o->state)
-		return err_set(e, ERR_USAGE, "which state directory? give -s DIR");
+	if (find_state(c, o, false, e))
+		return -1;
 	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
 	if (o->sink.fd < 0 || cli_not_tty(c, o->sink.fd, "write a change stream to", e))
 		return -1;
@@ -154,9 +162,6 @@ static void on_say(void *ctx, int level, const char *text) { cli_say(ctx, level,
 
 static int open_state(struct settings *o, bool create, struct err *e)
 {
-	o->state = o->state ? o->state : cli_env("REPL_STATE");
-	if (!o->state)
-		return err_set(e, ERR_USAGE, "which state directory? give -s DIR");
 	if (state_open(&o->s, o->state, create, e))
 		return -1;
 	return o->journal ? state_use_journal(&o->s, o->journal, LOCK_WAIT, e) : 0;
@@ -164,13 +169,12 @@ static int open_state(struct settings *o, bool create, struct err *e)
 
 static int wait_for_it(struct cli *c, struct settings *o, struct err *e)
 {
-	struct follow_wait w = {.state = &o->s, .names = o->changes, .bytes = o->bytes, .say = on_say, .ctx = c,
-		.interval_ms = (o->interval == UNSET ? WAIT_NS : o->interval) / 1000000};
-
 	if (c->n_args)
 		return err_set(e, ERR_USAGE, "only --record and --follow take paths");
-	if (open_state(o, false, e))
+	if (find_state(c, o, false, e) || open_state(o, false, e))
 		return -1;
+	struct follow_wait w = {.state = &o->s, .names = o->changes, .bytes = o->bytes, .say = on_say, .ctx = c,
+		.interval_ms = (o->interval == UNSET ? WAIT_NS : o->interval) / 1000000};
 	if (!w.interval_ms && !w.names && !w.bytes)
 		return err_set(e, ERR_USAGE, "what is to be waited for? give --interval, --changes or --bytes");
 	int rc = follow_wait(&w, e);
@@ -181,10 +185,14 @@ static int wait_for_it(struct cli *c, struct settings *o, struct err *e)
 
 static int follow(struct cli *c, struct settings *o, struct err *e)
 {
+	const uint64_t interval = o->interval; /* that of a policy is for those who wait */
+
+	if (find_state(c, o, true, e))
+		return -1;
 	struct track t = {.threads = (unsigned)o->threads, .cut_timeout_ms = o->cut_timeout / 1000000, .warn = &c->warn,
 		.gap = on_gap, .progress = on_progress, .ctx = c, .tmpdir = cli_env("TMPDIR") ? cli_env("TMPDIR") : "/tmp"};
 	struct follow f = {.state = &o->s, .track = &t, .out = &o->sink, .say = on_say, .ctx = c,
-		.settle_ms = o->settle / 1000000, .interval_ms = (o->interval == UNSET ? LOOK_NS : o->interval) / 1000000,
+		.settle_ms = o->settle / 1000000, .interval_ms = (interval == UNSET ? LOOK_NS : interval) / 1000000,
 		.alive_ms = o->keepalive / 1000000,
 		.snap = {.lock_wait = FOLLOW_LOCK_WAIT, .cut_timeout_ms = o->cut_timeout / 1000000}};
 

@@ -56,7 +56,7 @@ _repl() {
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --again --digest --commit --adopt --abort --list --json --bookmark --provider --time --lock-wait
+		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --provider --time --lock-wait
 			--cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track)
@@ -69,7 +69,7 @@ _repl() {
 			-o --output -f --force'
 		;;
 	repl-pack)
-		opts='-d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --resume --key-file
+		opts='-s --state -d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --resume --key-file
 			-o --output --force'
 		;;
 	repl-apply)

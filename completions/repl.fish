@@ -10,7 +10,7 @@ for p in repl-snap repl-track repl-diff repl-pack repl-apply repl-show
     complete -c $p -l usage -d 'Print a shorter one'
     complete -c $p -l version -d 'Print the version'
 end
-for p in repl-snap repl-track repl-diff
+for p in repl-snap repl-track repl-diff repl-pack
     complete -c $p -s s -l state -x -a '(__fish_complete_directories)' -d 'State directory'
 end
 for p in repl-snap repl-track repl-diff repl-pack
@@ -49,6 +49,7 @@ complete -c repl-snap -l again -d 'Open the image under way once more'
 complete -c repl-snap -l digest -d 'Write the whole image'
 complete -c repl-snap -l commit -d 'Read the answer of the replica'
 complete -c repl-snap -l adopt -d 'Read an image: what the replica holds is the base'
+complete -c repl-snap -l check-policy -d 'Is what the policy says right?'
 complete -c repl-snap -l abort -d 'Forget the image under way'
 complete -c repl-snap -l list -d 'Show the base and what is under way'
 complete -c repl-snap -l timeout -x -d 'With --commit: give up when nothing comes for so long'

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "output.h"
+#include "policy.h"
 #include "store.h"
 #include "stream.h"
 #include "terminal.h"
@@ -30,7 +31,12 @@ struct stat_row {
 	uint64_t value;
 };
 struct cli_priv {
+	const struct opt *opts; /* the program's */
+	size_t n_opts;
 	struct options options;
+	struct policy policy;   /* what options point into */
+	const char **roots;     /* of the policy, NULL-terminated */
+	int n_roots;
 	struct terminal terminal;
 	struct output output;
 	pthread_mutex_t lock; /* engines warn and count from their threads */
@@ -131,6 +137,8 @@ void cli_start(struct cli *c, const char *prog)
 static void priv_free(struct cli_priv *p)
 {
 	options_free(&p->options);
+	policy_free(&p->policy);
+	free((void *)p->roots);
 	terminal_free(&p->terminal);
 	output_free(&p->output);
 	for (size_t i = 0; i < p->n_kinds; i++)
@@ -190,6 +198,8 @@ int cli_options(struct cli *c, int argc, char **argv, const struct opt *opts, si
 		c->priv = NULL;
 		return ERR_USAGE;
 	}
+	p->opts = opts;
+	p->n_opts = n_opts;
 	c->verbose = o->verbose;
 	c->stats = o->stats;
 	if (o->print.len > 0)
@@ -198,6 +208,38 @@ int cli_options(struct cli *c, int argc, char **argv, const struct opt *opts, si
 	c->args = o->args;
 	for (c->n_args = 0; c->args[c->n_args] != NULL;)
 		c->n_args++;
+	return 0;
+}
+
+static int take_line(struct cli *c, const struct policy_line *l, bool takes_roots, struct err *e)
+{
+	struct cli_priv *p = c->priv;
+	const struct options_of of = {.prog = c->prog, .opts = p->opts, .n_opts = p->n_opts};
+
+	if (strcmp(l->key, "root"))
+		return options_default(&p->options, &of, l->key, l->value, e);
+	if (takes_roots)
+		p->roots[p->n_roots++] = l->value;
+	return 0;
+}
+
+int cli_policy(struct cli *c, const char *state, bool takes_roots, struct err *e)
+{
+	struct cli_priv *p = c->priv;
+
+	policy_free(&p->policy);
+	if (policy_load(&p->policy, state, e))
+		return -1;
+	p->roots = xrealloc((void *)p->roots, (p->policy.n + 1) * sizeof *p->roots);
+	p->n_roots = 0;
+	for (size_t i = 0; i < p->policy.n; i++)
+		if (take_line(c, &p->policy.v[i], takes_roots && !c->n_args, e))
+			return -1;
+	if (p->n_roots) {
+		p->roots[p->n_roots] = NULL;
+		c->args = p->roots;
+		c->n_args = p->n_roots;
+	}
 	return 0;
 }
 

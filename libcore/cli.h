@@ -6,7 +6,7 @@
  * up as a struct err; cli prints the one line "repl-x: text" and chooses the status.
  *
  * There is one struct cli in a program: signals have nobody else to turn to.
- * May use: options, output, terminal, store (store_at_work), stream (its version and limits), bytes, err.
+ * May use: options, policy, output, terminal, store (store_at_work), stream (its version and limits), bytes, err.
  */
 #ifndef REPL_CLI_H
 #define REPL_CLI_H
@@ -38,6 +38,9 @@ void cli_start(struct cli *c, const char *prog);
  * name, one line for each form. */
 int cli_options(struct cli *c, int argc, char **argv, const struct opt *opts, size_t n_opts,
 	const char *synopsis, const char *summary);
+/* What the policy of this state says (policy.h), for options that were not given, and the roots that it names, unless there are
+ * operands: then args. ERR_USAGE with its line: a mistake in it, also in what is for other programs. */
+int cli_policy(struct cli *c, const char *state, bool takes_roots, struct err *e);
 /* A string of the environment, or NULL (also when it is empty). */
 const char *cli_env(const char *name);
 /* One line of --itemize, on standard error. */

@@ -6,6 +6,7 @@
 #include "value.h"
 
 #define WIDTH 80u
+#define LIST_STEP 16u
 
 static void own(struct options *o, void *mem)
 {
@@ -24,8 +25,27 @@ void options_free(struct options *o)
 	*o = (struct options){0};
 }
 
+static void append(struct options *all, struct list *l, const char *value, char tag)
+{
+	/* What was handed out before stays where it is. */
+	if (l->n % LIST_STEP == 0) {
+		const char **v = xalloc((l->n + LIST_STEP) * sizeof *v);
+		char *tags = xalloc(l->n + LIST_STEP);
+		if (l->n) {
+			memcpy((void *)v, (const void *)l->v, l->n * sizeof *v);
+			memcpy(tags, l->tags, l->n);
+		}
+		own(all, (void *)v);
+		own(all, tags);
+		l->v = v;
+		l->tags = tags;
+	}
+	l->v[l->n] = value;
+	l->tags[l->n++] = tag;
+}
+
 /* Takes value (NULL for a flag) into the row's target. */
-static int take(struct options *all, const struct opt *o, char *value, int argc, struct err *e)
+static int take(struct options *all, const struct opt *o, char *value, struct err *e)
 {
 	char shown[256];
 	bool ok = true;
@@ -41,20 +61,9 @@ static int take(struct options *all, const struct opt *o, char *value, int argc,
 	case OPT_STRING:
 		*(const char **)o->out = value;
 		return 0;
-	case OPT_LIST: {
-		struct list *l = o->out;
-
-		if (l->v == NULL) {
-			/* Every use costs an argument: there cannot be more of them. */
-			l->v = xalloc((size_t)argc * sizeof *l->v);
-			l->tags = xalloc((size_t)argc);
-			own(all, (void *)l->v);
-			own(all, l->tags);
-		}
-		l->v[l->n] = value;
-		l->tags[l->n++] = o->tag;
+	case OPT_LIST:
+		append(all, o->out, value, o->tag);
 		return 0;
-	}
 	case OPT_SIZE:
 		ok = value_size(value, o->out);
 		break;
@@ -237,12 +246,15 @@ int options_parse(struct options *o, int argc, char **argv, const struct options
 	int rc;
 
 	open_popt(o, argc, argv, of);
+	o->given = xalloc(of->n_opts + 1);
+	own(o, o->given);
 	while ((rc = poptGetNextOpt(o->popt)) > 0) {
 		size_t row = (size_t)rc - 1;
 
 		if (row < of->n_opts) {
-			if (take(o, &of->opts[row], poptGetOptArg(o->popt), argc, e) < 0)
+			if (take(o, &of->opts[row], poptGetOptArg(o->popt), e) < 0)
 				return -1;
+			o->given[row] = true;
 			continue;
 		}
 		take_common(o, row - of->n_opts, of);
@@ -266,4 +278,17 @@ int options_parse(struct options *o, int argc, char **argv, const struct options
 	}
 	o->args = left;
 	return 0;
+}
+
+int options_default(struct options *o, const struct options_of *of, const char *name, const char *value, struct err *e)
+{
+	size_t row = 0;
+
+	while (row < of->n_opts && strcmp(of->opts[row].name, name))
+		row++;
+	if (row == of->n_opts || (o->given[row] && of->opts[row].kind != OPT_LIST))
+		return 0;
+	if (of->opts[row].kind != OPT_FLAG)
+		return take(o, &of->opts[row], xstrdup(value), e);
+	return strcmp(value, "yes") ? 0 : take(o, &of->opts[row], NULL, e);
 }

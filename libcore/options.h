@@ -52,11 +52,15 @@ struct options {
 	struct buf print;  /* --help and its like: to be printed, instead of doing anything; else empty */
 	const char **args; /* what is left, NULL-terminated; NULL when there is something to print */
 	/* private */
+	bool *given;       /* by row: it was on the command line */
 	void *popt;
 	void **owned; /* everything that options point to */
 	size_t n_owned;
 };
 int options_parse(struct options *o, int argc, char **argv, const struct options_of *of, struct err *e);
+/* After options_parse: an option as somebody else says it, by its long name ("yes" or "no" for a flag). What was given on the
+ * command line stays; of a list it comes first. One that this program does not have is passed over. ERR_USAGE. */
+int options_default(struct options *o, const struct options_of *of, const char *name, const char *value, struct err *e);
 void options_free(struct options *o);
 
 #endif

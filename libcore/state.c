@@ -73,7 +73,7 @@ char *state_file(const struct state *s, const char *name)
 
 static int is_vacant(const struct state *s, bool *vacant, struct err *e)
 {
-	static const char *const ours[] = {".", "..", "lock", MARKER ".new"};
+	static const char *const ours[] = {".", "..", "lock", "policy", MARKER ".new"};
 	int fd = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	const struct dirent *en;

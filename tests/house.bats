@@ -23,7 +23,7 @@ named generations since moves spool target guess emit clones regions diff source
 job receive rewind
 engines: delta pack apply past recorder snap track join show verify
 follow
-terminal output options cli forced
+terminal output options policy cli forced
 "
 
 # foo.c exports foo_*; these few modules export a handful of other names as well.

@@ -11,8 +11,8 @@ torture() {
 	local fs steps
 	steps=$(samples 240)
 	fs=$(mk_fs "$1" 300M)
-	run -0 python3 "$repl_root/tests/lib/torture-cuts" --dir="$fs" --work="$PWD/work" --source="$2" --writers=4 --burst=$steps \
-		--storm=$steps --rounds=3 --quiet
+	run -0 python3 "$repl_root/tests/lib/torture-cuts" --dir="$fs" --work="$PWD/work" --source="$2" --writers=4 --burst="$steps" \
+		--storm="$steps" --rounds=3 --quiet
 	has "$output" " 0 missed"
 	echo "# $1, $2: ${lines[-1]}" >&3
 }
