@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "json.h"
+#include "stamp.h"
 
 /* An object that has a number. It may have one name in the base and another in the target. */
 struct show_name {
@@ -25,8 +26,6 @@ struct words {
 };
 
 static const char *const w_kind[] = {NULL, "tree", "volume"};
-static const char *const w_provider[] = {"none", "live", "btrfs", "reflink", "exec"};
-static const char *const w_consistency[] = {"unknown", "live", "crash", "app"};
 static const char *const w_type[] = {NULL, "file", "dir", "symlink", "fifo", "char", "block", "socket"};
 static const char *const w_action[] = {NULL, "applied", "already", "adopted", "held"};
 static const char *const w_op[] = {NULL, "data", "hole", "truncate"};
@@ -45,8 +44,8 @@ static const char *const w_attr[] = {
 #define WORDS(w) w, sizeof w / sizeof w[0]
 static const struct words all_words[] = {
 	{REC_MEMBER, "kind", WORDS(w_kind), false},
-	{REC_IMAGE, "provider", WORDS(w_provider), false},
-	{REC_IMAGE, "consistency", WORDS(w_consistency), false},
+	{REC_IMAGE, "provider", stamp_providers, STAMP_PROVIDERS, false},
+	{REC_IMAGE, "consistency", stamp_consistencies, STAMP_CONSISTENCIES, false},
 	{REC_CREATE, "type", WORDS(w_type), false},
 	{REC_ACK, "action", WORDS(w_action), false},
 	{REC_WRITE, "op", WORDS(w_op), false},

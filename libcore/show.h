@@ -13,7 +13,7 @@
  * Paths are put together from the names that went by. They are kept in SHOW_NAMES_MAX bytes of memory; objects beyond
  * are printed by number alone.
  *
- * May use: stream, record, bytes. Does no I/O: lines go to a callback. Invariant: the same events make the same lines.
+ * May use: stream, stamp, record, bytes. Does no I/O: lines go to a callback. Invariant: the same events make the same lines.
  */
 #ifndef REPL_SHOW_H
 #define REPL_SHOW_H

@@ -520,6 +520,21 @@ static void show_snapshot(void *ctx, const char *path, uint64_t seq)
 	buf_str(v->out, "\n");
 }
 
+/* How old what the replica has is, and how much older than the image that is on its way. */
+static void put_lag(struct buf *out, const struct row *base, const struct row *pending, bool json)
+{
+	const int64_t then = base->stamps.time_ns, sent = pending->stamps.time_ns;
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (!base->is_there || !then) {
+		buf_str(out, json ? "\"age\":null,\"lag\":null," : "");
+		return;
+	}
+	int64_t age = now.tv_sec - then / NS, lag = pending->is_there && sent ? (sent - then) / NS : 0;
+	buf_fmt(out, json ? "\"age\":%" PRId64 ",\"lag\":%" PRId64 "," : "age      %" PRId64 " s\nlag      %" PRId64 " s\n", age, lag);
+}
+
 int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 {
 	struct row base = {.what = "base"}, pending = {.what = "pending"};
@@ -536,8 +551,11 @@ int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 		if (json)
 			buf_str(out, ",");
 		put_row(out, &pending, json);
+		if (json)
+			buf_str(out, ",");
+		put_lag(out, &base, &pending, json);
 		struct shown v = {out, json, 0};
-		buf_str(out, json ? ",\"snapshots\":[" : "");
+		buf_str(out, json ? "\"snapshots\":[" : "");
 		rc = snapshots_each(s, show_snapshot, &v, e);
 		buf_str(out, json ? "]}\n" : "");
 	}

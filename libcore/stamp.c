@@ -90,6 +90,13 @@ bool stamp_parse(const char *p, int64_t *ns)
 	return true;
 }
 
+const char *const stamp_providers[STAMP_PROVIDERS] = {
+	[PROV_NONE] = "none", [PROV_LIVE] = "live", [PROV_BTRFS] = "btrfs", [PROV_REFLINK] = "reflink", [PROV_EXEC] = "exec",
+};
+const char *const stamp_consistencies[STAMP_CONSISTENCIES] = {
+	[CONS_UNKNOWN] = "unknown", [CONS_LIVE] = "live", [CONS_CRASH] = "crash", [CONS_APP] = "app",
+};
+
 void stamp_time(struct buf *b, int64_t ns)
 {
 	time_t s = (time_t)(ns / NS);
@@ -110,6 +117,10 @@ void stamp_text(struct buf *b, const char *what, const struct digest *id, const 
 		hex(text, id->b, sizeof id->b);
 	buf_fmt(b, "%-8s %s seq %" PRIu64 " ", what, text, s->seq);
 	stamp_time(b, s->time_ns);
+	if (s->consistency && s->consistency < STAMP_CONSISTENCIES)
+		buf_fmt(b, " %s", stamp_consistencies[s->consistency]);
+	if (s->provider > PROV_LIVE && s->provider < STAMP_PROVIDERS)
+		buf_fmt(b, " (%s)", stamp_providers[s->provider]);
 	if (s->bookmark.len) {
 		buf_str(b, " '");
 		esc_name(b, s->bookmark);
@@ -137,6 +148,9 @@ void stamp_json(struct buf *b, const char *what, const struct digest *id, const 
 	} else {
 		buf_str(b, "null");
 	}
+	buf_fmt(b, ",\"consistency\":\"%s\",\"provider\":\"%s\"",
+		stamp_consistencies[s->consistency < STAMP_CONSISTENCIES ? s->consistency : CONS_UNKNOWN],
+		stamp_providers[s->provider < STAMP_PROVIDERS ? s->provider : PROV_NONE]);
 	buf_str(b, ",\"bookmark\":");
 	if (s->bookmark.len)
 		json_string(b, s->bookmark);

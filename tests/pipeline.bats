@@ -133,6 +133,26 @@ fingerprint() {
 	done
 }
 
+@test "--list tells how old the base is, and how far behind" {
+	mkdir src
+	run_pipe 'repl-snap -s S --time=2026-01-01T00:00:00Z --bookmark=good src | repl-diff -s S | repl-apply R | repl-snap -s S --commit'
+	repl-snap -s S --list >list
+	grep -q '^base .* seq 1 2026-01-01T00:00:00Z live .good.$' list
+	grep -qx 'lag      0 s' list
+	repl-snap -s S --time=2026-01-01T00:01:30Z src >image
+	repl-snap -s S --list >list
+	grep -q '^pending .* seq 2 2026-01-01T00:01:30Z live$' list
+	grep -qx 'lag      90 s' list
+	age=$(sed -n 's/^age  *\([0-9]*\) s$/\1/p' list)
+	((age >= $(date +%s) - $(date -d 2026-01-01T00:00:00Z +%s) - 600))
+	repl-snap -s S --list --json | python3 -c 'import json, sys
+l = json.load(sys.stdin)
+assert l["lag"] == 90 and l["age"] > 0 and l["base"]["consistency"] == "live", l'
+	repl-apply --list R | grep -q '^now .* seq 1 2026-01-01T00:00:00Z live .good.$'
+	repl-snap -s T src >image
+	repl-snap -s T --list --json | grep -q '"base":null,.*"age":null,"lag":null'
+}
+
 # bats test_tags=slow
 @test "an acknowledgement that got lost is made up for by the next run, though the source went on" {
 	small_tree src
