@@ -7,6 +7,7 @@
  * use the same few names, so that they meet. Files stay open, and mapped, from one burst to the next. Read from standard input:
  *
  *   go N     each writer, all of which hold still, does N steps, and holds still then
+ *   store N  the same, but each step is a store through a mapping, which no event tells of
  *   hold     does no more steps than the one at hand
  *   wait     until all hold still; answers "held STEPS", the sum of all steps so far
  *
@@ -46,6 +47,7 @@
 
 struct shared {
 	_Atomic bool holds;
+	_Atomic bool only_stores;
 	_Atomic uint64_t allowed[WRITERS_MAX], done[WRITERS_MAX]; /* steps */
 	_Atomic bool is_idle[WRITERS_MAX];
 	_Atomic uint64_t tried[KINDS], worked[KINDS];
@@ -681,8 +683,12 @@ static void step(struct writer *w, unsigned weights)
 {
 	unsigned n = below(w, weights), i = 0;
 
-	while (n >= kinds[i].weight)
-		n -= kinds[i++].weight;
+	if (atomic_load(&shared->only_stores))
+		while (kinds[i].step != do_store)
+			i++;
+	else
+		while (n >= kinds[i].weight)
+			n -= kinds[i++].weight;
 	atomic_fetch_add(&shared->tried[i], 1);
 	if (kinds[i].step(w))
 		atomic_fetch_add(&shared->worked[i], 1);
@@ -765,7 +771,9 @@ int main(int argc, char **argv)
 	}
 	while (fgets(line, sizeof line, stdin)) {
 		unsigned long long steps;
-		if (sscanf(line, "go %llu", &steps) == 1) {
+		bool only_stores = sscanf(line, "store %llu", &steps) == 1;
+		if (only_stores || sscanf(line, "go %llu", &steps) == 1) {
+			atomic_store(&shared->only_stores, only_stores);
 			shared->holds = false;
 			for (unsigned i = 0; i < n; i++)
 				shared->allowed[i] = shared->done[i] + steps;
