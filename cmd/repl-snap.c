@@ -19,7 +19,7 @@
 
 struct settings {
 	const char *state, *bookmark, *time, *provider;
-	uint64_t lock_wait, cut_timeout, timeout, grain;
+	uint64_t lock_wait, cut_timeout, timeout, grain, quiesce_timeout, freeze_limit;
 	struct list rules;
 	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, is_check, one_file_system;
 	struct filter filter;
@@ -122,6 +122,27 @@ static int set_provider(struct settings *o, struct err *e)
 	return 0;
 }
 
+/* How long what was still, and that it goes on again. What does not is said also where there is no image. */
+static void say_still(struct cli *c, const struct snap *s, bool is_failed, struct err *e)
+{
+	bool is_quiesced = s->quiesce || s->resume;
+
+	if (is_quiesced)
+		cli_stat(c, "quiesced", s->quiesced_ns / 1000000, "ms");
+	if (s->is_freeze)
+		cli_stat(c, "frozen", s->frozen_ns / 1000000, "ms");
+	if (is_quiesced && s->quiesced_ns)
+		cli_say(c, 1, "quiesced for %" PRIu64 " ms", s->quiesced_ns / 1000000);
+	if (s->frozen_ns)
+		cli_say(c, 1, "frozen for %" PRIu64 " ms", s->frozen_ns / 1000000);
+	if (!s->undone.kind)
+		return;
+	if (is_failed)
+		cli_say(c, -1, "%s", s->undone.text);
+	else
+		err_set(e, ERR_INCOMPLETE, "the image stands, but %s", s->undone.text);
+}
+
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
 	if (o->state && cli_policy(c, o->state, true, e))
@@ -135,9 +156,16 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 	o->snap.cut_timeout_ms = o->cut_timeout / 1000000;
 	o->snap.note = on_note;
 	o->snap.ctx = c;
+	o->snap.quiesce_ms = o->quiesce_timeout / 1000000;
+	o->snap.freeze_ms = o->freeze_limit / 1000000;
+	o->snap.log_fd = STDERR_FILENO;
+	o->snap.out_fd = o->sink.fd;
 	if (snap_open_image(&o->snap, e) || head_put(&o->snap.head, &o->out, KIND_IMAGE, e) ||
-			stream_finish(&o->out, e) || sink_flush(&o->sink, e))
+			stream_finish(&o->out, e) || sink_flush(&o->sink, e)) {
+		say_still(c, &o->snap, true, e);
 		return -1;
+	}
+	say_still(c, &o->snap, false, e);
 	if (o->state)
 		cli_say(c, 1, "opened image %" PRIu64 "%s", o->snap.head.stamps.seq,
 			o->snap.head.stamps.provider == PROV_BTRFS ? ", a btrfs snapshot" : "");
@@ -218,6 +246,10 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 			"for an image that is sent, give them to repl-diff");
 	if (o->provider && (n_modes))
 		return err_set(e, ERR_USAGE, "--provider goes with opening an image");
+	if ((o->snap.quiesce || o->snap.resume || o->snap.is_freeze) && n_modes)
+		return err_set(e, ERR_USAGE, "--quiesce, --resume and --freeze go with opening an image");
+	if (o->snap.is_crash_enough && !o->snap.quiesce)
+		return err_set(e, ERR_USAGE, "--crash-consistent goes with --quiesce");
 	if (filter_options(&o->filter, o->rules.v, o->rules.tags, o->rules.n, e) || set_time(o, e))
 		return -1;
 	if (o->is_digest)
@@ -247,7 +279,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 int main(int argc, char **argv)
 {
 	struct cli c;
-	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000), .lock_wait = UNSET};
+	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000), .lock_wait = UNSET,
+		.quiesce_timeout = UINT64_C(60000000000), .freeze_limit = UINT64_C(10000000000)};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -262,6 +295,12 @@ int main(int argc, char **argv)
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
 		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, or btrfs: the image is a snapshot", 0},
+		{"quiesce", 0, OPT_STRING, &o.snap.quiesce, "CMD", "run this before the instant: applications become still", 0},
+		{"resume", 0, OPT_STRING, &o.snap.resume, "CMD", "run this after it, in any case: they go on", 0},
+		{"quiesce-timeout", 0, OPT_DURATION, &o.quiesce_timeout, "DUR", "that each of these two gets; 60s", 0},
+		{"crash-consistent", 0, OPT_FLAG, &o.snap.is_crash_enough, NULL, "an image also when --quiesce fails", 0},
+		{"freeze", 0, OPT_FLAG, &o.snap.is_freeze, NULL, "freeze the filesystems for the instant", 0},
+		{"freeze-limit", 0, OPT_DURATION, &o.freeze_limit, "DUR", "never for longer than this; 10s", 0},
 		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end; 0, with --commit 1h", 0},
 		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder, if there is one; 10s", 0},
 		{"timeout", 0, OPT_DURATION, &o.timeout, "DUR", "with --commit: give up when nothing comes for so long; never", 0},

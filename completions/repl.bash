@@ -49,6 +49,7 @@ _repl() {
 		;;
 	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
 		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout | --max-journal | --timeout | \
+		--quiesce | --quiesce-timeout | --freeze-limit | \
 		--interval | --changes | --bytes | --settle | --keepalive)
 		return
 		;;
@@ -57,6 +58,7 @@ _repl() {
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
 		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --provider --time --lock-wait
+			--quiesce --resume --quiesce-timeout --crash-consistent --freeze --freeze-limit
 			--cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;
 	repl-track)

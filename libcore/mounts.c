@@ -1,7 +1,9 @@
 #include "mounts.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 /* Blanks, newlines and backslashes come as \ooo. */
@@ -80,4 +82,12 @@ bool mounts_below(struct span path, struct span dir)
 	if (dir.len == 1)
 		return path.len > 0 && path.p[0] == '/';
 	return path.len >= dir.len && !memcmp(path.p, dir.p, dir.len) && (path.len == dir.len || path.p[dir.len] == '/');
+}
+
+uint64_t mounts_id(int fd)
+{
+	struct statx sx;
+
+	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &sx) || !(sx.stx_mask & STATX_MNT_ID) ? 0 :
+		sx.stx_mnt_id;
 }

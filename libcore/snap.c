@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "clones.h"
+#include "freeze.h"
+#include "guard.h"
 #include "image.h"
 #include "input.h"
 #include "json.h"
@@ -195,14 +197,12 @@ static int choose_provider(struct snap *s, struct err *e)
 	return 1;
 }
 
-/* The image's instant; 1: it is snapshots. */
-static int freeze(struct snap *s, struct err *e)
+/* 1: the image is snapshots now; 0. */
+static int take_snapshots(struct snap *s, struct err *e)
 {
 	char reason[512];
 	int got = snapshots_take(s->state, &s->head, reason, e);
 
-	if (got == 1 && s->head.n_members > 1)
-		note(s, 1, "a live image", "the members' snapshots are not of one instant");
 	if (got)
 		return got;
 	if (s->provider == SNAP_BTRFS)
@@ -237,18 +237,92 @@ static int stamp(struct snap *s, bool is_snapshot, struct err *e)
 	return 0;
 }
 
+/* What is to be frozen, and that nothing of ours is on it. */
+static int plan_freeze(const struct snap *s, struct freeze *f, struct err *e)
+{
+	struct walk_root *roots = NULL;
+	int rc = head_open_live(&s->head, &roots, e);
+
+	for (size_t i = 0; i < s->head.n_members && !rc; i++)
+		rc = freeze_add(f, roots[i].fd, s->head.members[i].path, e);
+	head_close_roots(&roots, s->head.n_members);
+	if (rc || (s->state && freeze_spare(f, s->state->fd, "the state directory", e)))
+		return -1;
+	return freeze_spare(f, s->out_fd, "the output", e) || freeze_spare(f, s->log_fd, "what standard error goes to", e) ? -1 : 0;
+}
+
+/* 1: the applications are still; 0: nobody asked, or they need not be; -1. */
+static int quiesce(const struct snap *s, struct guard *g, struct err *e)
+{
+	struct err why = {0};
+
+	if (!guard_quiesce(g, &why))
+		return s->quiesce != NULL;
+	if (!s->is_crash_enough)
+		return err_set(e, why.kind, "no image: %s", why.text);
+	note(s, 0, "the applications are not quiesced", why.text);
+	return 0;
+}
+
+/* The image's instant, at which it gets its number and time; 1: it is snapshots. */
+static int take_instant(struct snap *s, bool is_snapshot, struct guard *g, struct err *e)
+{
+	bool has_guard = g->quiesce || g->resume || g->freeze;
+	struct timespec now;
+	int is_still = 0;
+
+	if (has_guard && (guard_start(g, e) || (is_still = quiesce(s, g, e)) < 0))
+		return -1;
+	if (s->state && number_image(s, &s->head.stamps, e))
+		return -1;
+	if (g->freeze && guard_freeze(g, e))
+		return -1;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (!s->has_time)
+		s->head.stamps.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec;
+	if (!is_snapshot)
+		return 0;
+	int got = take_snapshots(s, e);
+	if (got == 1 && is_still)
+		s->head.stamps.consistency = CONS_APP;
+	else if (got == 1 && s->head.n_members > 1)
+		note(s, 1, "a live image", "the members' snapshots are not of one instant");
+	return got;
+}
+
+/* The same with all that holds still round it. */
+static int hold_instant(struct snap *s, bool is_snapshot, struct err *e)
+{
+	struct freeze f = {0};
+	struct guard g = {.quiesce = s->quiesce, .resume = s->resume, .command_ms = s->quiesce_ms, .freeze_ms = s->freeze_ms,
+		.log_fd = s->log_fd, .lock_fd = s->state ? s->state->lock_fd : -1};
+	int got = -1;
+
+	if (s->is_freeze && is_snapshot)
+		note(s, 1, "not frozen", "a btrfs snapshot is of one instant by itself, and none can be taken while the filesystem is frozen");
+	else if (s->is_freeze)
+		g.freeze = &f;
+	if (!g.freeze || !plan_freeze(s, &f, e))
+		got = take_instant(s, is_snapshot, &g, e);
+	if (guard_end(&g, &s->undone, e))
+		got = -1;
+	freeze_free(&f);
+	s->quiesced_ns = g.quiesced_ns;
+	s->frozen_ns = g.frozen_ns;
+	return got;
+}
+
 static int open_image(struct snap *s, struct err *e)
 {
 	if (s->state && ask_recorder(s, e))
 		return -1;
 	int is_snapshot = choose_provider(s, e);
-	/* Of a snapshot nothing moves its instant away from the clock: what is dirty goes to the disk before. Of a live image the clock is
-	 * read first: what is written while the sync runs counts as written after the image. */
-	if (is_snapshot < 0 || (is_snapshot && sync_members(&s->head, e)) || stamp(s, is_snapshot, e))
+	/* Of a snapshot nothing moves its instant away from the clock, and nothing is frozen for long: what is dirty goes to the disk
+	 * before. Of a live image the clock is read first: what is written while the sync runs counts as written after the image. */
+	if (is_snapshot < 0 || ((is_snapshot || s->is_freeze) && sync_members(&s->head, e)) || stamp(s, is_snapshot, e))
 		return -1;
-	if (s->state && number_image(s, &s->head.stamps, e))
-		return -1;
-	if (is_snapshot && (is_snapshot = freeze(s, e)) < 0)
+	is_snapshot = hold_instant(s, is_snapshot, e);
+	if (is_snapshot < 0)
 		return -1;
 	if (!is_snapshot) {
 		s->head.stamps.provider = PROV_LIVE;

@@ -5,7 +5,9 @@
  * that tells (syncfs first), so that what is written after can be seen by its stat. Where the members are btrfs subvolumes the
  * image can be their snapshots.
  *
- * May use: state, pending, snapshots, clones, head, catalog, image, input, tap, err.
+ * Round the instant applications can be asked to be still, and filesystems be frozen; both is undone whatever becomes of us (guard).
+ *
+ * May use: state, pending, snapshots, clones, head, catalog, image, input, tap, guard, freeze, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H
@@ -27,15 +29,24 @@ struct snap {
 	const char *bookmark;   /* NULL: none */
 	uint64_t cut_timeout_ms; /* that the recorder gets whose journal the state remembers */
 	enum snap_provider provider; /* stateless: always live */
-	/* What was done otherwise than one may think; level 1: for -v. May be NULL. */
+	/* What was done otherwise than one may think; level as in cli_say. May be NULL. */
 	void (*note)(void *ctx, int level, const char *text);
 	void *ctx;
+	/* Round the instant; NULL and false: nothing. */
+	const char *quiesce, *resume; /* commands */
+	bool is_freeze;         /* of the members' filesystems; a btrfs snapshot needs none, and gets none */
+	bool is_crash_enough;   /* an image also when the quiesce command fails */
+	uint64_t quiesce_ms, freeze_ms; /* that each command gets; that filesystems may be frozen */
+	int log_fd, out_fd;     /* where commands print, and what the image goes to: neither may be on what is frozen */
+	struct err undone;      /* out: what could not be let go again, whether or not there is an image */
+	uint64_t quiesced_ns, frozen_ns; /* out */
 	struct head head; /* out; members from snap_members. snap_free */
 };
 /* ROOT or NAME=ROOT each: a single ROOT is the image's root itself, several stand below it, sorted by name. ERR_USAGE. */
 int snap_members(struct snap *s, const char *const *args, size_t n, struct err *e);
 /* The instant: stamps the head, syncs the members' filesystems. With a state: next number, saved as the image under way; where the
- * state remembers a recorder's journal, the head says how far that was before the instant. */
+ * state remembers a recorder's journal, the head says how far that was before the instant. ERR_TIMEOUT: the quiesce command took too
+ * long, or what was frozen had to be thawed before the instant was over. ERR_REFUSED: we would freeze what we write to. */
 int snap_open_image(struct snap *s, struct err *e);
 void snap_free(struct snap *s);
 

@@ -131,14 +131,6 @@ bool watch_is_mute(const char *type)
 
 /* ---- all directories ---- */
 
-static uint64_t mount_of(int fd)
-{
-	struct statx sx;
-
-	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &sx) || !(sx.stx_mask & STATX_MNT_ID) ? 0 :
-		sx.stx_mnt_id;
-}
-
 static bool is_passing(int sys) { return sys == ENOENT || sys == ENOTDIR || sys == ELOOP || sys == EACCES || sys == EPERM; }
 
 /* A directory that may not be read: who compares may not read it either, or else finds what happened. */
@@ -203,7 +195,7 @@ int watch_descend(struct watch *w, const char *top, int (*visit)(void *ctx, int 
 		*e = no_top;
 		return -1;
 	}
-	uint64_t mount = mount_of(top_fd);
+	uint64_t mount = mounts_id(top_fd);
 	wr_u32(&stack, 0);
 	while (stack.len) {
 		uint32_t len;
@@ -214,7 +206,7 @@ int watch_descend(struct watch *w, const char *top, int (*visit)(void *ctx, int 
 		wr_raw(&rel, stack.p + stack.len, len);
 		AUTO_CLOSE int fd = path_dir(top_fd, span_of(rel.p, rel.len), &why);
 		int got = 0;
-		if (fd >= 0 && mount_of(fd) == mount)
+		if (fd >= 0 && mounts_id(fd) == mount)
 			got = visit(ctx, fd, span_of(rel.p, rel.len), e);
 		if (got < 0)
 			return -1;

@@ -19,7 +19,7 @@ blocks() {
 	awk '/^\.Bd -literal/ { f = "block." ++n; next } /^\.Ed/ { f = "" } f { print > f }' "$repl_root/man/$1"
 	sed -i -e 's/\\e/\\/g; s/\\&//g' \
 		-e "s,/var/lib/repl/dr,$PWD/state,g; s,/var/lib/repl/journal,$PWD/journal,g; s,/var/lib/db,$PWD/db,g; s,/srv/www,$PWD/www,g" \
-		-e "s,/srv,$PWD/srv,g; s,/replica,$PWD/replica,g" block.*
+		-e "s,/srv,$PWD/srv,g; s,/run/still,$PWD/still,g; s,/replica,$PWD/replica,g" block.*
 }
 
 # What the examples take for granted: trees; when the replica exists already, it has an older image, theirs.img says which,
@@ -160,6 +160,13 @@ run_block() {
 		return
 		;;
 	*--rollback* | *--restore-meta*) scene with-replica && repl-apply replica <delta.rpl >ack ;;
+	*--quiesce=*) scene '' ;;
+	*--freeze*)
+		[[ $(id -u) == 0 ]] && can_mount ext4 || return 0
+		# Not that of the state.
+		scene ''
+		sed -i "s,$PWD/srv,$(mk_fs ext4 32M)," "$b"
+		;;
 	*--resume=*) scene_broken ;;
 	*--ack*) scene_unanswered ;;
 	*'-o delta.rpl'*) scene '' ;;
@@ -201,7 +208,7 @@ run_page() {
 }
 
 @test "the examples of repl-snap(1) work" {
-	run_page repl-snap.1 3
+	run_page repl-snap.1 5
 }
 
 @test "the examples of repl-track(1) work" {
