@@ -216,6 +216,8 @@ static int take_line(struct cli *c, const struct policy_line *l, bool takes_root
 	struct cli_priv *p = c->priv;
 	const struct options_of of = {.prog = c->prog, .opts = p->opts, .n_opts = p->n_opts};
 
+	if (!strstr(l->of, c->prog))
+		return 0;
 	if (strcmp(l->key, "root"))
 		return options_default(&p->options, &of, l->key, l->value, e);
 	if (takes_roots)

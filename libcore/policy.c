@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "codec.h"
 #include "digest.h"
@@ -63,27 +64,48 @@ static const char *threads(const char *v)
 	return value_number(v, &n) && n >= 0 && n <= POOL_THREADS_MAX ? NULL : "a number of threads";
 }
 
+#define SNAP "repl-snap"
+#define TRACK "repl-track"
+#define DIFF "repl-diff"
+#define PACK "repl-pack"
+
 static const struct key {
 	const char *name;
 	enum opt_kind kind;
+	const char *of; /* the programs that it is for: another may have an option of the same name */
 	const char *(*wants)(const char *value);
 } keys[] = {
-	{"root", OPT_LIST, NULL},
-	/* repl-snap */
-	{"provider", OPT_STRING, provider}, {"cut-timeout", OPT_DURATION, NULL},
-	/* repl-track */
-	{"journal", OPT_STRING, NULL}, {"interval", OPT_DURATION, NULL}, {"changes", OPT_SIZE, NULL}, {"bytes", OPT_SIZE, NULL},
-	{"settle", OPT_DURATION, NULL}, {"keepalive", OPT_DURATION, NULL},
-	/* repl-diff */
-	{"include", OPT_LIST, NULL}, {"exclude", OPT_LIST, NULL}, {"exclude-from", OPT_LIST, NULL},
-	{"one-file-system", OPT_FLAG, NULL}, {"block-size", OPT_SIZE, grain}, {"clones", OPT_STRING, clones},
-	{"checksum", OPT_FLAG, NULL}, {"no-copies", OPT_FLAG, NULL}, {"ship-unsettled", OPT_FLAG, NULL},
-	{"key-file", OPT_STRING, NULL},
-	/* repl-pack */
-	{"level", OPT_NUMBER, level}, {"long", OPT_NUMBER, reach}, {"adapt", OPT_FLAG, NULL}, {"rate", OPT_SIZE, NULL},
-	{"chunk", OPT_SIZE, chunk},
-	/* several */
-	{"threads", OPT_NUMBER, threads},
+	{"root", OPT_LIST, SNAP " " TRACK, NULL},
+	{"provider", OPT_STRING, SNAP, provider},
+	{"quiesce", OPT_STRING, SNAP, NULL},
+	{"resume", OPT_STRING, SNAP, NULL},
+	{"quiesce-timeout", OPT_DURATION, SNAP, NULL},
+	{"crash-consistent", OPT_FLAG, SNAP, NULL},
+	{"freeze", OPT_FLAG, SNAP, NULL},
+	{"freeze-limit", OPT_DURATION, SNAP, NULL},
+	{"cut-timeout", OPT_DURATION, SNAP " " TRACK, NULL},
+	{"journal", OPT_STRING, TRACK, NULL},
+	{"interval", OPT_DURATION, TRACK, NULL},
+	{"changes", OPT_SIZE, TRACK, NULL},
+	{"bytes", OPT_SIZE, TRACK, NULL},
+	{"settle", OPT_DURATION, TRACK, NULL},
+	{"keepalive", OPT_DURATION, TRACK, NULL},
+	{"include", OPT_LIST, DIFF, NULL},
+	{"exclude", OPT_LIST, DIFF, NULL},
+	{"exclude-from", OPT_LIST, DIFF, NULL},
+	{"one-file-system", OPT_FLAG, DIFF, NULL},
+	{"block-size", OPT_SIZE, DIFF, grain},
+	{"clones", OPT_STRING, DIFF, clones},
+	{"checksum", OPT_FLAG, DIFF, NULL},
+	{"no-copies", OPT_FLAG, DIFF, NULL},
+	{"ship-unsettled", OPT_FLAG, DIFF, NULL},
+	{"key-file", OPT_STRING, DIFF " " PACK, NULL},
+	{"level", OPT_NUMBER, PACK, level},
+	{"long", OPT_NUMBER, PACK, reach},
+	{"adapt", OPT_FLAG, PACK, NULL},
+	{"rate", OPT_SIZE, PACK, NULL},
+	{"chunk", OPT_SIZE, PACK, chunk},
+	{"threads", OPT_NUMBER, TRACK " " DIFF " " PACK, threads},
 };
 #define N_KEYS (sizeof keys / sizeof *keys)
 
@@ -124,7 +146,7 @@ static char *trimmed(char *from, char *end)
 	return from + strspn(from, " \t");
 }
 
-static int check(const struct policy *p, const char *path, const struct policy_line *l, struct err *e)
+static int check(const struct policy *p, const char *path, struct policy_line *l, struct err *e)
 {
 	char text[SHOWN], shown[SHOWN + 200];
 	size_t k = 0;
@@ -145,6 +167,7 @@ static int check(const struct policy *p, const char *path, const struct policy_l
 			snprintf(shown, sizeof shown, "%s was set in line %u already", l->key, p->v[i].no);
 			return wrong(path, l->no, shown, e);
 		}
+	l->of = keys[k].of;
 	return 0;
 }
 
@@ -181,6 +204,9 @@ static int read_text(struct policy *p, int fd, const char *path, struct err *e)
 		return err_sys(e, "cannot read '%s'", path);
 	if (!S_ISREG(st.st_mode) || st.st_size > TEXT_MAX)
 		return err_set(e, ERR_USAGE, "'%s' is no file of at most 1 MiB", path);
+	/* It has commands in it, and we may be root. */
+	if ((st.st_uid && st.st_uid != geteuid()) || st.st_mode & 022)
+		return err_set(e, ERR_USAGE, "'%s' belongs to somebody else, or others can write to it", path);
 	/* And room for the end of the last line. */
 	buf_reserve(&p->text, (size_t)st.st_size + 1);
 	if (file_read_at(fd, p->text.p, (size_t)st.st_size, 0))

@@ -13,6 +13,7 @@
 
 struct policy_line {
 	const char *key, *value;
+	const char *of; /* the programs that it is for */
 	unsigned no; /* of the line, from 1 */
 };
 struct policy { /* policy_free */

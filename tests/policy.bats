@@ -9,6 +9,7 @@ load lib/trees
 
 setup() {
 	common_setup
+	umask 022
 	mkdir -m 700 S
 }
 
@@ -52,6 +53,19 @@ ship() {
 	echo more >>src/random
 	run_pipe 'repl-snap | repl-track | repl-diff | repl-pack | repl-apply R | repl-snap --commit'
 	same_tree src R
+}
+
+@test "a policy names the commands round the instant" {
+	mkdir src
+	printf 'root = src\nquiesce = echo quiesced >>order\nresume = echo resumed >>order\nquiesce-timeout = 30s\n' >S/policy
+	ship
+	[[ $(<order) == $'quiesced\nresumed' ]]
+	printf 'root = src\nquiesce = exit 7\nresume = echo resumed >>order\n' >S/policy
+	run -1 --separate-stderr repl-snap -s S
+	has "$stderr" "the quiesce command 'exit 7' failed with status 7"
+	repl-snap -s S --quiesce=true >image
+	printf 'root = src\nquiesce = exit 7\ncrash-consistent = yes\n' >S/policy
+	repl-snap -s S >image
 }
 
 @test "options win, and patterns that are given come first" {
@@ -141,6 +155,16 @@ ship() {
 	rmdir S/policy
 	truncate -s 2M S/policy
 	run -2 repl-snap -s S src
+	rm S/policy
+	printf 'root = src' >S/policy
+	chmod 664 S/policy
+	run -2 --separate-stderr repl-snap -s S
+	has "$stderr" "'S/policy' belongs to somebody else, or others can write to it"
+	if [[ $(id -u) == 0 ]]; then
+		chmod 644 S/policy
+		chown 12345 S/policy
+		run -2 repl-snap -s S
+	fi
 	rm S/policy
 	mkfifo S/policy
 	run -2 repl-snap -s S src
