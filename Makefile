@@ -61,7 +61,7 @@ WARN_clang := -Wcomma -Wunreachable-code -Wassign-enum
 # Asked when a recipe runs, not when this file is read: on a fresh machine deps has to run before there is a compiler.
 COMPILER = $(if $(findstring clang,$(shell $(CC) --version 2>/dev/null)),clang,gcc)
 
-SANITIZE := -O1 -U_FORTIFY_SOURCE -fno-omit-frame-pointer -fno-sanitize-recover=all
+SANITIZE := -O1 -g1 -U_FORTIFY_SOURCE -fno-omit-frame-pointer -fno-sanitize-recover=all
 FLAGS_release :=
 FLAGS_clang :=
 FLAGS_asan := $(SANITIZE) -fsanitize=address,undefined

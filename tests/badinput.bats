@@ -189,6 +189,7 @@ refused() {
 	[[ $(readlink R/link) == dir && $(stat -c %s R/dir/file) == 10000 ]]
 }
 
+# bats test_tags=slow
 @test "names that lead elsewhere are refused" {
 	n=0
 	for name in ".." "." "" "a/b" "/abs" "../x" 'a\0b' '\0' "dir/"; do
@@ -464,6 +465,7 @@ refused() {
 	run -2 repl-diff src image
 }
 
+# bats test_tags=slow
 @test "a tree that changes under the walk is read as far as it holds still" {
 	mkdir -p src/calm
 	noise src/calm/file 100000

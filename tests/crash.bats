@@ -31,7 +31,7 @@ crash() {
 
 # stopped POINTS TEST FILESYSTEM DELTA: all points when everything is asked for, fewer with a sanitizer, which is slow.
 stopped() {
-	local points=$((($1 + 1) / 2))
+	local points=$((($1 + 2) / 3))
 	shift
 	[[ $REPL_BUILD != *san ]] || points=$(((points + 4) / 5))
 	[[ ${REPL_CRASH:-} == all ]] || set -- --points "$points" "$@"

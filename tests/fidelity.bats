@@ -65,6 +65,7 @@ everything() {
 	everything xfs
 }
 
+# bats test_tags=slow
 @test "everything arrives on btrfs" {
 	everything btrfs
 }
@@ -110,6 +111,7 @@ changes_of_metadata() {
 	changes_of_metadata xfs
 }
 
+# bats test_tags=slow
 @test "metadata changes alone travel alone on btrfs" {
 	changes_of_metadata btrfs
 }
@@ -206,6 +208,7 @@ sparse_files() {
 	sparse_files xfs
 }
 
+# bats test_tags=slow
 @test "sparse files stay sparse through their changes on btrfs" {
 	sparse_files btrfs
 }
@@ -254,6 +257,7 @@ names_and_links() {
 	names_and_links xfs
 }
 
+# bats test_tags=slow
 @test "renames, swaps and hard links on btrfs" {
 	names_and_links btrfs
 }
