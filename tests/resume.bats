@@ -383,15 +383,13 @@ open("bad", "wb").write(b)'
 
 # bats test_tags=slow
 @test "a lost answer is asked for again, and costs no run" {
-	start_sshd
 	small_tree src
-	ssh="${SSH[*]}"
-	go="repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-pack | $ssh repl-apply $PWD/R"
-	settle="$ssh repl-apply --ack $PWD/R | repl-snap -s S --commit"
-	run -1 "${SSH[@]}" "repl-apply --ack $PWD/R"
+	go="repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-pack | repl-apply R"
+	settle="repl-apply --ack R | repl-snap -s S --commit"
+	run -1 repl-apply --ack R
 	[[ ! -e R ]]
 	mkdir R
-	run -6 "${SSH[@]}" "repl-apply --ack $PWD/R"
+	run -6 repl-apply --ack R
 	run_pipe "$go | repl-snap -s S --commit"
 	# The base is that one already.
 	run_pipe "$settle"
