@@ -147,6 +147,8 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
 	if (o->state && cli_policy(c, o->state, true, e))
 		return -1;
+	if (o->snap.is_crash_enough && !o->snap.quiesce)
+		return err_set(e, ERR_USAGE, "--crash-consistent goes with --quiesce");
 	if (set_provider(o, e) || open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
 		return -1;
 	if (o->state && state_open(&o->s, o->state, true, e))
@@ -246,10 +248,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 			"for an image that is sent, give them to repl-diff");
 	if (o->provider && (n_modes))
 		return err_set(e, ERR_USAGE, "--provider goes with opening an image");
-	if ((o->snap.quiesce || o->snap.resume || o->snap.is_freeze) && n_modes)
+	if ((o->snap.quiesce || o->snap.resume || o->snap.is_freeze || o->snap.is_crash_enough) && n_modes)
 		return err_set(e, ERR_USAGE, "--quiesce, --resume and --freeze go with opening an image");
-	if (o->snap.is_crash_enough && !o->snap.quiesce)
-		return err_set(e, ERR_USAGE, "--crash-consistent goes with --quiesce");
 	if (filter_options(&o->filter, o->rules.v, o->rules.tags, o->rules.n, e) || set_time(o, e))
 		return -1;
 	if (o->is_digest)

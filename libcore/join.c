@@ -10,6 +10,7 @@
 #include "journal.h"
 #include "merge.h"
 #include "sink.h"
+#include "value.h"
 
 #define SHOWN 300u
 
@@ -41,17 +42,15 @@ struct place {
 
 static void place_parse(struct place *p, const char *name)
 {
-	const char *seq = strrchr(name, ':'), *uuid = seq ? seq - 33 : NULL;
-	char digits[33] = "";
-	char *end = NULL;
+	const char *colon = strrchr(name, ':'), *seq = colon ? colon + 1 : "";
+	size_t n = strlen(name), at = colon ? (size_t)(colon - name) : 0;
+	char digits[2 * sizeof p->uuid + 1] = "";
 
-	if (seq && seq - name > 33 && *uuid == ':' && seq[1] >= '0' && seq[1] <= '9') {
-		memcpy(digits, uuid + 1, 32);
-		errno = 0;
-		p->seq = strtoull(seq + 1, &end, 10);
-		p->is_given = unhex(p->uuid, sizeof p->uuid, digits) && !*end && !errno;
+	if (at >= sizeof digits && name[at - sizeof digits] == ':') {
+		memcpy(digits, colon - 2 * sizeof p->uuid, 2 * sizeof p->uuid);
+		p->is_given = unhex(p->uuid, sizeof p->uuid, digits) && value_digits(&seq, &p->seq) && !*seq;
 	}
-	buf_add(&p->dir, name, p->is_given ? (size_t)(uuid - name) : strlen(name));
+	buf_add(&p->dir, name, p->is_given ? at - sizeof digits : n);
 }
 
 /* Below the members of the first list when that is of trees, as a list of the same trees; else by absolute names. */
@@ -114,16 +113,17 @@ static int open_list(struct work *w, const char *name, struct err *e)
 	struct stat st;
 	int fd = strcmp(name, "-") ? open(name, O_RDONLY | O_CLOEXEC) : fcntl(w->j->in, F_DUPFD_CLOEXEC, 3);
 	bool is_there = fd >= 0 && !fstat(fd, &st);
+	int sys = errno;
 
 	if (is_there && !S_ISDIR(st.st_mode))
 		return fd;
-	if (!is_there)
-		err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, span_cstr(name)));
 	close_fd(&fd);
 	place_parse(&from, name);
 	if (is_there || from.is_given) {
-		*e = (struct err){0};
 		fd = open_journal(w, &from, e);
+	} else {
+		errno = sys;
+		err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, span_cstr(name)));
 	}
 	buf_free(&from.dir);
 	return fd;

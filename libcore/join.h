@@ -5,7 +5,7 @@
  * several machines that write one filesystem, become their union; lists of different members, as of the parts of a group,
  * stand beside each other, each below its name. The first list leads: its stamps and its cursor are those of the result.
  *
- * May use: journal, merge, changes, stream, file, err.
+ * May use: journal, merge, changes, stream, file, value, err.
  */
 #ifndef REPL_JOIN_H
 #define REPL_JOIN_H

@@ -21,16 +21,6 @@ teardown() {
 	common_teardown
 }
 
-until_true() {
-	local deadline=$((SECONDS + 60)) status
-	until "$@"; do
-		status=$?
-		((status != 99)) || return 1
-		((SECONDS < deadline)) || fail "waited too long for: $*; $(tail -n 5 ./*.log)" || return 1
-		sleep 0.02
-	done
-}
-
 # A filesystem of its own, where nobody else changes anything.
 source_here() {
 	requires ext4

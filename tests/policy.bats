@@ -66,6 +66,11 @@ ship() {
 	repl-snap -s S --quiesce=true >image
 	printf 'root = src\nquiesce = exit 7\ncrash-consistent = yes\n' >S/policy
 	repl-snap -s S >image
+	printf 'root = src\nquiesce = exit 7\n' >S/policy
+	repl-snap -s S --crash-consistent >image
+	printf 'root = src\ncrash-consistent = yes\n' >S/policy
+	run -2 --separate-stderr repl-snap -s S
+	has "$stderr" "--crash-consistent goes with --quiesce"
 }
 
 @test "options win, and patterns that are given come first" {
@@ -189,7 +194,7 @@ ship() {
 	repl-track -s S --wait
 	repl-track -v -j J --record src 2>log 3>&- &
 	recorder=$!
-	until repl-track -j J --cut >/dev/null 2>&1; do sleep 0.05; done
+	until_true repl-track -j J --cut >/dev/null 2>&1
 	printf 'root = src\njournal = J\ninterval = 1000d\nchanges = 3\n' >S/policy
 	ship
 	(
@@ -244,7 +249,7 @@ ship() {
 	fi
 	bash recorder 3>&- &
 	recorder=$!
-	until repl-track -j journal --cut >/dev/null 2>&1; do sleep 0.05; done
+	until_true repl-track -j journal --cut >/dev/null 2>&1
 	bash -e job
 	same_tree www replica/www
 	echo more >>db/d

@@ -48,15 +48,6 @@ teardown() {
 
 subvolume() { btrfs -q subvolume create "$1"; }
 
-# wait_for COMMAND...: until it succeeds.
-wait_for() {
-	local deadline=$((SECONDS + 120))
-	until "$@"; do
-		((SECONDS < deadline)) || fail "after two minutes still not: $*"
-		sleep 0.02
-	done
-}
-
 logged() { [[ $(xargs <log) == "$*" ]] || fail "logged: $(xargs <log)"; }
 
 # The guard keeps the state's lock until it is done; afterwards the state is what it was.
@@ -143,7 +134,7 @@ stamp() { repl-show --json "$1" | grep -o '"provider":"[a-z]*","consistency":"[a
 	logged resume
 	diff -r was state
 	# On a machine that is busy it may not have come so far.
-	[[ ! -s pid ]] || wait_for has_gone "$(cat pid)"
+	[[ ! -s pid ]] || until_true has_gone "$(cat pid)"
 	run -0 repl-snap -s state --quiesce-timeout=100ms --quiesce='sleep 1000' --crash-consistent --resume=true -o new plain
 	has "$output" "took longer than 100 ms and was ended"
 }
@@ -168,7 +159,7 @@ stamp() { repl-show --json "$1" | grep -o '"provider":"[a-z]*","consistency":"[a
 		after_guard
 		read -r _ pid <log
 		logged quiesce "$pid" resume
-		wait_for has_gone "$pid"
+		until_true has_gone "$pid"
 		[[ $(echo .new* new*) == ".new* new*" || $signal == KILL ]]
 		diff -r -x lock -x follow was state
 	done
@@ -338,6 +329,7 @@ meanwhile() {
 	done
 	run -2 repl-snap -s state --crash-consistent plain
 	has "$output" "--crash-consistent goes with --quiesce"
+	run -2 repl-snap -s state --crash-consistent --list
 	run -2 repl-snap -s state --quiesce=true --quiesce-timeout=soon plain
 	# A time that is refused is refused before anything is asked to be still.
 	run -2 repl-snap -s state --quiesce='echo quiesce >>log' --time=2999-01-01T00:00:00Z plain

@@ -21,17 +21,6 @@ teardown() {
 	common_teardown
 }
 
-# until_true COMMAND...: waits until the command succeeds; fails after two minutes, or at once when its status is 2.
-until_true() {
-	local deadline=$((SECONDS + 120)) status
-	until "$@"; do
-		status=$?
-		((status != 2)) || return 1
-		((SECONDS < deadline)) || fail "waited too long for: $*" || return 1
-		sleep 0.05
-	done
-}
-
 # record [OPTION...] PATH...: starts a recorder, and waits until it records.
 record() {
 	: >record.log
@@ -43,7 +32,7 @@ record() {
 is_recording() {
 	grep -q 'recording with' record.log && return
 	kill -0 "$recorder" 2>/dev/null && return 1
-	fail "the recorder ended: $(cat record.log)" || return 2
+	fail "the recorder ended: $(cat record.log)" || return 99
 }
 
 stop() {
@@ -708,7 +697,7 @@ begin() {
 		for i in {1..20}; do
 			echo x >"$src/$RANDOM-a-name-of-some-length-$i"
 		done
-		repl-track -j J --cut >"cut" || return 2
+		repl-track -j J --cut >"cut" || return 99
 		# Batches are joined as well: which number is the first one that is left?
 		local all=(J/batches/*.repl) oldest
 		oldest=${all[0]##*/}

@@ -11,6 +11,7 @@
 #   run_pipe 'a | b'         runs a pipeline that fails when any part of it does; for use after run
 #   has TEXT PART            fails and prints both unless TEXT contains PART
 #   fail TEXT...             fails with this text
+#   until_true COMMAND...    waits until it succeeds; fails after two minutes, or at once when its status is 99
 #   samples N                prints N when REPL_LONG is set (make soak), else a third of it: a check takes some, others all
 #
 # A test tagged "slow" (bats test_tags=slow) is left out by "make check" with sanitizers; "make asan" has it.
@@ -39,6 +40,16 @@ fail() {
 
 has() {
 	[[ $1 == *"$2"* ]] || fail "this text:"$'\n'"$1"$'\n'"does not contain:"$'\n'"$2"
+}
+
+until_true() {
+	local deadline=$((SECONDS + 120)) status
+	until "$@"; do
+		status=$?
+		((status != 99)) || return 1
+		((SECONDS < deadline)) || fail "waited too long for: $*; $(tail -n 5 ./*.log 2>/dev/null)" || return 1
+		sleep 0.02
+	done
 }
 
 samples() {
