@@ -1,10 +1,26 @@
 #include "fanevent.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/fanotify.h>
 
 #include "record.h"
+
+static int group(unsigned flags)
+{
+	/* Not FAN_UNLIMITED_QUEUE: when nobody reads, that is all of the kernel's memory. */
+	return fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
+		FAN_UNLIMITED_MARKS | flags, O_RDONLY | O_CLOEXEC | O_LARGEFILE);
+}
+
+int fanevent_group(void)
+{
+	int fd = group(FAN_REPORT_TARGET_FID);
+
+	return fd < 0 && errno == EINVAL ? group(0) : fd;
+}
 
 bool fanevent_decode(const uint8_t *p, size_t left, struct fanevent *ev, size_t *len)
 {

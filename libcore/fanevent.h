@@ -1,13 +1,16 @@
 /*
- * fanevent: what the records say that are read from a fanotify group (fanotify(7)). Memory in, memory out.
+ * fanevent: a fanotify group, and what the records say that are read from it (fanotify(7)).
  *
- * May use: handles, record, bytes.
+ * May use: handles, record, bytes; makes one system call.
  */
 #ifndef REPL_FANEVENT_H
 #define REPL_FANEVENT_H
 
 #include "handles.h"
 
+/* A new group, which reports names, directories and objects by their handles: owned; -1 with errno. Which object a name was given to
+ * or taken from is told since Linux 5.17 (FAN_REPORT_TARGET_FID of fanotify_init(2)); before, only what is written has one. */
+int fanevent_group(void);
 /* dir, obj and name point into the record: NULL and empty where it has none. */
 struct fanevent {
 	uint64_t mask;

@@ -196,9 +196,7 @@ static void group_free(struct fan *f, size_t i)
 
 static struct group *group_new(struct fan *f, uint64_t dev, struct err *e)
 {
-	/* Not FAN_UNLIMITED_QUEUE: when nobody reads, that is all of the kernel's memory. */
-	int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK | FAN_REPORT_DFID_NAME | FAN_REPORT_FID |
-		FAN_UNLIMITED_MARKS, O_RDONLY | O_CLOEXEC | O_LARGEFILE);
+	int fd = fanevent_group();
 
 	if (fd < 0 && errno == EMFILE) {
 		err_set(e, ERR_REFUSED, "too many filesystems to watch: raise /proc/sys/fs/fanotify/max_user_groups");

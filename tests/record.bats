@@ -21,15 +21,6 @@ teardown() {
 	common_teardown
 }
 
-# until_true COMMAND...: waits until the command succeeds, or fails after a minute.
-until_true() {
-	local deadline=$((SECONDS + 60))
-	until "$@"; do
-		((SECONDS < deadline)) || fail "waited too long for: $*"
-		sleep 0.05
-	done
-}
-
 # record OPTION... PATH...: starts a recorder and waits until it records.
 record() {
 	: >log
@@ -584,6 +575,34 @@ os.execvp(sys.argv[1], sys.argv[1:])' repl-track -v -j "$j" --record tree 2>log 
 	before=$(cut_now)
 	cut_now
 	run ! grep -e mapped -e open -e inode <<<"$(paths "$before")"
+}
+
+@test "what is written and then renamed, as editors and rsync do it, is named and costs no look by inode" {
+	requires root ext4
+	fs=$(mk_fs ext4 32M)
+	mkdir "$fs/tree" "$fs/out" "$fs/tree/d"
+	echo x >"$fs/tree/linked"
+	ln "$fs/tree/linked" "$fs/out/link"
+	record "$fs/tree"
+	before=$(cut_now)
+	for i in {1..30}; do
+		for dir in tree tree/d out; do
+			echo "$i" >"$fs/$dir/.f$i.new"
+			mv "$fs/$dir/.f$i.new" "$fs/$dir/f$i"
+		done
+	done
+	mv "$fs/tree/f1" "$fs/tree/d/moved"
+	mv "$fs/tree/f2" "$fs/out/gone"
+	cut_now
+	names "$before" "$fs"/tree/f{1..30} "$fs"/tree/d/f{1..30} "$fs/tree/d/moved"
+	paths "$before" >got
+	! grep -E '^inode|^gap|/out' got >bad || fail "$(cat bad)"
+	# Not so what has another name.
+	before=$(cut_now)
+	echo y >>"$fs/out/link"
+	mv "$fs/out/link" "$fs/out/renamed"
+	cut_now
+	paths "$before" | grep -qx "inode $(stat -c %i "$fs/tree/linked")"
 }
 
 @test "what is written through a file handle is named by its inode, as a file server does" {
