@@ -16,15 +16,16 @@
 
 static int fail(const char *what, struct err *e) { return err_sys(e, "cannot %s a staged file", what); }
 
-static void rows_name(char out[40], const char *name) { snprintf(out, 40, "%.30s.redo", name); }
+static void rows_name(char out[40], const char *name, bool is_clone)
+{
+	snprintf(out, 40, "%.30s.%s", name, is_clone ? "pieces" : "redo");
+}
 
-int redo_begin(struct redo *d, const struct replica *r, const char *name, int fd, int base, uint64_t base_size, struct err *e)
+int redo_begin(struct redo *d, const struct replica *r, const char *name, struct err *e)
 {
 	char rows[40];
 
-	rows_name(rows, name);
-	redo_free(d);
-	*d = (struct redo){.fd = fd, .base = base, .base_size = base_size};
+	rows_name(rows, name, d->is_clone);
 	d->rows = openat(r->stage, rows, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return d->rows < 0 ? fail("make", e) : 0;
 }
@@ -38,6 +39,20 @@ void redo_free(struct redo *d)
 }
 
 /* ---- writing ---- */
+
+static int punch(int fd, uint64_t off, uint64_t len, struct err *e)
+{
+	static const uint8_t zeros[PIECE];
+
+	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
+		return 0;
+	if (errno != EOPNOTSUPP)
+		return fail("punch a hole into", e);
+	for (uint64_t at = 0; at < len; at += PIECE)
+		if (file_write_at(fd, zeros, (size_t)min_u64(PIECE, len - at), off + at))
+			return fail("write", e);
+	return 0;
+}
 
 static int flush_rows(struct redo *d, struct err *e)
 {
@@ -67,6 +82,8 @@ static int add_piece(struct redo *d, uint64_t off, uint64_t len, bool hole, stru
 	d->recent[d->n++ % REDO_RECENT] = (struct redo_piece){off, len, hole};
 	return d->pending.len >= ROW * 1024 ? flush_rows(d, e) : 0;
 }
+
+int redo_replaced(struct redo *d, uint64_t off, uint64_t len, struct err *e) { return add_piece(d, off, len, false, e); }
 
 static int put(struct redo *d, const void *p, size_t n, uint64_t off, struct err *e)
 {
@@ -114,7 +131,7 @@ int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e)
 {
 	while (len) {
 		uint64_t part = part_at(off, len), m = part ? part : len - len % REDO_PAGE;
-		if (part ? put_part(d, NULL, part, off, e) : add_piece(d, off, m, true, e))
+		if (part ? put_part(d, NULL, part, off, e) : (d->is_clone && punch(d->fd, off, m, e)) || add_piece(d, off, m, true, e))
 			return -1;
 		off += m;
 		len -= m;
@@ -141,19 +158,21 @@ static const struct redo_piece *piece_at(const struct redo *d, uint64_t off, uin
 
 int redo_read(struct redo *d, void *out, size_t n, uint64_t off, struct err *e)
 {
+	const uint64_t stop = off + n;
+	uint64_t end;
 	uint8_t *p = out;
+	const struct redo_piece *x = piece_at(d, off, &end);
 
-	while (n) {
-		uint64_t end;
-		const struct redo_piece *x = piece_at(d, off, &end);
-		size_t m = (size_t)min_u64(n, end - off);
+	/* All of the base's in one call: what is between two pieces is little. */
+	if ((!x || end < stop) && file_read_at(d->base, p, n, off))
+		return fail("read", e);
+	for (; off < stop; p += min_u64(end, stop) - off, off = min_u64(end, stop)) {
+		x = piece_at(d, off, &end);
+		size_t m = (size_t)(min_u64(end, stop) - off);
 		if (x && x->hole)
 			memset(p, 0, m);
-		else if (file_read_at(x ? d->fd : d->base, p, m, off))
+		else if (x && file_read_at(d->fd, p, m, off))
 			return fail("read", e);
-		p += m;
-		off += m;
-		n -= m;
 	}
 	return 0;
 }
@@ -206,11 +225,11 @@ int redo_load(struct redo *d, const struct replica *r, const char *name, struct 
 		x->len = rd_u64(in);
 		x->hole = rd_u8(in);
 	}
-	rows_name(rows, name);
+	rows_name(rows, name, d->is_clone);
 	d->rows = openat(r->stage, rows, O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
 	if (d->rows < 0 || ftruncate(d->rows, (off_t)size))
 		return fail("open", e);
-	return forget_after(d, pos, e);
+	return d->is_clone ? 0 : forget_after(d, pos, e);
 }
 
 int redo_end(struct redo *d, struct err *e)
@@ -228,50 +247,53 @@ bool redo_is(const struct replica *r, const char *name)
 {
 	char rows[40];
 
-	rows_name(rows, name);
+	rows_name(rows, name, false);
 	return faccessat(r->stage, rows, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* The pieces of a staged file, one after the other. */
-struct reader {
-	int fd, rows;
-	uint8_t buf[ROW * 256];
-	size_t at, len;
-	struct redo_piece now;
-};
-
-static int open_pieces(struct reader *r, const struct replica *rp, const char *name, struct err *e)
+int redo_open(struct redo_reader *x, const struct replica *r, const char *name, struct err *e)
 {
 	char rows[40];
 
-	rows_name(rows, name);
-	*r = (struct reader){.fd = path_open_at(rp->stage, name, O_RDWR, 0), .rows = path_open_at(rp->stage, rows, O_RDONLY, 0)};
-	return r->fd < 0 || r->rows < 0 ? fail("open", e) : 0;
+	*x = (struct redo_reader){.rows = -1};
+	for (int is_clone = 0; is_clone < 2 && x->rows < 0; is_clone++) {
+		rows_name(rows, name, is_clone);
+		x->rows = path_open_at(r->stage, rows, O_RDONLY, 0);
+		if (x->rows < 0 && errno != ENOENT)
+			return fail("open", e);
+	}
+	if (x->rows < 0)
+		return 0;
+	x->is_open = true;
+	x->fd = path_open_at(r->stage, name, O_RDWR, 0);
+	return x->fd < 0 ? fail("open", e) : 1;
 }
 
-static void close_pieces(struct reader *r)
+void redo_close(struct redo_reader *x)
 {
-	close_fd(&r->fd);
-	close_fd(&r->rows);
+	if (!x->is_open)
+		return;
+	close_fd(&x->fd);
+	close_fd(&x->rows);
+	x->is_open = false;
 }
 
-/* 1, 0 at the end, -1. */
-static int next_piece(struct reader *r, struct err *e)
+int redo_next(struct redo_reader *x, struct err *e)
 {
-	if (r->at == r->len) {
-		ssize_t n = read(r->rows, r->buf, sizeof r->buf);
+	if (x->at == x->len) {
+		ssize_t n = read(x->rows, x->buf, sizeof x->buf);
 		if (n < 0 || n % ROW)
 			return fail("read", e);
-		r->len = (size_t)n;
-		r->at = 0;
+		x->len = (size_t)n;
+		x->at = 0;
 		if (!n)
 			return 0;
 	}
-	struct rd row = rd_of(r->buf + r->at, ROW);
-	r->now.off = rd_u64(&row);
-	r->now.len = rd_u64(&row);
-	r->now.hole = rd_u8(&row);
-	r->at += ROW;
+	struct rd row = rd_of(x->buf + x->at, ROW);
+	x->now.off = rd_u64(&row);
+	x->now.len = rd_u64(&row);
+	x->now.hole = rd_u8(&row);
+	x->at += ROW;
 	return 1;
 }
 
@@ -289,29 +311,24 @@ static int copy(int from, int to, uint64_t off, uint64_t len, struct err *e)
 	return 0;
 }
 
-static int punch(int fd, uint64_t off, uint64_t len, struct err *e)
+/* One that has to be there: of a sparse file. */
+static int open_list(struct redo_reader *x, const struct replica *r, const char *name, struct err *e)
 {
-	static const uint8_t zeros[PIECE];
+	int got = redo_open(x, r, name, e);
 
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
-		return 0;
-	if (errno != EOPNOTSUPP)
-		return fail("punch a hole into", e);
-	for (uint64_t at = 0; at < len; at += PIECE)
-		if (file_write_at(fd, zeros, (size_t)min_u64(PIECE, len - at), off + at))
-			return fail("write", e);
-	return 0;
+	errno = ENOENT;
+	return got ? got : fail("open the list of", e);
 }
 
 int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size, struct err *e)
 {
-	struct reader p;
+	struct redo_reader p;
 	struct stat st;
-	int got = open_pieces(&p, r, name, e) ? -1 : 1;
+	int got = open_list(&p, r, name, e);
 
 	if (got > 0 && fstat(fd, &st))
 		got = fail("stat", e);
-	while (got > 0 && (got = next_piece(&p, e)) > 0) {
+	while (got > 0 && (got = redo_next(&p, e)) > 0) {
 		uint64_t end = min_u64(p.now.off + p.now.len, size);
 		if (p.now.off >= end)
 			continue;
@@ -321,7 +338,7 @@ int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size
 		if (p.now.hole ? punch(fd, p.now.off, end - p.now.off, e) : copy(p.fd, fd, p.now.off, end - p.now.off, e))
 			got = -1;
 	}
-	close_pieces(&p);
+	redo_close(&p);
 	if (got < 0)
 		return -1;
 	return ftruncate(fd, (off_t)size) ? fail("size", e) : 0;
@@ -329,16 +346,16 @@ int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size
 
 int redo_fill(const struct replica *r, const char *name, int base, uint64_t size, struct err *e)
 {
-	struct reader p;
+	struct redo_reader p;
 	struct stat st = {0};
 	uint64_t pos = 0;
 	char rows[40];
-	int got = open_pieces(&p, r, name, e) ? -1 : 1;
+	int got = open_list(&p, r, name, e);
 
 	if (got > 0 && fstat(base, &st))
 		got = fail("stat", e);
 	uint64_t stop = min_u64(size, (uint64_t)st.st_size);
-	while (got > 0 && (got = next_piece(&p, e)) >= 0) {
+	while (got > 0 && (got = redo_next(&p, e)) >= 0) {
 		uint64_t end = got ? min_u64(p.now.off, stop) : stop;
 		if (pos < end && file_copy(base, p.fd, pos, end))
 			got = fail("complete", e);
@@ -351,8 +368,8 @@ int redo_fill(const struct replica *r, const char *name, int base, uint64_t size
 	/* Without its rows it counts as whole, after a power cut too. */
 	if (got == 0 && fsync(p.fd))
 		got = fail("sync", e);
-	close_pieces(&p);
-	rows_name(rows, name);
+	redo_close(&p);
+	rows_name(rows, name, false);
 	if (got == 0 && unlinkat(r->stage, rows, 0))
 		got = fail("finish", e);
 	return got;

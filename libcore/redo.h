@@ -1,9 +1,13 @@
 /*
- * redo: the changed pieces of a large file, kept beside it until the delta is decided and then written into it.
+ * redo: the pieces in which a staged patch differs from the base's file, whose list goes with it until the delta is decided.
  *
- * For filesystems that cannot share extents: there a patched copy would cost the whole file. The pieces lie at their own offsets
- * in the sparse file stage/N, and stage/N.redo lists them (rows of u64 offset, u64 length, u8 1 for a hole), so that writing them
- * can be repeated after a crash. They are whole pages of 4 KiB: what a delta changes inside one is completed from the base first.
+ *   stage/N          the pieces at their own offsets, in a sparse file; or in a clone of the base's file, which is the new one then
+ *   stage/N.redo     of a sparse file: rows of u64 offset, u64 length, u8 1 for a hole
+ *   stage/N.pieces   the same of a clone
+ *
+ * Where filesystems cannot share extents a patched copy would cost the whole file: there the pieces are written into the base's
+ * file after the delta was decided, which can be repeated after a crash. Of a clone the list says what to keep for the way back.
+ * What comes by redo_write are whole pages of 4 KiB in the end: what a delta changes inside one is completed from the base first.
  *
  * May use: replica, path, err; makes system calls.
  */
@@ -13,7 +17,7 @@
 #include "replica.h"
 
 #define REDO_PAGE 4096u
-#define REDO_RECENT 512u /* pieces that redo_read still knows: more than there are pages in the largest block, 1 MiB */
+#define REDO_RECENT 1024u /* pieces that redo_read still knows: more than twice the pages in the largest block, 1 MiB */
 
 struct redo_piece {
 	uint64_t off, len;
@@ -21,7 +25,7 @@ struct redo_piece {
 };
 struct redo {
 	int fd, base;         /* borrowed: stage/N; the base's file */
-	uint64_t base_size;
+	bool is_clone;        /* stage/N began as one of the base's file */
 	uint64_t bytes;       /* out: in pieces that are no holes */
 	/* private */
 	int rows;
@@ -29,12 +33,14 @@ struct redo {
 	unsigned n;           /* pieces so far; the newest is recent[(n - 1) % REDO_RECENT] */
 	struct buf pending;   /* rows not yet written */
 };
-/* fd: stage/<name>, empty. Makes stage/<name>.redo. */
-int redo_begin(struct redo *d, const struct replica *r, const char *name, int fd, int base, uint64_t base_size, struct err *e);
+/* d: {0} but for fd, base and is_clone. Makes the list. */
+int redo_begin(struct redo *d, const struct replica *r, const char *name, struct err *e);
 /* Pieces in ascending order. */
 int redo_write(struct redo *d, const void *p, size_t n, uint64_t off, struct err *e);
 int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e);
-/* The file as it will be; off not more than 1 MiB before the end of the last piece. Zeros beyond its end. */
+/* Of a clone: this range got other content by other means. */
+int redo_replaced(struct redo *d, uint64_t off, uint64_t len, struct err *e);
+/* The file as it will be, where no more than REDO_RECENT pieces begin behind off. Zeros beyond its end. */
 int redo_read(struct redo *d, void *p, size_t n, uint64_t off, struct err *e);
 int redo_end(struct redo *d, struct err *e);
 /* What is written so far, for redo_load in a later process, and what is not: rows go out first. */
@@ -43,7 +49,22 @@ int redo_save(struct redo *d, struct buf *out, struct err *e);
 int redo_load(struct redo *d, const struct replica *r, const char *name, struct rd *in, uint64_t pos, struct err *e);
 void redo_free(struct redo *d);
 
-/* Of a staged file: is it a list of pieces? */
+/* The pieces of a staged file, one after the other. {0} is closed. */
+struct redo_reader {
+	struct redo_piece now;
+	/* private */
+	int fd, rows;
+	bool is_open;
+	uint8_t buf[17 * 256];
+	size_t at, len;
+};
+/* 1; 0: there is no list; -1. */
+int redo_open(struct redo_reader *x, const struct replica *r, const char *name, struct err *e);
+/* 1, 0 at the end, -1. */
+int redo_next(struct redo_reader *x, struct err *e);
+void redo_close(struct redo_reader *x);
+
+/* Of a staged file: is it nothing but pieces? */
 bool redo_is(const struct replica *r, const char *name);
 /* Writes the pieces into fd and gives it its size. May be repeated. */
 int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size, struct err *e);

@@ -30,7 +30,9 @@ void stage_free(struct stage *s)
 	object_free(&s->old);
 	object_free(&s->src);
 	free(s->buf);
+	free(s->waiting);
 	s->buf = NULL;
+	s->waiting = NULL;
 	s->is_open = false;
 }
 
@@ -42,7 +44,7 @@ static int fail(struct stage *s, const char *what, struct err *e)
 static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, struct err *e)
 {
 	s->bytes_written += n;
-	if (s->is_redo)
+	if (s->has_pieces)
 		return redo_write(&s->redo, p, n, off, e);
 	return file_write_at(s->fd, p, n, off) ? fail(s, "write", e) : 0;
 }
@@ -51,7 +53,7 @@ static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, s
 static int read_back(struct stage *s, uint8_t *p, size_t n, uint64_t off, struct err *e)
 {
 	s->bytes_read += n;
-	if (s->is_redo)
+	if (s->has_pieces)
 		return redo_read(&s->redo, p, n, off, e);
 	return file_read_at(s->fd, p, n, off) ? fail(s, "read", e) : 0;
 }
@@ -62,8 +64,8 @@ static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uin
 	struct file_clone_range cr = {.src_fd = from, .src_offset = src, .src_length = len, .dest_offset = off};
 
 	if (!s->is_redo && src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0)
-		return 0;
-	while (len && !s->is_redo) {
+		return s->has_pieces ? redo_replaced(&s->redo, off, len, e) : 0;
+	while (len && !s->has_pieces) {
 		off_t in = (off_t)src, out = (off_t)off;
 		ssize_t n = copy_file_range(from, &in, s->fd, &out, min_u64(len, 1u << 30), 0);
 		if (n < 0 && errno == EINTR)
@@ -103,36 +105,46 @@ static int open_old(struct stage *s, uint64_t no, struct err *e)
 /* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */
 static int start_patch(struct stage *s, struct err *e)
 {
-	if (ioctl(s->fd, FICLONE, s->base_fd) == 0)
-		return 0;
-	if (s->old.size >= REDO_MIN) {
-		s->is_redo = true;
-		return redo_begin(&s->redo, s->r, s->name, s->fd, s->base_fd, s->old.size, e);
+	bool is_clone = ioctl(s->fd, FICLONE, s->base_fd) == 0;
+
+	s->is_redo = !is_clone && s->old.size >= REDO_MIN;
+	if (!is_clone && !s->is_redo) {
+		s->bytes_written += s->old.size;
+		return file_clone(s->base_fd, s->fd, s->old.size) ? fail(s, "copy the base of", e) : 0;
 	}
-	s->bytes_written += s->old.size;
-	return file_clone(s->base_fd, s->fd, s->old.size) ? fail(s, "copy the base of", e) : 0;
+	/* Of blocks that are single pages their digests say what changed. */
+	s->has_pieces = s->is_redo || s->grain > REDO_PAGE;
+	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .is_clone = is_clone};
+	return s->has_pieces ? redo_begin(&s->redo, s->r, s->name, e) : 0;
 }
 
 /* Written twice, the pieces of a redo must not cost more than the whole file written once. */
 static int end_redo(struct stage *s, uint64_t size, struct err *e)
 {
-	s->is_redo = false;
 	if (redo_end(&s->redo, e))
 		return -1;
-	if (s->redo.bytes <= size / 2)
+	if (!s->is_redo || s->redo.bytes <= size / 2)
 		return 0;
 	s->bytes_written += size - min_u64(size, s->redo.bytes);
 	return redo_fill(s->r, s->name, s->base_fd, size, e);
 }
 
+static void make_buffers(struct stage *s)
+{
+	if (s->buf)
+		return;
+	s->buf = xalloc(PIECE);
+	s->waiting = xalloc(STAGE_WAITING * sizeof *s->waiting);
+}
+
 int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct object *old, struct err *e)
 {
-	if (!s->buf)
-		s->buf = xalloc(PIECE);
+	make_buffers(s);
 	close_fd(&s->fd);
 	close_fd(&s->base_fd);
 	redo_free(&s->redo);
-	s->is_open = s->is_redo = false;
+	s->is_open = s->is_redo = s->has_pieces = false;
+	s->n_waiting = 0;
 	s->is_patch = c->flags & CONTENT_PATCH;
 	if (s->is_patch && !old)
 		return err_set(e, ERR_STREAM, "a patch of content that the base does not have");
@@ -173,61 +185,126 @@ static int put_row(struct stage *s, uint64_t block, const uint8_t *row, struct e
 	return 0;
 }
 
-/* The block that s->block counts is finished with this digest. first: its first bytes (for the rolling sum), len: all of it. */
-static int close_block(struct stage *s, const struct digest *d, const uint8_t *first, uint64_t len, struct err *e)
+static int close_row(struct stage *s, uint64_t block, const uint8_t *row, struct err *e)
+{
+	struct digest d;
+
+	content_row_digest(row, s->grain, &d);
+	digest_tree_add(&s->tree, &d);
+	return put_row(s, block, row, e);
+}
+
+static void make_row(uint8_t row[DIGESTS_ROW], const struct digest *d, const uint8_t *p, uint64_t len)
+{
+	memcpy(row, d->b, DIGEST_LEN);
+	put_le64(row + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(p) : 0);
+}
+
+static int close_read(struct stage *s, uint64_t block, size_t len, struct err *e)
 {
 	uint8_t row[DIGESTS_ROW];
+	struct digest d;
 
-	memcpy(row, d->b, DIGEST_LEN);
-	put_le64(row + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(first) : 0);
-	digest_tree_add(&s->tree, d);
+	if (read_back(s, s->buf, len, block * s->grain, e))
+		return -1;
+	digest_bytes(&d, s->buf, len);
+	make_row(row, &d, s->buf, len);
+	return close_row(s, block, row, e);
+}
+
+static int close_kept(struct stage *s, const struct stage_closing *c, struct err *e)
+{
+	uint8_t rows[48 * DIGESTS_ROW];
+
+	for (uint64_t at = 0; at < c->n; at += 48) {
+		size_t n = (size_t)min_u64(48, c->n - at);
+		if (catalog_blocks(s->r->cat, s->old.no, c->first + at, n, rows, e))
+			return -1;
+		for (size_t i = 0; i < n; i++) {
+			struct digest d;
+			content_row_digest(rows + i * DIGESTS_ROW, s->grain, &d);
+			digest_tree_add(&s->tree, &d);
+		}
+	}
+	return 0;
+}
+
+static int close_one(struct stage *s, const struct stage_closing *c, struct err *e)
+{
+	struct digest zero;
+
+	if (c->len)
+		return close_read(s, c->first, c->len, e);
+	if (c->has_row)
+		return close_row(s, c->first, c->row, e);
+	if (c->is_kept)
+		return close_kept(s, c, e);
+	digest_zeros(&zero, s->grain);
+	digest_tree_repeat(&s->tree, &zero, c->n);
+	return 0;
+}
+
+static int close_waiting(struct stage *s, struct err *e)
+{
+	size_t n = s->n_waiting;
+
+	s->n_waiting = 0;
+	for (size_t i = 0; i < n; i++)
+		if (close_one(s, &s->waiting[i], e))
+			return -1;
+	return 0;
+}
+
+/* The next blocks are finished. Once one has to be read the others wait with it, so that the kernel can read many at a time. */
+static int close_next(struct stage *s, struct stage_closing c, struct err *e)
+{
+	c.first = s->block;
+	s->block += c.n;
 	s->touched = false;
 	s->tail_len = 0;
-	return put_row(s, s->block++, row, e);
+	if (!s->n_waiting && !c.len)
+		return close_one(s, &c, e);
+	if (c.len)
+		posix_fadvise(s->has_pieces ? s->base_fd : s->fd, (off_t)(c.first * s->grain), c.len, POSIX_FADV_WILLNEED);
+	if (!s->n_waiting)
+		s->waiting_pieces = s->redo.n;
+	s->waiting[s->n_waiting++] = c;
+	bool is_full = s->n_waiting == STAGE_WAITING || s->redo.n - s->waiting_pieces >= REDO_RECENT / 4;
+	return is_full ? close_waiting(s, e) : 0;
+}
+
+/* The next block has this digest. p: its first leaf at least, when it is as long as one. */
+static int close_block(struct stage *s, const struct digest *d, const uint8_t *p, uint64_t len, struct err *e)
+{
+	struct stage_closing c = {.n = 1, .has_row = true};
+
+	make_row(c.row, d, p, len);
+	return close_next(s, c, e);
 }
 
 static int reread_block(struct stage *s, uint64_t len, struct err *e)
 {
-	struct digest d;
+	return close_next(s, (struct stage_closing){.n = 1, .len = (uint32_t)len}, e);
+}
 
-	if (read_back(s, s->buf, (size_t)len, s->block * s->grain, e))
-		return -1;
-	digest_bytes(&d, s->buf, (size_t)len);
-	return close_block(s, &d, s->buf, len, e);
+static int close_zeros(struct stage *s, uint64_t n, struct err *e)
+{
+	return close_next(s, (struct stage_closing){.n = n}, e);
 }
 
 /* Blocks that no extent touched, up to block `end`: as in the base, or zeros. All of full length. */
 static int keep_blocks(struct stage *s, uint64_t end, struct err *e)
 {
-	uint8_t rows[48 * DIGESTS_ROW];
-	struct digest zero;
+	const uint64_t kept = min_u64(end, s->old.size / s->grain);
 
-	while (s->block < end && s->is_foreign && s->block * s->grain < s->old.size)
+	if (s->is_patch && !s->is_foreign && s->block < kept &&
+			close_next(s, (struct stage_closing){.n = kept - s->block, .is_kept = true}, e))
+		return -1;
+	/* The base's short last block, longer now; or all that its rows say nothing about. */
+	while (s->is_patch && s->block < end && s->block * s->grain < s->old.size)
 		if (reread_block(s, s->grain, e))
 			return -1;
-	while (s->block < end && s->is_patch && s->block < s->old_blocks) {
-		size_t n = (size_t)min_u64(48, min_u64(end, s->old_blocks) - s->block);
-		if (catalog_blocks(s->r->cat, s->old.no, s->block, n, rows, e))
-			return -1;
-		for (size_t i = 0; i < n; i++) {
-			struct digest d;
-			if (s->block + 1 == s->old_blocks && s->old.size % s->grain) {
-				/* the base's short last block, longer now */
-				if (reread_block(s, s->grain, e))
-					return -1;
-				continue;
-			}
-			content_row_digest(rows + i * DIGESTS_ROW, s->grain, &d);
-			digest_tree_add(&s->tree, &d);
-			s->block++;
-		}
-	}
-	if (s->block < end) {
-		digest_zeros(&zero, s->grain);
-		digest_tree_repeat(&s->tree, &zero, end - s->block);
-		s->block = end;
-	}
-	return 0;
+	return s->block < end ? close_zeros(s, end - s->block, e) : 0;
 }
 
 /* Everything before off is described: finishes the blocks that end there or before. */
@@ -338,7 +415,7 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 		return -1;
 	if (s->is_patch && h->off < s->old.size) {
 		uint64_t len = min_u64(h->len, s->old.size - h->off);
-		if (s->is_redo) {
+		if (s->has_pieces) {
 			if (redo_hole(&s->redo, h->off, len, e))
 				return -1;
 		} else if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)h->off, (off_t)len)) {
@@ -356,19 +433,12 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 		if (end >= (s->block + 1) * s->grain && reread_block(s, s->grain, e))
 			return -1;
 	}
-	static const uint8_t zero_row[DIGESTS_ROW];
-	struct digest zero;
 	uint64_t full = end / s->grain;
-	digest_zeros(&zero, s->grain);
-	while (s->block < full && s->block < s->old_blocks) {
-		digest_tree_add(&s->tree, &zero);
-		if (put_row(s, s->block++, zero_row, e))
+	while (s->block < full && s->block < s->old_blocks)
+		if (close_next(s, (struct stage_closing){.n = 1, .has_row = true}, e))
 			return -1;
-	}
-	if (s->block < full) {
-		digest_tree_repeat(&s->tree, &zero, full - s->block);
-		s->block = full;
-	}
+	if (s->block < full && close_zeros(s, full - s->block, e))
+		return -1;
 	s->touched = end > s->block * s->grain;
 	return 0;
 }
@@ -385,7 +455,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 		return err_set(e, ERR_STREAM, "content beyond the end of its file");
 	if (!s->is_redo && ftruncate(s->fd, (off_t)seal->size))
 		return fail(s, "size", e);
-	if (advance(s, seal->size, e))
+	if (advance(s, seal->size, e) || close_waiting(s, e))
 		return -1;
 	uint64_t tail = seal->size % s->grain;
 	if (tail) {
@@ -408,6 +478,8 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			return -1;
 		}
 	}
+	if (close_waiting(s, e))
+		return -1;
 	if (seal->size < DIGEST_LEAF)
 		s->row_n = 0; /* the object's digest says it all */
 	if (flush_rows(s, e))
@@ -420,7 +492,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			"content came out as %s, not %s%s", have, want,
 			s->is_patch ? ": the replica's file was edited, repl-apply --verify tells more" : "");
 	}
-	if (s->is_redo && end_redo(s, seal->size, e))
+	if (s->has_pieces && end_redo(s, seal->size, e))
 		return -1;
 	close_fd(&s->base_fd);
 	int fd = s->fd;
@@ -457,13 +529,14 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	if (!s->is_open)
 		return 0;
 	/* Rows of a file shorter than a leaf are not wanted in the plan, but such a file has none before its seal. */
-	if (flush_rows(s, e))
+	if (close_waiting(s, e) || flush_rows(s, e))
 		return -1;
 	wr_str(out, s->name, strlen(s->name));
 	wr_u32(out, s->attr);
 	wr_u32(out, s->grain);
 	wr_u8(out, s->is_patch);
 	wr_u8(out, s->is_redo);
+	wr_u8(out, s->has_pieces);
 	wr_u8(out, s->touched);
 	wr_u64(out, s->old.no);
 	wr_u64(out, s->pos);
@@ -471,7 +544,7 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	wr_u64(out, s->tail_len);
 	wr_raw(out, &s->tail, sizeof s->tail);
 	save_tree(&s->tree, out);
-	return s->is_redo ? redo_save(&s->redo, out, e) : 0;
+	return s->has_pieces ? redo_save(&s->redo, out, e) : 0;
 }
 
 /* The base's file as stage_begin started with it, from pos on. */
@@ -497,10 +570,10 @@ static int open_again(struct stage *s, struct rd *in, struct err *e)
 		return fail(s, "open", e);
 	if (s->is_patch && open_old(s, s->old.no, e))
 		return -1;
-	if (!s->is_redo)
-		return restore_rest(s, e);
-	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .base_size = s->old.size};
-	return redo_load(&s->redo, s->r, s->name, in, s->pos, e);
+	if (!s->is_redo && restore_rest(s, e))
+		return -1;
+	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .is_clone = !s->is_redo};
+	return !s->has_pieces ? 0 : redo_load(&s->redo, s->r, s->name, in, s->pos, e);
 }
 
 int stage_load(struct stage *s, struct rd *in, struct err *e)
@@ -513,6 +586,7 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	s->grain = rd_u32(in);
 	s->is_patch = rd_u8(in);
 	s->is_redo = rd_u8(in);
+	s->has_pieces = rd_u8(in);
 	s->touched = rd_u8(in);
 	s->old.no = rd_u64(in);
 	s->pos = rd_u64(in);
@@ -522,7 +596,7 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	load_tree(&s->tree, in);
 	if (in->bad)
 		return 0; /* the caller asks */
-	s->buf = s->buf ? s->buf : xalloc(PIECE);
+	make_buffers(s);
 	s->is_open = true;
 	return open_again(s, in, e);
 }

@@ -5,7 +5,8 @@
  * copy; anything else as one hole. Extents come in ascending order. The digest of
  * every block of the file's grid is known in the end without reading anything back that need not be: from the DATA record that
  * covered it, from the catalog where nothing touched it, or from the staged file where an extent cut through it. So the
- * file's digest is proved before anything of the replica has changed.
+ * file's digest is proved before anything of the replica has changed. What has to be read for that is announced to the kernel
+ * first, many blocks at a time.
  *
  * May use: redo, replica, catalog, meta, digest, record, err; makes system calls.
  */
@@ -14,6 +15,16 @@
 
 #include "redo.h"
 #include "replica.h"
+
+/* Blocks that are described, in the order in which their digests become the file's. */
+struct stage_closing {
+	uint64_t first, n;    /* blocks */
+	uint32_t len;         /* of one that is read; 0: not read */
+	bool is_kept;         /* all as in the base */
+	bool has_row;         /* else zeros */
+	uint8_t row[DIGESTS_ROW];
+};
+#define STAGE_WAITING 256u
 
 struct stage {
 	struct replica *r;       /* borrowed; catalog shows the base */
@@ -26,13 +37,18 @@ struct stage {
 	int fd, base_fd;
 	char name[32];
 	struct redo redo;
-	bool is_open, is_patch, is_foreign, is_redo, touched;
+	bool is_open, is_patch, is_foreign, touched;
+	bool is_redo;         /* redo keeps all content that there is */
+	bool has_pieces;      /* redo knows what is not the base's */
 	uint32_t grain;
 	struct object old;
 	struct object src;
 	int src_fd;
 	uint64_t pos, block, old_blocks;
 	struct digest_tree tree;
+	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */
+	size_t n_waiting;
+	unsigned waiting_pieces; /* that redo had when the first came */
 	uint8_t row_buf[48 * DIGESTS_ROW];
 	uint64_t row_first;
 	size_t row_n;

@@ -11,8 +11,6 @@
 #include "redo.h"
 #include "sink.h"
 
-#define PAGE 4096u
-
 struct undo {
 	struct plan *p;
 	struct stream_out o;
@@ -154,44 +152,74 @@ static int detach_added(struct undo *u, struct err *e)
 struct blocks {
 	struct object *old, *now; /* now: {0} when there is no such file in the target */
 	int fd;
-	int staged;     /* the target's content, where it lies there whole; else -1 */
+	struct redo_reader pieces; /* what the delta replaces, when that is known */
+	bool has_pieces;           /* one that is not passed yet */
 	uint8_t old_rows[48 * DIGESTS_ROW], now_rows[48 * DIGESTS_ROW];
 	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
 	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
 	size_t len;
 };
 
-/* Where the pages of a run end that differ from what will be there (differ), or those that do not. */
-static size_t pages_end(const struct undo *u, size_t at, size_t len, size_t fresh_len, bool differ)
+static int put_data(struct undo *u, const struct blocks *b, size_t from, size_t to, const struct digest *d, struct err *e)
 {
-	for (; at < len; at += PAGE) {
-		size_t n = (size_t)min_u64(PAGE, len - at);
-		if ((at + n > fresh_len || memcmp(u->data + at, u->fresh + at, n)) != differ)
-			break;
-	}
-	return (size_t)min_u64(at, len);
+	struct record r = {.type = REC_DATA, .u.data = {.off = b->start + from, .bytes = span_of(u->data + from, to - from)}};
+
+	if (d)
+		r.u.data.digest = *d;
+	else
+		digest_bytes(&r.u.data.digest, u->data + from, to - from);
+	return put(u, &r, e);
 }
 
-/* Of the blocks of a run, which are in u->data, only the pages that the delta changes: the way back is as short as the way there. */
-static int put_pages(struct undo *u, struct blocks *b, size_t fresh_len, const struct digest *whole, struct err *e)
+/* Where the pages of a run end that differ from what will be there (differ), or those that do not. Pages of the file. */
+static size_t pages_end(const struct undo *u, const struct blocks *b, size_t at, size_t to, bool differ)
 {
-	struct record r = {.type = REC_DATA};
+	while (at < to) {
+		size_t n = (size_t)min_u64(REDO_PAGE - (b->start + at) % REDO_PAGE, to - at);
+		if ((memcmp(u->data + at, u->fresh + at, n) != 0) != differ)
+			break;
+		at += n;
+	}
+	return at;
+}
 
-	for (size_t at = 0, end; at < b->len; at = end) {
-		size_t from = pages_end(u, at, b->len, fresh_len, false);
-		end = pages_end(u, from, b->len, fresh_len, true);
-		if (from == end)
-			continue;
-		r.u.data.off = b->start + from;
-		r.u.data.bytes = span_of(u->data + from, end - from);
-		if (end - from == b->len)
-			r.u.data.digest = *whole;
-		else
-			digest_bytes(&r.u.data.digest, u->data + from, end - from);
-		if (put(u, &r, e))
+/* What the delta puts there was written a moment ago, so it costs little to leave out what is the same all the same. */
+static int put_piece(struct undo *u, const struct blocks *b, size_t from, size_t to, struct err *e)
+{
+	const struct redo_reader *x = &b->pieces;
+
+	if (x->now.hole)
+		memset(u->fresh + from, 0, to - from);
+	else if (file_read_at(x->fd, u->fresh + from, to - from, b->start + from))
+		return err_sys(e, "cannot read a staged file of '%s' for its undo", u->p->r->path);
+	for (size_t at = from, end; at < to; at = end) {
+		at = pages_end(u, b, at, to, false);
+		end = pages_end(u, b, at, to, true);
+		if (at < end && put_data(u, b, at, end, NULL, e))
 			return -1;
 	}
 	return 0;
+}
+
+/* Of the blocks of a run, which are in u->data, only what the delta replaces or cuts off: the way back is as short as the way
+ * there. */
+static int put_pieces(struct undo *u, struct blocks *b, struct err *e)
+{
+	const uint64_t end = b->start + b->len, stop = min_u64(end, max_u64(b->now->size, b->start));
+	const struct redo_piece *x = &b->pieces.now;
+
+	while (b->has_pieces && x->off < stop) {
+		uint64_t from = max_u64(x->off, b->start), to = min_u64(x->off + x->len, stop);
+		if (from < to && put_piece(u, b, (size_t)(from - b->start), (size_t)(to - b->start), e))
+			return -1;
+		if (x->off + x->len > stop)
+			break;
+		int got = redo_next(&b->pieces, e);
+		if (got < 0)
+			return -1;
+		b->has_pieces = got;
+	}
+	return stop < end ? put_data(u, b, (size_t)(stop - b->start), b->len, NULL, e) : 0;
 }
 
 static int flush_run(struct undo *u, struct blocks *b, struct err *e)
@@ -199,11 +227,10 @@ static int flush_run(struct undo *u, struct blocks *b, struct err *e)
 	struct digest_tree t;
 	struct digest have[REC_DATA_MAX / DIGEST_LEAF], whole;
 	uint32_t grain = b->old->grain;
-	size_t fresh_len = b->staged >= 0 && b->now->size > b->start ? (size_t)min_u64(b->len, b->now->size - b->start) : 0;
 
 	if (!b->len)
 		return 0;
-	if (file_read_at(b->fd, u->data, b->len, b->start) || file_read_at(b->staged, u->fresh, fresh_len, b->start))
+	if (file_read_at(b->fd, u->data, b->len, b->start))
 		return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
 	digest_blocks(have, u->data, b->len, grain);
 	digest_tree_init(&t);
@@ -214,7 +241,7 @@ static int flush_run(struct undo *u, struct blocks *b, struct err *e)
 		digest_tree_add(&t, &have[i]);
 	}
 	digest_tree_root(&t, &whole);
-	int rc = put_pages(u, b, fresh_len, &whole, e);
+	int rc = b->pieces.is_open ? put_pieces(u, b, e) : put_data(u, b, 0, b->len, &whole, e);
 	b->len = 0;
 	return rc;
 }
@@ -280,13 +307,17 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 	return flush_run(u, b, e);
 }
 
-/* The target's content of number staged, when it is all there. */
-static int open_staged(const struct undo *u, uint64_t staged)
+/* What of the base's content the staged file replaces, if it has a list of that. */
+static int open_pieces(const struct undo *u, struct blocks *b, uint64_t staged, struct err *e)
 {
 	char name[32];
 
 	snprintf(name, sizeof name, "%llu", (unsigned long long)staged);
-	return redo_is(u->p->r, name) ? -1 : openat(u->p->r->stage, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int got = redo_open(&b->pieces, u->p->r, name, e);
+	if (got > 0)
+		got = redo_next(&b->pieces, e);
+	b->has_pieces = got > 0;
+	return got < 0 ? -1 : 0;
 }
 
 /* The base's content of the current object. now, staged: as the target has it, NULL when it does not. */
@@ -294,7 +325,7 @@ static int put_content(struct undo *u, struct object *old, struct object *now, u
 {
 	struct record r = {.type = REC_CONTENT};
 	struct object none = {0};
-	struct blocks b = {.old = old, .now = now ? now : &none, .staged = -1};
+	struct blocks b = {.old = old, .now = now ? now : &none};
 
 	if (!old->grain)
 		old->grain = DIGEST_GRAIN_MIN;
@@ -303,10 +334,10 @@ static int put_content(struct undo *u, struct object *old, struct object *now, u
 	plan_see_base(u->p, true);
 	AUTO_CLOSE int fd = replica_open_base(u->p->r, old, e);
 	plan_see_base(u->p, false);
-	AUTO_CLOSE int fresh = is_patch ? open_staged(u, staged) : -1;
 	b.fd = fd;
-	b.staged = fresh;
-	if (fd < 0 || put(u, &r, e) || differing_blocks(u, &b, is_patch, e))
+	int rc = fd < 0 || put(u, &r, e) || (is_patch && open_pieces(u, &b, staged, e)) || differing_blocks(u, &b, is_patch, e);
+	redo_close(&b.pieces);
+	if (rc)
 		return -1;
 	r = (struct record){.type = REC_SEAL, .u.seal = {old->size, old->content, old->flags}};
 	return put(u, &r, e);
