@@ -130,7 +130,7 @@ int apply_adopt(struct apply *a, struct err *e)
 	if (catalog_open(&empty, base_path, CATALOG_PRIVATE, e))
 		goto out;
 	struct walk_root root = {"", j.r.root};
-	struct r_member member = {.kind = 1};
+	struct r_member member = {.kind = MEMBER_TREE};
 	struct diff d = {.base = empty, .roots = &root, .n_roots = 1, .members = &member, .out = &null_a, .plan = &null_b,
 		.next = adopt_next, .ctx = &j, .tmpdir = a->tmpdir, .warn = &j.warn, .image_only = true};
 	if (diff_run(&d, e))

@@ -37,6 +37,14 @@ static uint64_t block_capacity(unsigned maj, unsigned min)
 	return mul_u64(sectors, 512, &bytes) ? bytes : 0;
 }
 
+static void as_volume(struct attr *a)
+{
+	a->type = OBJ_FILE;
+	a->meta = (struct r_meta){.mode = 0600};
+	a->hint = (struct r_hint){0};
+	a->blocks512 = a->size / 512;
+}
+
 int attr_stat(struct attr *a, int dirfd, const char *name, struct err *e)
 {
 	struct statx sx;
@@ -78,6 +86,8 @@ int attr_stat(struct attr *a, int dirfd, const char *name, struct err *e)
 	if (type == OBJ_BLOCK)
 		a->size = block_capacity(sx.stx_rdev_major, sx.stx_rdev_minor);
 	a->blocks512 = sx.stx_blocks;
+	if (type == OBJ_BLOCK && !name)
+		as_volume(a);
 	return 0;
 }
 
@@ -156,6 +166,8 @@ int attr_rest(struct attr *a, int fd, const char *name, const struct warn *w, st
 	buf_reset(&a->store);
 	a->meta.attr = 0;
 	a->meta.target = a->meta.xattrs = (struct span){0};
+	if (a->type == OBJ_FILE && !a->hint.ino) /* a device, whose node's metadata are not its content's */
+		return 0;
 	if (!inode_has_fd(a->type) && inode_by_name(&p, fd, name))
 		return err_sys(e, "cannot read '%s'", show);
 	if (a->type == OBJ_LINK && read_target(a, fd, name, e))

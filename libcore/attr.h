@@ -20,7 +20,8 @@ struct attr {
 void attr_free(struct attr *a);
 
 /* Only statx: type, numbers, times, hint, size; mode, uid, gid, mtime, rdev of meta; no xattrs, flags, target.
- * name "" with AT_EMPTY_PATH semantics when name is NULL: dirfd itself. ERR_SYSTEM. */
+ * name NULL: dirfd itself. A block device that is open itself is a volume: as a file of its size, whose stat tells nothing (the
+ * hint is empty). ERR_SYSTEM. */
 int attr_stat(struct attr *a, int dirfd, const char *name, struct err *e);
 /* The rest: symlink target, xattrs (all namespaces that the caller may list and read, sorted by name), inode
  * flags (regular files and directories). Call after attr_stat on the same object. For regular files and

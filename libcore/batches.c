@@ -106,7 +106,7 @@ int batches_begin(struct stream_out *o, const uint8_t uuid[16], uint64_t first, 
 
 	if (stream_begin(o, KIND_CHANGE, e) || stream_put(o, &r, e))
 		return -1;
-	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr("/")}};
+	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = MEMBER_TREE, .path = span_cstr("/")}};
 	if (stream_put(o, &r, e))
 		return -1;
 	r = (struct record){.type = REC_CURSOR, .u.cursor = {.seq = last}};
@@ -131,7 +131,7 @@ static const char *bad_head(const struct batches *l, const struct merge_source *
 		return "is of another journal";
 	if (s->head.cursor.seq != b->last || h->stamps.seq != b->first)
 		return "is not what its name says";
-	if (h->n_members != 1 || h->members[0].kind != 1 || h->members[0].name.len ||
+	if (h->n_members != 1 || h->members[0].kind != MEMBER_TREE || h->members[0].name.len ||
 			!span_eq(h->members[0].path, span_cstr("/")))
 		return "is no batch";
 	return NULL;

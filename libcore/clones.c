@@ -37,8 +37,9 @@ struct clones_row {
 #define ROW_LEN (8u + 8 + 8 + DIGEST_LEN + 16 + 8 + 8 + 4)
 
 struct clones_dir {
-	int root; /* borrowed */
-	int fd;   /* .repl/clones/INSTANCE; -1: not there */
+	int root;     /* -1: there can be none */
+	int fd;       /* .repl/clones/SUB; -1: not there */
+	char sub[56]; /* INSTANCE; of a volume INSTANCE.INO, as several may lie in one directory */
 };
 
 /* ---- rows ---- */
@@ -152,20 +153,30 @@ static void save_rows(struct clones *c, uint32_t dir)
 
 /* ---- directories ---- */
 
-static int open_dir(int root, const char *instance, bool make)
+static int open_dir(const struct clones_dir *d, bool make)
 {
-	AUTO_CLOSE int all = control_open(root, "clones", make);
+	AUTO_CLOSE int all = d->root < 0 ? -1 : control_open(d->root, "clones", make);
 
-	return all < 0 ? -1 : control_below(all, instance, make);
+	return all < 0 ? -1 : control_below(all, d->sub, make);
+}
+
+static void start_dir(struct clones_dir *d, int member, const char *instance)
+{
+	struct stat st;
+	bool is_volume = !fstat(member, &st) && !S_ISDIR(st.st_mode);
+
+	d->root = control_root(member);
+	snprintf(d->sub, sizeof d->sub, is_volume ? "%s.%" PRIu64 : "%s", instance, (uint64_t)st.st_ino);
+	d->fd = open_dir(d, false);
 }
 
 /* Empty directories go; others stay. */
-static void drop_dir(int root, const char *instance)
+static void drop_dir(const struct clones_dir *d)
 {
-	AUTO_CLOSE int all = control_open(root, "clones", false);
+	AUTO_CLOSE int all = control_open(d->root, "clones", false);
 
-	if (all >= 0 && !unlinkat(all, instance, AT_REMOVEDIR))
-		control_drop(root, "clones");
+	if (all >= 0 && !unlinkat(all, d->sub, AT_REMOVEDIR))
+		control_drop(d->root, "clones");
 }
 
 /* ---- what belongs to whom ---- */
@@ -261,7 +272,7 @@ void clones_open(struct clones *c, const struct state *s, struct catalog *base, 
 	c->dirs = xalloc((n + 1) * sizeof *c->dirs);
 	c->n_dirs = n;
 	for (uint32_t i = 0; i < n; i++) {
-		c->dirs[i] = (struct clones_dir){.root = roots[i].fd, .fd = open_dir(roots[i].fd, c->instance, false)};
+		start_dir(&c->dirs[i], roots[i].fd, c->instance);
 		if (c->dirs[i].fd >= 0)
 			load_rows(c, i);
 	}
@@ -273,8 +284,10 @@ void clones_open(struct clones *c, const struct state *s, struct catalog *base, 
 
 void clones_close(struct clones *c)
 {
-	for (size_t i = 0; i < c->n_dirs; i++)
+	for (size_t i = 0; i < c->n_dirs; i++) {
 		close_fd(&c->dirs[i].fd);
+		close_fd(&c->dirs[i].root);
+	}
 	free(c->dirs);
 	free(c->rows);
 	c->dirs = NULL;
@@ -345,6 +358,8 @@ int clones_take(struct clones *c, size_t root, int fd, uint64_t size)
 
 	if (size < c->least)
 		return -1;
+	if (c->dirs[root].root < 0)
+		return -1;
 	/* Without a name: it goes with us. */
 	AUTO_CLOSE int to = openat(c->dirs[root].root, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (to < 0)
@@ -368,7 +383,7 @@ void clones_keep(struct clones *c, size_t root, int fd, uint64_t no, uint64_t si
 	char name[48], self[64];
 	struct stat st;
 
-	if (d->fd < 0 && (d->fd = open_dir(d->root, c->instance, true)) < 0) {
+	if (d->fd < 0 && (d->fd = open_dir(d, true)) < 0) {
 		none(c, "a directory cannot be made in the root");
 		return;
 	}
@@ -405,7 +420,7 @@ static void tend(const struct state *s, const struct head *h, struct catalog *ba
 			has_any |= c.rows[k].dir == i;
 		if (c.dirs[i].fd >= 0 && !has_any) {
 			unlinkat(c.dirs[i].fd, ROWS, 0);
-			drop_dir(c.dirs[i].root, c.instance);
+			drop_dir(&c.dirs[i]);
 		}
 	}
 	clones_close(&c);

@@ -396,6 +396,52 @@ static int differing(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 	return 0;
 }
 
+/* Where the old version has something else than this hole, say so; a last, shorter block always. Without an old version that is how
+ * the content starts. */
+static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
+{
+	static const uint8_t zero_row[DIGESTS_ROW];
+	struct content_file *f = p->f;
+	uint8_t rows[48 * DIGESTS_ROW];
+	uint64_t first = off / f->grain, n = object_blocks(end, f->grain) - first;
+	uint64_t from = 0, to = 0; /* not yet said */
+
+	if (!f->old || f->is_prior)
+		return 0;
+	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += 48) {
+		size_t take = (size_t)min_u64(48, min_u64(n - i, p->old_blocks - first - i));
+		if (catalog_blocks(p->c->base, f->old->no, first + i, take, rows, e))
+			return -1;
+		for (size_t k = 0; k < take; k++) {
+			uint64_t block = first + i + k, len = min_u64(f->grain, end - block * f->grain);
+			if (is_zero(rows + k * DIGESTS_ROW, DIGESTS_ROW) && f->old->size >= DIGEST_LEAF &&
+					(len == f->grain || block_len(f->old->size, f->grain, block) == len))
+				continue;
+			f->differs = true;
+			if (block * f->grain != to) {
+				if (from < to && p->c->hole(p->c->ctx, from, to - from, e))
+					return -1;
+				from = block * f->grain;
+			}
+			to = block * f->grain + len;
+			if (p->c->rows(p->c->ctx, block, 1, zero_row, e))
+				return -1;
+		}
+	}
+	return from < to ? p->c->hole(p->c->ctx, from, to - from, e) : 0;
+}
+
+/* Block i of the chunk, which ends at `end`, counts as a hole that the old version does not have there. */
+static bool is_new_hole(const struct pass *p, size_t i, uint64_t end, bool is_same)
+{
+	const struct content_file *f = p->f;
+
+	if (!f->zeros_are_holes || is_same)
+		return false;
+	uint64_t len = min_u64(f->grain, end - p->chunk - i * f->grain);
+	return is_zero(at(p, p->chunk + i * f->grain), (size_t)len);
+}
+
 static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	struct content_file *f = p->f;
@@ -430,9 +476,16 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 		return 0;
 	for (size_t i = 0; i < n;) {
 		size_t j = i;
-		while (j < n && same[j] == same[i])
+		bool is_hole = is_new_hole(p, i, end, same[i]);
+		while (j < n && same[j] == same[i] && is_new_hole(p, j, end, same[j]) == is_hole)
 			j++;
 		uint64_t from = off + i * f->grain, to = min_u64(off + j * f->grain, end);
+		if (is_hole) {
+			if (tell_hole(p, from, to, e))
+				return -1;
+			i = j;
+			continue;
+		}
 		if (same[i] && f->is_prior) {
 			f->differs = true;
 			if (p->c->copy(p->c->ctx, from, to - from, f->old->no, from, e))
@@ -449,11 +502,11 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	return 0;
 }
 
-/* [off, end) is a hole on the grid. Without an old version that is how the content starts. */
+/* [off, end) is a hole on the grid. */
 static int hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	struct content_file *f = p->f;
-	uint64_t full = (end - off) / f->grain, first = off / f->grain;
+	uint64_t full = (end - off) / f->grain;
 	struct digest d;
 
 	if (full) {
@@ -464,28 +517,7 @@ static int hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 		digest_zeros(&d, (end - off) % f->grain);
 		digest_tree_add(&p->tree, &d);
 	}
-	if (f->only_digest || !f->old || f->is_prior)
-		return 0;
-	/* Where the old version has something else, say so; a last, shorter block always. */
-	static const uint8_t zero_row[DIGESTS_ROW];
-	uint8_t rows[48 * DIGESTS_ROW];
-	uint64_t n = object_blocks(end, f->grain) - first;
-	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += 48) {
-		size_t take = (size_t)min_u64(48, min_u64(n - i, p->old_blocks - first - i));
-		if (catalog_blocks(p->c->base, f->old->no, first + i, take, rows, e))
-			return -1;
-		for (size_t k = 0; k < take; k++) {
-			uint64_t block = first + i + k, len = min_u64(f->grain, end - block * f->grain);
-			if (is_zero(rows + k * DIGESTS_ROW, DIGESTS_ROW) && f->old->size >= DIGEST_LEAF &&
-					(len == f->grain || block_len(f->old->size, f->grain, block) == len))
-				continue;
-			f->differs = true;
-			if (p->c->hole(p->c->ctx, block * f->grain, len, e) ||
-					p->c->rows(p->c->ctx, block, 1, zero_row, e))
-				return -1;
-		}
-	}
-	return 0;
+	return f->only_digest ? 0 : tell_hole(p, off, end, e);
 }
 
 static uint64_t round_up(uint64_t n, uint64_t to) { return n + (to - n % to) % to; }

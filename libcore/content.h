@@ -41,6 +41,7 @@ struct content_file {
 	const struct object *old; /* the same object in the base, compared on the grid; NULL: none */
 	bool is_prior;            /* old is another object that had this one's name: what is the same is reported as copies */
 	bool only_digest;         /* report nothing, just compute */
+	bool zeros_are_holes;     /* nothing else tells: of a device */
 	/* What the file shares with the content of old, which is not shorter than a leaf and compared on the grid; borrowed, at
 	 * its beginning. NULL: not known. */
 	struct extents *shared;

@@ -15,6 +15,7 @@
 #include "pending.h"
 #include "sink.h"
 #include "state.h"
+#include "volume.h"
 
 #define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog */
 #define LIVE_BYTES (UINT64_C(1) << 30)
@@ -196,16 +197,39 @@ static int take_wanted(struct delta *d, struct input *in, struct err *e)
 
 /* ---- without a state ---- */
 
-static int open_root(struct walk_root *root, const char *path, struct err *e)
-{
-	*root = (struct walk_root){"", open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-	return root->fd < 0 ? err_sys(e, "cannot open '%s'", path) : 0;
-}
+/* An operand, opened. */
+struct operand {
+	struct walk_root root;
+	bool is_tree, is_stream; /* else a volume */
+};
 
-static int load_old(struct delta *d, const char *old, struct err *e)
+static int open_operand(struct operand *o, const char *path, struct err *e)
 {
 	struct stat st;
-	struct walk_root root = {"", -1};
+
+	*o = (struct operand){.root = {"", open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)}};
+	if (o->root.fd < 0 || fstat(o->root.fd, &st))
+		return err_sys(e, "cannot read '%s'", path);
+	o->is_tree = S_ISDIR(st.st_mode);
+	if (!o->is_tree && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_set(e, ERR_USAGE, "'%s' is neither a directory nor a file nor a block device", path);
+	o->is_stream = !o->is_tree && input_is_stream(o->root.fd);
+	volume_fresh(o->root.fd);
+	return 0;
+}
+
+/* The name of a volume in the image. */
+static const char *last_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* new: NULL, or the volume that is OLD's target. */
+static int load_old(struct delta *d, const char *old, const char *new, struct err *e)
+{
+	struct operand o = {.root = {"", -1}, .is_stream = true};
 	struct input in = {0};
 	int rc;
 
@@ -213,40 +237,43 @@ static int load_old(struct delta *d, const char *old, struct err *e)
 		return -1;
 	if (!old)
 		return 0;
-	if (strcmp(old, "-") && stat(old, &st))
-		return err_sys(e, "cannot read '%s'", old);
-	if (strcmp(old, "-") && S_ISDIR(st.st_mode)) {
-		if (open_root(&root, old, e))
-			return -1;
-		rc = source_digest(d->base, &root, 1, &d->diff, e);
-		close_fd(&root.fd);
-		return rc;
+	rc = strcmp(old, "-") ? open_operand(&o, old, e) : 0;
+	if (!rc && (o.is_stream || (!o.is_tree && !new))) { /* what is none gets the reader's own words */
+		rc = input_open(&in, o.root.fd >= 0 ? o.root.fd : STDIN_FILENO, 1, e);
+		if (!rc)
+			rc = source_load(d->base, &in, e);
+		input_close(&in);
+	} else if (!rc && o.is_tree && new) {
+		rc = err_set(e, ERR_USAGE, "'%s' is a directory and '%s' a volume", old, d->new);
+	} else if (!rc) {
+		o.root.name = new ? new : "";
+		rc = source_digest(d->base, &o.root, 1, &d->diff, e);
 	}
-	AUTO_CLOSE int fd = strcmp(old, "-") ? open(old, O_RDONLY | O_CLOEXEC) : -1;
-	if (strcmp(old, "-") && fd < 0)
-		return err_sys(e, "cannot read '%s'", old);
-	rc = input_open(&in, fd >= 0 ? fd : STDIN_FILENO, 1, e);
-	if (!rc)
-		rc = source_load(d->base, &in, e);
-	input_close(&in);
+	close_fd(&o.root.fd);
 	return rc;
 }
 
 int delta_two(struct delta *d, const char *old, const char *new, struct input *wanted, struct err *e)
 {
-	struct walk_root root = {"", -1};
-	struct r_member member = {.kind = 1};
+	struct operand o;
+	struct r_member member = {.kind = MEMBER_TREE};
 	struct timespec now;
-	struct stat st;
 	int rc = -1;
 
-	if (stat(new, &st))
-		return err_sys(e, "cannot read '%s'", new);
-	if (!S_ISDIR(st.st_mode))
-		return err_set(e, ERR_USAGE, "'%s' is not a directory: the target must be one (an image file holds no content)", new);
-	if (load_old(d, old, e) || open_root(&root, new, e) || (wanted && take_wanted(d, wanted, e)))
+	if (open_operand(&o, new, e))
 		goto out;
-	d->diff.roots = &root;
+	if (o.is_stream) {
+		err_set(e, ERR_USAGE, "'%s' is a stream: the target must be a directory or a volume (an image file holds no content)", new);
+		goto out;
+	}
+	if (!o.is_tree) {
+		o.root.name = last_name(new);
+		member = (struct r_member){.kind = MEMBER_VOLUME, .name = span_cstr(o.root.name)};
+	}
+	d->new = new;
+	if (load_old(d, old, o.is_tree ? NULL : o.root.name, e) || (wanted && take_wanted(d, wanted, e)))
+		goto out;
+	d->diff.roots = &o.root;
 	d->diff.n_roots = 1;
 	d->diff.members = &member;
 	d->diff.stamps = (struct r_image){.time_ns = d->time_ns, .consistency = CONS_LIVE, .provider = PROV_LIVE};
@@ -256,11 +283,11 @@ int delta_two(struct delta *d, const char *old, const char *new, struct input *w
 	d->diff.no_hints = d->image == NULL;
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (d->image)
-		syncfs(root.fd);
+		syncfs(o.root.fd);
 	d->diff.edge_ns = now.tv_sec * 1000000000 + now.tv_nsec;
 	rc = run(d, -1, e);
 out:
-	close_fd(&root.fd);
+	close_fd(&o.root.fd);
 	catalog_close(&d->next);
 	catalog_close(&d->base);
 	return rc;

@@ -1,7 +1,7 @@
 /*
  * delta: the work of repl-diff: from OLD and NEW, or from a state and a change stream, to a delta on a sink.
  *
- * May use: diff, source, state, pending, clones, snapshots, head, image, input, err.
+ * May use: diff, source, state, pending, clones, snapshots, head, image, input, volume, err.
  */
 #ifndef REPL_DELTA_H
 #define REPL_DELTA_H
@@ -26,6 +26,7 @@ struct delta {
 	uint64_t written;
 	uint64_t n_deltas;
 	/* private */
+	const char *new;
 	struct state *state;
 	struct catalog *base, *next;
 	struct snapshots was; /* the base's */
@@ -36,7 +37,8 @@ struct delta {
 	int plan_fd;
 	struct sink *plan_sink;
 };
-/* old: a directory, an image file, "-" for an image on standard input, or NULL for nothing. new: a directory. wanted: what
+/* old: a directory, an image file, "-" for an image on standard input, or NULL for nothing. new: a directory; or a volume, a file or
+ * block device that is no stream, and then old may be one, too, which counts as the same by another name. wanted: what
  * repl-apply --verify --wanted wrote about a replica that holds old; NULL: the whole delta. */
 int delta_two(struct delta *d, const char *old, const char *new, struct input *wanted, struct err *e);
 /* The change stream or image stream in `in` (NULL: scan by ourselves) against the base of the state at path. A change stream

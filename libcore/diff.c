@@ -388,7 +388,7 @@ out:
 
 static int put_content(struct job *j, struct putting *p, const struct object *prior, struct err *e)
 {
-	struct content_file f = {.fd = p->fd};
+	struct content_file f = {.fd = p->fd, .zeros_are_holes = !p->a->hint.ino};
 
 	if (!p->old && prior && prior->type == OBJ_FILE && prior->size && j->content.copies) {
 		p->old = prior;

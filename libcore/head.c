@@ -13,6 +13,7 @@
 #include "image.h"
 #include "input.h"
 #include "subvol.h"
+#include "volume.h"
 #include "walk.h"
 
 struct head_text {
@@ -155,16 +156,34 @@ static const char *bad_members(const struct head *h)
 		return "the image has no members";
 	for (size_t i = 0; i < h->n_members; i++) {
 		const struct r_member *m = &h->members[i];
-		if (m->kind != 1)
-			return "the image has a member that is not a tree: a newer program is needed here";
-		if (!m->name.len && h->n_members > 1)
-			return "the image has several members and one of them has no name";
+		if (m->kind != MEMBER_TREE && m->kind != MEMBER_VOLUME)
+			return "the image has a member that is neither a tree nor a volume: a newer program is needed here";
+		if (!m->name.len && (h->n_members > 1 || m->kind == MEMBER_VOLUME))
+			return "the image has a member without a name, which it needs";
 		if (i && span_cmp(m[-1].name, m->name) >= 0)
 			return "the image's members are out of order";
 		if (!m->path.len || m->path.p[0] != '/' || memchr(m->path.p, 0, m->path.len))
 			return "the image does not say where a member is";
 	}
 	return NULL;
+}
+
+/* A volume is what repl-snap saw that it is: never a fifo, or a terminal, that somebody has put there. */
+static int open_member(const char *path, uint8_t kind)
+{
+	AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | (kind == MEMBER_TREE ? O_DIRECTORY : O_NONBLOCK | O_NOCTTY));
+	struct stat st;
+
+	if (fd < 0 || (kind == MEMBER_VOLUME && fstat(fd, &st)))
+		return -1;
+	if (kind == MEMBER_VOLUME && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		errno = ENOTBLK;
+		return -1;
+	}
+	volume_fresh(fd);
+	int mine = fd;
+	fd = -1;
+	return mine;
 }
 
 int head_open_live(const struct head *h, struct walk_root **out, struct err *e)
@@ -181,7 +200,7 @@ int head_open_live(const struct head *h, struct walk_root **out, struct err *e)
 		buf_add(&path, h->members[i].path.p, h->members[i].path.len);
 		buf_add(&name, h->members[i].name.p, h->members[i].name.len);
 		roots[i].name = buf_cstr(&name);
-		roots[i].fd = open(buf_cstr(&path), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		roots[i].fd = open_member(buf_cstr(&path), h->members[i].kind);
 		if (roots[i].fd < 0) {
 			err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, h->members[i].path));
 			head_close_roots(&roots, i + 1);

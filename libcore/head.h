@@ -4,7 +4,7 @@
  *
  * It stands at the front of image and change streams, in the state as the image under way, and in a catalog as what that is of.
  *
- * May use: catalog, image, input, stream, walk (its roots), control, subvol, err; opens the members' directories.
+ * May use: catalog, image, input, stream, walk (its roots), control, subvol, volume, err; opens the members' directories.
  */
 #ifndef REPL_HEAD_H
 #define REPL_HEAD_H

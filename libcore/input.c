@@ -216,3 +216,11 @@ void input_close(struct input *in)
 	stream_in_free(&in->s);
 	*in = (struct input){0};
 }
+
+bool input_is_stream(int fd)
+{
+	uint8_t p[8];
+	ssize_t n = pread(fd, p, sizeof p, 0);
+
+	return n == sizeof p && (stream_is_plain(p, sizeof p) || codec_is_zstd(p, sizeof p));
+}

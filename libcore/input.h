@@ -24,6 +24,9 @@ int input_open(struct input *in, int fd, unsigned threads, struct err *e);
 int input_next(struct input *in, struct err *e);
 void input_close(struct input *in);
 
+/* Does a file begin as a stream does, plain or packed? Its read position stays. */
+bool input_is_stream(int fd);
+
 /* What lies beneath, for filters that pass bytes on: the plain bytes of a descriptor, unpacked when they came packed. */
 struct input_bytes;
 enum input_kind { INPUT_PLAIN = 1, INPUT_PACKED /* by us or by zstd */ };

@@ -58,7 +58,7 @@ static int list_journal(struct work *w, struct journal *journal, const struct pl
 {
 	const struct head *first = w->n ? &w->sources[0].head : NULL;
 	bool is_alone = !first || (first->n_members == 1 && !first->members[0].name.len && span_eq(first->members[0].path, span_cstr("/")));
-	struct r_member all = {.kind = 1, .path = span_cstr("/")};
+	struct r_member all = {.kind = MEMBER_TREE, .path = span_cstr("/")};
 	struct head head = {.members = is_alone ? &all : first->members, .n_members = is_alone ? 1 : first->n_members, .has_cursor = true};
 	struct changes_out out = {.o = o};
 	char reason[JOURNAL_REASON], text[SHOWN];

@@ -122,7 +122,7 @@ static int write_marker(struct journal *j, struct err *e)
 
 	int rc = stream_begin(&o, KIND_CHANGE, e) || stream_put(&o, &r, e) ? -1 : 0;
 	for (size_t i = 0; i < j->n_roots && !rc; i++) {
-		r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr(j->roots[i])}};
+		r = (struct record){.type = REC_MEMBER, .u.member = {.kind = MEMBER_TREE, .path = span_cstr(j->roots[i])}};
 		rc = stream_put(&o, &r, e);
 	}
 	r = (struct record){.type = REC_CURSOR};
@@ -403,10 +403,12 @@ static bool is_recorded(const struct journal *j, const struct r_member *m, char 
 	char text[SHOWN / 2];
 	bool has_root = false;
 
+	if (m->kind == MEMBER_VOLUME) /* is always looked at */
+		return true;
 	esc_cut(text, sizeof text, m->path);
 	buf_add(&path, m->path.p, m->path.len);
 	AUTO_FREE char *real = m->path.len && !memchr(m->path.p, 0, m->path.len) ? realpath(buf_cstr(&path), NULL) : NULL;
-	if (m->kind != 1 || !real || !span_eq(span_cstr(real), m->path))
+	if (m->kind != MEMBER_TREE || !real || !span_eq(span_cstr(real), m->path))
 		return because(reason, "'%s' is not the real path of a tree", text);
 	for (size_t i = 0; i < j->n_roots; i++)
 		has_root = has_root || is_below(m->path, j->roots[i]);
@@ -451,6 +453,10 @@ int journal_list(struct journal *j, const uint8_t uuid[16], uint64_t after, uint
 			rc = list_member(fds, n_fds, (struct span){0}, out, NULL, e);
 		for (size_t i = 0; i < n && !rc; i++) {
 			const struct r_member *m = &members[i];
+			if (m->kind == MEMBER_VOLUME) {
+				rc = changes_put(out, CHANGED_CONTENT, m->name, e);
+				continue;
+			}
 			if (m->name.len)
 				changes_enter(out, m->name, 0);
 			rc = list_member(fds, n_fds, span_of(m->path.p + 1, m->path.len - 1), out, NULL, e);

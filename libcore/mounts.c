@@ -28,7 +28,7 @@ static void add(struct mounts *m, char *line)
 	unsigned major, minor;
 	unsigned long long id;
 	int at = 0;
-	const char *word[3]; /* root, point, and behind options and tags and " - ": the type */
+	const char *word[5]; /* root, point, and behind options and tags and " - ": type, source, the superblock's options */
 
 	if (sscanf(line, "%llu %*u %u:%u %n", &id, &major, &minor, &at) != 3 || !at)
 		return;
@@ -40,12 +40,13 @@ static void add(struct mounts *m, char *line)
 	for (int i = 0; i < 2; i++)
 		if (!(word[i] = strtok_r(i ? NULL : s, " ", &save)))
 			return;
-	word[2] = strtok_r(dash + 3, " ", &save);
-	if (!word[2])
-		return;
+	for (int i = 2; i < 5; i++)
+		if (!(word[i] = strtok_r(i > 2 ? NULL : dash + 3, " \n", &save)))
+			return;
 	m->v = xrealloc(m->v, (m->n + 1) * sizeof *m->v);
 	m->v[m->n++] = (struct mount){.id = id, .dev = makedev(major, minor), .point = unescape(word[1], strlen(word[1])),
-		.type = xstrdup(word[2])};
+		.type = xstrdup(word[2]), .source = unescape(word[3], strlen(word[3])),
+		.is_read_only = !strncmp(word[4], "ro", 2) && (word[4][2] == ',' || !word[4][2])};
 }
 
 int mounts_read(struct mounts *m, struct err *e)
@@ -72,6 +73,7 @@ void mounts_free(struct mounts *m)
 	for (size_t i = 0; i < m->n; i++) {
 		free(m->v[i].point);
 		free(m->v[i].type);
+		free(m->v[i].source);
 	}
 	free(m->v);
 	*m = (struct mounts){0};

@@ -13,6 +13,8 @@ struct mount {
 	uint64_t id;       /* may be given again after an unmount */
 	uint64_t dev;      /* of the superblock; on btrfs not what stat says of what lies in a subvolume */
 	char *point, *type;
+	char *source;      /* a device, or whatever the filesystem has instead */
+	bool is_read_only; /* the superblock */
 };
 struct mounts {
 	struct mount *v;

@@ -71,6 +71,8 @@ enum obj_type { OBJ_NONE = 0, OBJ_FILE = 1, OBJ_DIR, OBJ_LINK, OBJ_FIFO, OBJ_CHA
 
 enum { REF_NONE = 0, REF_ROOT = 1 };
 
+enum member_kind { MEMBER_TREE = 1, MEMBER_VOLUME = 2 };
+
 enum { /* r_image.consistency */
 	CONS_UNKNOWN = 0, CONS_LIVE = 1, CONS_CRASH = 2, CONS_APP = 3,
 };
@@ -86,7 +88,7 @@ struct r_image { /* what the stream is about, and its stamps */
 	struct span host, bookmark, group;
 };
 struct r_member { /* one root; name empty: the image's root itself */
-	uint8_t kind; /* 1 tree, 2 volume */
+	uint8_t kind; /* enum member_kind */
 	struct span name, path; /* path: where the source keeps it, absolute; a hint */
 };
 struct r_delta {

@@ -33,7 +33,7 @@ static int delta_to_snapshot(struct job *j, int snapshot, const struct history_e
 	struct sink sink = {.fd = fd, .name = "the delta to a snapshot"};
 	struct stream_out out = {.sink = sink_write, .ctx = &sink}, plan = {.sink = source_nowhere};
 	struct walk_root root = {"", snapshot};
-	struct r_member member = {.kind = 1};
+	struct r_member member = {.kind = MEMBER_TREE};
 	struct catalog *next = NULL;
 	struct diff d = {.base = j->r.cat, .roots = &root, .n_roots = 1, .stamps = h->stamps, .members = &member, .out = &out,
 		.plan = &plan, .next = scratch, .tmpdir = j->a->tmpdir, .warn = &j->warn};

@@ -22,6 +22,7 @@
 #include "source.h"
 #include "stamp.h"
 #include "tap.h"
+#include "volume.h"
 
 #define SHOWN 300
 #define NS 1000000000
@@ -32,6 +33,7 @@ void snap_free(struct snap *s) { head_free(&s->head); }
 
 struct member {
 	char *name, *path;
+	uint8_t kind;
 };
 
 static int member_cmp(const void *a, const void *b)
@@ -55,8 +57,10 @@ static int parse_member(struct member *m, const char *arg, bool is_only, struct 
 		return err_sys(e, "cannot find '%s'", esc_cut(text, sizeof text, span_cstr(root)));
 	if (stat(m->path, &st))
 		return err_sys(e, "cannot look at '%s'", esc_cut(text, sizeof text, span_cstr(root)));
-	if (!S_ISDIR(st.st_mode))
-		return err_set(e, ERR_USAGE, "'%s' is not a directory", esc_cut(text, sizeof text, span_cstr(root)));
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		return err_set(e, ERR_USAGE, "'%s' is neither a directory nor a volume: a file or a block device",
+			esc_cut(text, sizeof text, span_cstr(root)));
+	m->kind = S_ISDIR(st.st_mode) ? MEMBER_TREE : MEMBER_VOLUME;
 	if (strlen(m->path) > REC_TARGET_MAX)
 		return err_set(e, ERR_USAGE, "the path of '%s' is too long", esc_cut(text, sizeof text, span_cstr(root)));
 	if (is_named) {
@@ -64,7 +68,7 @@ static int parse_member(struct member *m, const char *arg, bool is_only, struct 
 		m->name = xalloc(n + 1);
 		memcpy(m->name, arg, n);
 	} else {
-		m->name = xstrdup(is_only ? "" : strrchr(m->path, '/') + 1);
+		m->name = xstrdup(is_only && m->kind == MEMBER_TREE ? "" : strrchr(m->path, '/') + 1);
 	}
 	if (!is_only && !m->name[0])
 		return err_set(e, ERR_USAGE, "'%s' needs a name: NAME=%s", root, root);
@@ -90,7 +94,7 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 	for (size_t i = 0; i < n; i++) {
 		struct record r = {.type = REC_MEMBER};
 		if (!rc) {
-			r.u.member = (struct r_member){1, span_cstr(m[i].name), span_cstr(m[i].path)};
+			r.u.member = (struct r_member){m[i].kind, span_cstr(m[i].name), span_cstr(m[i].path)};
 			head_take(&s->head, &r);
 		}
 	}
@@ -104,6 +108,15 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 
 /* ---- the instant ---- */
 
+
+static int sync_mounted(void *ctx, const char *point, struct err *e)
+{
+	AUTO_CLOSE int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char text[SHOWN];
+
+	(void)ctx;
+	return fd < 0 || syncfs(fd) ? err_sys(e, "cannot sync '%s'", esc_cut(text, sizeof text, span_cstr(point))) : 0;
+}
 
 /* What a store left in a page that was dirty already shows in no stat until the page is clean: clean them all. */
 static int sync_members(const struct head *h, struct err *e)
@@ -120,6 +133,13 @@ static int sync_members(const struct head *h, struct err *e)
 		if (fstat(roots[i].fd, &st)) {
 			rc = err_sys(e, "cannot look at '%s'", esc_cut(text, sizeof text, h->members[i].path));
 			break;
+		}
+		if (h->members[i].kind == MEMBER_VOLUME && (rc = volume_mounts(roots[i].fd, sync_mounted, NULL, e)))
+			break;
+		if (S_ISBLK(st.st_mode)) { /* what is written to a device is in its own pages, not in those of its node's filesystem */
+			if (fsync(roots[i].fd))
+				rc = err_sys(e, "cannot sync '%s'", esc_cut(text, sizeof text, h->members[i].path));
+			continue;
 		}
 		while (d < n_devs && devs[d] != st.st_dev)
 			d++;
@@ -176,6 +196,40 @@ static int ask_recorder(struct snap *s, struct err *e)
 	return 0;
 }
 
+struct mounted {
+	const struct snap *s;
+	const struct r_member *member;
+};
+
+/* What is read of a filesystem while it is written to is none: some of it is of one moment, and some of another. */
+static int on_mounted(void *ctx, const char *point, struct err *e)
+{
+	const struct mounted *m = ctx;
+	char text[SHOWN], where[SHOWN], what[2 * SHOWN + 64];
+
+	esc_cut(text, sizeof text, m->member->path);
+	esc_cut(where, sizeof where, span_cstr(point));
+	snprintf(what, sizeof what, "'%s' is mounted on '%s' and may change while it is read", text, where);
+	if (m->s->provider != SNAP_LIVE)
+		return err_set(e, ERR_REFUSED, "%s: unmount it, or say --provider=live", what);
+	note(m->s, 0, "torn, perhaps", what);
+	return 0;
+}
+
+static int check_volumes(const struct snap *s, struct err *e)
+{
+	struct walk_root *roots = NULL;
+	int rc = head_open_live(&s->head, &roots, e);
+
+	for (size_t i = 0; i < s->head.n_members && !rc; i++) {
+		struct mounted m = {s, &s->head.members[i]};
+		if (m.member->kind == MEMBER_VOLUME)
+			rc = volume_mounts(roots[i].fd, on_mounted, &m, e);
+	}
+	head_close_roots(&roots, s->head.n_members);
+	return rc;
+}
+
 /* 1: the image will be snapshots; 0; -1. */
 static int choose_provider(struct snap *s, struct err *e)
 {
@@ -183,13 +237,13 @@ static int choose_provider(struct snap *s, struct err *e)
 	bool is_possible = false;
 
 	if (!s->state || s->provider == SNAP_LIVE)
-		return 0;
+		return check_volumes(s, e);
 	int can = snapshots_can(&s->head, &is_possible, reason, e);
 	if (can)
 		return can;
 	if (s->provider == SNAP_AUTO) {
 		note(s, 1, "a live image", reason);
-		return 0;
+		return check_volumes(s, e);
 	}
 	if (!is_possible)
 		return err_set(e, ERR_USAGE, "%s", reason);
@@ -237,6 +291,17 @@ static int stamp(struct snap *s, bool is_snapshot, struct err *e)
 	return 0;
 }
 
+/* Of a volume not the filesystem that it lies on, but what is mounted from it. */
+static int freeze_mounted(void *ctx, const char *point, struct err *e)
+{
+	AUTO_CLOSE int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char text[SHOWN];
+
+	if (fd < 0)
+		return err_sys(e, "cannot open '%s'", esc_cut(text, sizeof text, span_cstr(point)));
+	return freeze_add(ctx, fd, span_cstr(point), e);
+}
+
 /* What is to be frozen, and that nothing of ours is on it. */
 static int plan_freeze(const struct snap *s, struct freeze *f, struct err *e)
 {
@@ -244,7 +309,8 @@ static int plan_freeze(const struct snap *s, struct freeze *f, struct err *e)
 	int rc = head_open_live(&s->head, &roots, e);
 
 	for (size_t i = 0; i < s->head.n_members && !rc; i++)
-		rc = freeze_add(f, roots[i].fd, s->head.members[i].path, e);
+		rc = s->head.members[i].kind == MEMBER_VOLUME ? volume_mounts(roots[i].fd, freeze_mounted, f, e) :
+			freeze_add(f, roots[i].fd, s->head.members[i].path, e);
 	head_close_roots(&roots, s->head.n_members);
 	if (rc || (s->state && freeze_spare(f, s->state->fd, "the state directory", e)))
 		return -1;
@@ -372,7 +438,7 @@ static int write_catalog(struct catalog *c, const char *path, struct stream_out 
 	if (got < 0)
 		return -1;
 	head_take(&h, &r);
-	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr(real ? real : path)}};
+	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = MEMBER_TREE, .path = span_cstr(real ? real : path)}};
 	head_take(&h, &r);
 	int rc = snap_write_image(c, &h, o, e);
 	head_free(&h);

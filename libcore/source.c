@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "image.h"
@@ -85,8 +86,11 @@ int source_digest(struct catalog *c, const struct walk_root *roots, size_t n, co
 	struct r_member *members = xalloc((n + 1) * sizeof *members);
 	struct diff d = *settings;
 
-	for (size_t i = 0; i < n; i++)
-		members[i] = (struct r_member){.kind = 1, .name = span_cstr(roots[i].name)};
+	for (size_t i = 0; i < n; i++) {
+		struct stat st;
+		bool is_tree = fstat(roots[i].fd, &st) || S_ISDIR(st.st_mode);
+		members[i] = (struct r_member){.kind = is_tree ? MEMBER_TREE : MEMBER_VOLUME, .name = span_cstr(roots[i].name)};
+	}
 	d.roots = roots;
 	d.n_roots = n;
 	d.members = members;

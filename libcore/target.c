@@ -43,7 +43,10 @@ static int open_named(const struct target *t, const struct spool_item *it, int d
 {
 	char text[512];
 
-	*fd = name ? path_open_at(dirfd, name, O_RDONLY, 0) : openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (name)
+		*fd = path_open_at(dirfd, name, O_RDONLY, 0);
+	else
+		*fd = it->type == OBJ_DIR ? openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
 	if (*fd >= 0)
 		return 1;
 	if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)

@@ -539,7 +539,7 @@ static int put_head(struct job *j, struct err *e)
 	if (image_stamps(j->r.cat, &r.u.image, &store, e) < 0 || catalog_id(j->r.cat, &r.u.image.id, e) ||
 			stream_begin(j->v->wanted, KIND_CHANGE, e) || stream_put(j->v->wanted, &r, e))
 		return -1;
-	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = 1, .path = span_cstr(real ? real : j->v->path)}};
+	r = (struct record){.type = REC_MEMBER, .u.member = {.kind = MEMBER_TREE, .path = span_cstr(real ? real : j->v->path)}};
 	return stream_put(j->v->wanted, &r, e);
 }
 

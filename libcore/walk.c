@@ -254,6 +254,12 @@ static int begin_root(struct walk *w, struct walk_entry *en, struct err *e)
 	if (attr_stat(&w->attr, r->fd, NULL, e) < 0)
 		return -1;
 	w->root_dev = w->attr.hint.dev;
+	if (w->attr.type != OBJ_DIR) {
+		struct span name = span_of(w->path.p, w->path.len);
+		*en = (struct walk_entry){.event = WALK_ENTRY, .name = name, .path = name, .root = (unsigned)(w->root - 1),
+			.attr = &w->attr, .dirfd = -1};
+		return 0;
+	}
 	f.dir = ahead_root(&w->attr);
 	/* its own description: the caller's read position is not ours to move */
 	if (ahead_dir_open(w->ahead, f.dir, r->fd, ".", &f.open_sys) == 0) {

@@ -14,7 +14,7 @@
 
 struct walk_root {
 	const char *name; /* borrowed: name of the member below the image's root; "" for the only root */
-	int fd;           /* borrowed: open directory */
+	int fd;           /* borrowed: open directory; or a volume, of a name: a file or block device, which is one entry */
 };
 struct walk_options {
 	unsigned threads;     /* in the background; 0: one per processor; 1: none, the caller's thread does it all */

@@ -1,0 +1,19 @@
+/*
+ * volume: which filesystems live on a volume, an image file or a block device, and are mounted: directly, from its partitions, or by
+ * way of loop devices.
+ *
+ * May use: mounts, bytes, err; reads /sys (sysfs(5)) and /proc.
+ */
+#ifndef REPL_VOLUME_H
+#define REPL_VOLUME_H
+
+#include "err.h"
+
+/* Makes reads of a block device come from it. The pages in which the kernel remembers what was read of it are not those of the files
+ * of a filesystem on it, and do not change when those are written. Nothing is done to a file. */
+void volume_fresh(int fd);
+/* Calls fn for each place where a filesystem on this volume is mounted so that it can be written to, until it fails. -1 with its
+ * error or our own. */
+int volume_mounts(int fd, int (*fn)(void *ctx, const char *point, struct err *e), void *ctx, struct err *e);
+
+#endif
