@@ -167,6 +167,11 @@ run_block() {
 		scene ''
 		sed -i "s,$PWD/srv,$(mk_fs ext4 32M)," "$b"
 		;;
+	*disk=*)
+		scene ''
+		sed -i "s,/etc,$PWD/srv,; s,/var/lib/vm/disk.img,$PWD/srv/disk," "$b"
+		head -c 300000 /dev/urandom >srv/disk
+		;;
 	*--resume=*) scene_broken ;;
 	*--ack*) scene_unanswered ;;
 	*'-o delta.rpl'*) scene '' ;;
@@ -185,6 +190,7 @@ run_block() {
 	case $text in
 	*'repl-apply -n '* | *--rollback*) run ! same_tree srv replica ;;
 	*www=*) same_tree www replica/www && same_tree db replica/data ;;
+	*disk=*) same_tree srv replica/etc && cmp srv/disk replica/disk ;;
 	*repl-apply*) same_tree srv replica ;;
 	esac
 	case $text in
@@ -204,7 +210,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 24
+	run_page repl.7 25
 }
 
 @test "the examples of repl-snap(1) work" {
