@@ -9,10 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "control.h"
 #include "image.h"
 #include "input.h"
-#include "subvol.h"
+#include "providers.h"
 #include "volume.h"
 #include "walk.h"
 
@@ -213,36 +212,28 @@ int head_open_live(const struct head *h, struct walk_root **out, struct err *e)
 
 /* ---- snapshots ---- */
 
-void head_snapshot_name(const struct head *h, char name[HEAD_SNAPSHOT_NAME])
+void head_snapshot_name(const struct head *h, char name[PROVIDER_NAME_MAX])
 {
 	char instance[2 * sizeof h->stamps.instance + 1];
 
 	hex(instance, h->stamps.instance, sizeof h->stamps.instance);
-	snprintf(name, HEAD_SNAPSHOT_NAME, "%s-%" PRIu64, instance, h->stamps.seq);
+	snprintf(name, PROVIDER_NAME_MAX, "%s-%" PRIu64, instance, h->stamps.seq);
 }
+
+bool head_is_still(const struct head *h) { return providers_of(h->stamps.provider) != NULL; }
 
 /* The member's directory in *fd gives way to its snapshot. */
 static int to_snapshot(const struct head *h, size_t i, int *fd, struct err *e)
 {
-	char name[HEAD_SNAPSHOT_NAME], text[300];
-	struct subvol_info s;
+	const struct provider_root r = {.path = h->members[i].path, .fd = *fd};
+	char name[PROVIDER_NAME_MAX];
 
 	head_snapshot_name(h, name);
-	esc_cut(text, sizeof text, h->members[i].path);
-	AUTO_CLOSE int dir = control_open(*fd, "images", false);
-	AUTO_CLOSE int snapshot = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (snapshot < 0 && errno != ENOENT)
-		return err_sys(e, "cannot open '%s/.repl/images/%s'", text, name);
-	/* What is inside another snapshot stands there as an empty directory. */
-	if (snapshot < 0 || subvol_ask(snapshot, &s))
-		return err_set(e, ERR_SYSTEM, "the image's snapshot '%s/.repl/images/%s' is gone: take a new image with repl-snap",
-			text, name);
-	if (!subvol_is_intact(&s))
-		return err_set(e, ERR_SYSTEM, "the image's snapshot '%s/.repl/images/%s' was written to: take a new image with "
-			"repl-snap", text, name);
+	int snapshot = providers_of(h->stamps.provider)->open(&r, name, e);
+	if (snapshot < 0)
+		return -1;
 	close_fd(fd);
 	*fd = snapshot;
-	snapshot = -1;
 	return 0;
 }
 
@@ -252,7 +243,7 @@ int head_open_roots(const struct head *h, struct walk_root **out, struct err *e)
 
 	if (head_open_live(h, &roots, e))
 		return -1;
-	for (size_t i = 0; i < h->n_members && h->stamps.provider == PROV_BTRFS; i++) {
+	for (size_t i = 0; i < h->n_members && head_is_still(h); i++) {
 		if (to_snapshot(h, i, &roots[i].fd, e)) {
 			head_close_roots(&roots, h->n_members);
 			return -1;
@@ -267,7 +258,7 @@ int head_device(const struct head *h, const struct walk_root *roots, uint64_t *d
 	struct walk_root *live = NULL;
 	struct stat st, now;
 
-	if (h->stamps.provider != PROV_BTRFS)
+	if (!head_is_still(h))
 		return 0;
 	if (head_open_live(h, &live, e))
 		return -1;

@@ -4,14 +4,13 @@
  *
  * It stands at the front of image and change streams, in the state as the image under way, and in a catalog as what that is of.
  *
- * May use: catalog, image, input, stream, walk (its roots), control, subvol, volume, err; opens the members' directories.
+ * May use: catalog, image, input, stream, walk (its roots), providers, volume, err; opens the members' directories.
  */
 #ifndef REPL_HEAD_H
 #define REPL_HEAD_H
 
+#include "provider.h"
 #include "stream.h"
-
-#define HEAD_SNAPSHOT_NAME 64u /* bytes */
 
 struct catalog;
 struct walk_root;
@@ -37,13 +36,15 @@ int head_read(struct head *h, int fd, const char *reader, struct err *e);
 int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, struct err *e);
 /* The same names and paths. */
 bool head_same_members(const struct head *a, const struct head *b);
-/* Opens the directories that hold the image: the members', or where it is btrfs snapshots, those. n_members of them, owned
+/* It is snapshots: nobody writes to what is read. */
+bool head_is_still(const struct head *h);
+/* Opens the directories that hold the image: the members', or where it is snapshots, those. n_members of them, owned
  * (head_close_roots). ERR_STREAM: the names make no sense; ERR_SYSTEM with advice: a snapshot is gone, or was written to. */
 int head_open_roots(const struct head *h, struct walk_root **roots, struct err *e);
 /* Opens the members' directories as they are now. */
 int head_open_live(const struct head *h, struct walk_root **roots, struct err *e);
 /* Of a member's snapshot for this image, in `.repl/images` of the member. */
-void head_snapshot_name(const struct head *h, char name[HEAD_SNAPSHOT_NAME]);
+void head_snapshot_name(const struct head *h, char name[PROVIDER_NAME_MAX]);
 /* A directory of the system at this device, which lies in a member, lies in the image at another device where that is a snapshot. */
 int head_device(const struct head *h, const struct walk_root *roots, uint64_t *dev, struct err *e);
 void head_close_roots(struct walk_root **roots, size_t n);

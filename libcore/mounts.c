@@ -86,6 +86,16 @@ bool mounts_below(struct span path, struct span dir)
 	return path.len >= dir.len && !memcmp(path.p, dir.p, dir.len) && (path.len == dir.len || path.p[dir.len] == '/');
 }
 
+const struct mount *mounts_inside(const struct mounts *m, struct span dir)
+{
+	for (size_t i = 0; i < m->n; i++) {
+		struct span at = span_cstr(m->v[i].point);
+		if (at.len > dir.len && mounts_below(at, dir))
+			return &m->v[i];
+	}
+	return NULL;
+}
+
 uint64_t mounts_id(int fd)
 {
 	struct statx sx;

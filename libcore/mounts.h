@@ -25,6 +25,8 @@ int mounts_read(struct mounts *m, struct err *e);
 void mounts_free(struct mounts *m);
 /* The path is this directory or lies below it. Both absolute, without a slash at the end (but "/"). */
 bool mounts_below(struct span path, struct span dir);
+/* One that is mounted below this directory (not at it); NULL: nothing is. Borrowed. */
+const struct mount *mounts_inside(const struct mounts *m, struct span dir);
 /* The id of the mount that this is in (struct mount); 0: none, or the kernel does not say (before Linux 5.8). */
 uint64_t mounts_id(int fd);
 

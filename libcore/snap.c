@@ -17,6 +17,7 @@
 #include "input.h"
 #include "json.h"
 #include "pending.h"
+#include "providers.h"
 #include "replica.h"
 #include "snapshots.h"
 #include "source.h"
@@ -230,42 +231,48 @@ static int check_volumes(const struct snap *s, struct err *e)
 	return rc;
 }
 
-/* 1: the image will be snapshots; 0; -1. */
-static int choose_provider(struct snap *s, struct err *e)
+static bool must_be_snapshots(const struct snap *s) { return s->provider != SNAP_AUTO && s->provider != SNAP_LIVE; }
+
+/* What makes the image's snapshots into *number: PROV_LIVE: there will be none. */
+static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 {
+	static const uint8_t numbers[] = {[SNAP_AUTO] = PROV_BTRFS, [SNAP_BTRFS] = PROV_BTRFS};
 	char reason[512];
 	bool is_possible = false;
 
+	*number = PROV_LIVE;
 	if (!s->state || s->provider == SNAP_LIVE)
 		return check_volumes(s, e);
-	int can = snapshots_can(&s->head, &is_possible, reason, e);
-	if (can)
-		return can;
-	if (s->provider == SNAP_AUTO) {
+	int can = snapshots_can(providers_of(numbers[s->provider]), &s->head, &is_possible, reason, e);
+	if (can < 0)
+		return -1;
+	if (!can && !must_be_snapshots(s)) {
 		note(s, 1, "a live image", reason);
 		return check_volumes(s, e);
 	}
-	if (!is_possible)
+	if (!can && !is_possible)
 		return err_set(e, ERR_USAGE, "%s", reason);
-	note(s, 0, "not in the image", reason);
-	return 1;
+	if (!can)
+		note(s, 0, "not in the image", reason);
+	*number = numbers[s->provider];
+	return 0;
 }
 
 /* 1: the image is snapshots now; 0. */
 static int take_snapshots(struct snap *s, struct err *e)
 {
 	char reason[512];
-	int got = snapshots_take(s->state, &s->head, reason, e);
+	int got = snapshots_take(s->state, providers_of(s->head.stamps.provider), &s->head, reason, e);
 
 	if (got)
 		return got;
-	if (s->provider == SNAP_BTRFS)
+	if (must_be_snapshots(s))
 		return err_set(e, ERR_SYSTEM, "%s", reason);
 	note(s, 1, "a live image", reason);
 	return 0;
 }
 
-static int stamp(struct snap *s, bool is_snapshot, struct err *e)
+static int stamp(struct snap *s, uint8_t provider, struct err *e)
 {
 	struct record r = {.type = REC_IMAGE};
 	struct timespec now;
@@ -274,12 +281,10 @@ static int stamp(struct snap *s, bool is_snapshot, struct err *e)
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (gethostname(host, sizeof host - 1))
 		host[0] = '\0';
-	r.u.image = (struct r_image){.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec, .provider = PROV_LIVE,
+	r.u.image = (struct r_image){.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec, .provider = provider,
 		.consistency = CONS_LIVE, .host = span_cstr(host)};
-	if (is_snapshot) {
-		r.u.image.provider = PROV_BTRFS;
-		r.u.image.consistency = s->head.n_members == 1 ? CONS_CRASH : CONS_LIVE;
-	}
+	if (provider != PROV_LIVE && s->head.n_members == 1)
+		r.u.image.consistency = CONS_CRASH;
 	if (s->bookmark)
 		r.u.image.bookmark = span_cstr(s->bookmark);
 	/* A time to come would make what is written until then look old. */
@@ -331,7 +336,7 @@ static int quiesce(const struct snap *s, struct guard *g, struct err *e)
 }
 
 /* The image's instant, at which it gets its number and time; 1: it is snapshots. */
-static int take_instant(struct snap *s, bool is_snapshot, struct guard *g, struct err *e)
+static int take_instant(struct snap *s, struct guard *g, struct err *e)
 {
 	bool has_guard = g->quiesce || g->resume || g->freeze;
 	struct timespec now;
@@ -346,7 +351,7 @@ static int take_instant(struct snap *s, bool is_snapshot, struct guard *g, struc
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!s->has_time)
 		s->head.stamps.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec;
-	if (!is_snapshot)
+	if (!head_is_still(&s->head))
 		return 0;
 	int got = take_snapshots(s, e);
 	if (got == 1 && is_still)
@@ -357,19 +362,19 @@ static int take_instant(struct snap *s, bool is_snapshot, struct guard *g, struc
 }
 
 /* The same with all that holds still round it. */
-static int hold_instant(struct snap *s, bool is_snapshot, struct err *e)
+static int hold_instant(struct snap *s, struct err *e)
 {
 	struct freeze f = {0};
 	struct guard g = {.quiesce = s->quiesce, .resume = s->resume, .command_ms = s->quiesce_ms, .freeze_ms = s->freeze_ms,
 		.log_fd = s->log_fd, .lock_fd = s->state ? s->state->lock_fd : -1};
 	int got = -1;
 
-	if (s->is_freeze && is_snapshot)
+	if (s->is_freeze && head_is_still(&s->head))
 		note(s, 1, "not frozen", "a btrfs snapshot is of one instant by itself, and none can be taken while the filesystem is frozen");
 	else if (s->is_freeze)
 		g.freeze = &f;
 	if (!g.freeze || !plan_freeze(s, &f, e))
-		got = take_instant(s, is_snapshot, &g, e);
+		got = take_instant(s, &g, e);
 	if (guard_end(&g, &s->undone, e))
 		got = -1;
 	freeze_free(&f);
@@ -382,12 +387,14 @@ static int open_image(struct snap *s, struct err *e)
 {
 	if (s->state && ask_recorder(s, e))
 		return -1;
-	int is_snapshot = choose_provider(s, e);
+	uint8_t provider;
+	if (choose_provider(s, &provider, e))
+		return -1;
 	/* Of a snapshot nothing moves its instant away from the clock, and nothing is frozen for long: what is dirty goes to the disk
 	 * before. Of a live image the clock is read first: what is written while the sync runs counts as written after the image. */
-	if (is_snapshot < 0 || ((is_snapshot || s->is_freeze) && sync_members(&s->head, e)) || stamp(s, is_snapshot, e))
+	if (((provider != PROV_LIVE || s->is_freeze) && sync_members(&s->head, e)) || stamp(s, provider, e))
 		return -1;
-	is_snapshot = hold_instant(s, is_snapshot, e);
+	int is_snapshot = hold_instant(s, e);
 	if (is_snapshot < 0)
 		return -1;
 	if (!is_snapshot) {

@@ -21,81 +21,31 @@
 #include "subvol.h"
 #include "walk.h"
 
-#define DIR_NAME "images"
 #define ROWS "snapshots"
 #define UUID 32u  /* hex digits */
 #define SHOWN 300
 
 /* ---- can there be one ---- */
 
-/* Inodes of directories in which the toolkit's own subvolumes are: snapshots of images here, and of a replica's history. */
-struct own {
-	uint64_t dirs[3];
-	size_t n;
-};
-
-static void own_dirs(int root, struct own *o)
-{
-	static const char *const names[] = {".repl", (".repl/" DIR_NAME), ".repl/history"};
-	struct stat st;
-
-	o->n = 0;
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (!fstatat(root, names[i], &st, AT_SYMLINK_NOFOLLOW) && S_ISDIR(st.st_mode))
-			o->dirs[o->n++] = st.st_ino;
-}
-
-static bool is_foreign(void *ctx, uint64_t dir)
-{
-	const struct own *o = ctx;
-
-	for (size_t i = 0; i < o->n; i++)
-		if (o->dirs[i] == dir)
-			return false;
-	return true;
-}
-
-static bool has_mounts(const struct mounts *m, struct span root, char reason[512])
+/* 1: the snapshot of this member is what its path shows; 0. */
+static int can_one(const struct provider *p, const struct provider_root *r, const struct mounts *m, bool *is_possible, char reason[512])
 {
 	char text[SHOWN];
+	int can = p->can(r, is_possible, reason);
+	const struct mount *below = can ? mounts_inside(m, r->path) : NULL;
 
-	for (size_t i = 0; i < m->n; i++) {
-		struct span at = span_cstr(m->v[i].point);
-		if (at.len > root.len && mounts_below(at, root)) {
-			snprintf(reason, 512, "another filesystem is mounted at '%s', which a snapshot does not have",
-				esc_cut(text, sizeof text, at));
-			return true;
-		}
-	}
-	return false;
+	if (below)
+		snprintf(reason, 512, "another filesystem is mounted at '%s', which a snapshot does not have",
+			esc_cut(text, sizeof text, span_cstr(below->point)));
+	return can && !below;
 }
 
-/* 1: the snapshot of this member is what its path shows; 0. */
-static int can_one(struct span path, int root, const struct mounts *m, bool *is_possible, char reason[512])
+static struct provider_root root_of_member(const struct head *h, size_t i, const struct walk_root *roots)
 {
-	struct own own;
-	struct subvol_info info;
-	AUTO_FREE struct subvol_inner *inner = xalloc(sizeof *inner);
-	char text[SHOWN], below[SHOWN];
-
-	esc_cut(text, sizeof text, path);
-	if (!subvol_is(root) || subvol_ask(root, &info)) {
-		*is_possible = false;
-		snprintf(reason, 512, "'%s' is not the root of a btrfs subvolume that snapshots can be taken of%s", text,
-			geteuid() ? ", or only root may" : "");
-		return 0;
-	}
-	own_dirs(root, &own);
-	int got = subvol_inside(root, is_foreign, &own, inner);
-	if (got) {
-		snprintf(reason, 512, "'%s' holds the subvolume '%s', which a snapshot leaves out", text,
-			got < 0 ? "?" : esc_cut(below, sizeof below, span_cstr(inner->path)));
-		return 0;
-	}
-	return !has_mounts(m, path, reason);
+	return (struct provider_root){.path = h->members[i].path, .fd = roots[i].fd};
 }
 
-int snapshots_can(const struct head *h, bool *is_possible, char reason[512], struct err *e)
+int snapshots_can(const struct provider *p, const struct head *h, bool *is_possible, char reason[512], struct err *e)
 {
 	struct walk_root *roots = NULL;
 	struct mounts m = {0};
@@ -110,8 +60,9 @@ int snapshots_can(const struct head *h, bool *is_possible, char reason[512], str
 	}
 	/* The first reason is the one that is said, but one that makes it impossible comes before all others. */
 	for (size_t i = 0; i < h->n_members && *is_possible; i++) {
+		const struct provider_root r = root_of_member(h, i, roots);
 		char why[512];
-		if (can_one(h->members[i].path, roots[i].fd, &m, is_possible, why))
+		if (can_one(p, &r, &m, is_possible, why))
 			continue;
 		if (can || !*is_possible)
 			memcpy(reason, why, sizeof why);
@@ -243,7 +194,7 @@ static bool is_ours(const struct state *s, const char *name, uint64_t *seq)
 static void look(const struct state *s, int root, int *dir, struct found *f)
 {
 	*f = (struct found){0};
-	*dir = control_open(root, DIR_NAME, false);
+	*dir = control_open(root, PROVIDER_DIR, false);
 	int copy = *dir < 0 ? -1 : openat(*dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = copy < 0 ? NULL : fdopendir(copy);
 	uint64_t seq;
@@ -261,7 +212,7 @@ static void look(const struct state *s, int root, int *dir, struct found *f)
 	closedir(d);
 }
 
-static void name_of(const struct state *s, uint64_t seq, char name[HEAD_SNAPSHOT_NAME])
+static void name_of(const struct state *s, uint64_t seq, char name[PROVIDER_NAME_MAX])
 {
 	struct head h = {.stamps.seq = seq};
 
@@ -289,7 +240,7 @@ struct keep {
 
 static void keep_add(struct keep *k, const struct state *s, const struct head *h)
 {
-	if (h->has_image && h->stamps.provider == PROV_BTRFS && !memcmp(h->stamps.instance, s->instance, sizeof s->instance))
+	if (h->has_image && head_is_still(h) && !memcmp(h->stamps.instance, s->instance, sizeof s->instance))
 		k->seqs[k->n++] = h->stamps.seq;
 }
 
@@ -321,7 +272,7 @@ static size_t tend_root(const struct state *s, int root, const struct keep *k)
 
 	look(s, root, &dir, &f);
 	for (size_t i = 0; i < f.n; i++) {
-		char name[HEAD_SNAPSHOT_NAME];
+		char name[PROVIDER_NAME_MAX];
 		bool is_kept = false;
 		for (size_t j = 0; j < k->n; j++)
 			is_kept |= k->seqs[j] == f.seqs[i];
@@ -331,7 +282,7 @@ static size_t tend_root(const struct state *s, int root, const struct keep *k)
 	}
 	free(f.seqs);
 	if (!n && dir >= 0)
-		control_drop(root, DIR_NAME);
+		control_drop(root, PROVIDER_DIR);
 	return n;
 }
 
@@ -374,9 +325,9 @@ int snapshots_each(const struct state *s, void (*fn)(void *ctx, const char *path
 			look(s, root, &dir, &f);
 		for (size_t k = 0; k < f.n; k++) {
 			AUTO_BUF struct buf path = {0};
-			char name[HEAD_SNAPSHOT_NAME];
+			char name[PROVIDER_NAME_MAX];
 			name_of(s, f.seqs[k], name);
-			buf_fmt(&path, "%s/.repl/" DIR_NAME "/%s", r.v[i].path, name);
+			buf_fmt(&path, "%s/.repl/" PROVIDER_DIR "/%s", r.v[i].path, name);
 			fn(ctx, buf_cstr(&path), f.seqs[k]);
 		}
 		free(f.seqs);
@@ -397,45 +348,36 @@ static int check_limit(const struct state *s, const struct head *h, const struct
 		look(s, roots[i].fd, &dir, &f);
 		free(f.seqs);
 		if (f.n >= SNAPSHOTS_MAX)
-			return err_set(e, ERR_REFUSED, "%zu snapshots of this state in '%s/.repl/" DIR_NAME "' cannot be removed: see to "
+			return err_set(e, ERR_REFUSED, "%zu snapshots of this state in '%s/.repl/" PROVIDER_DIR "' cannot be removed: see to "
 				"them first", f.n, esc_cut(text, sizeof text, h->members[i].path));
 	}
 	return 0;
 }
 
-/* What will not go away by itself, and is no failure of the disk. */
-static bool is_forbidden(int sys) { return sys == EROFS || sys == EPERM || sys == EACCES || sys == ETXTBSY; }
-
-static int take_one(const struct head *h, size_t i, int root, char reason[512], struct err *e)
+/* The same directory under a second name. */
+static bool is_again(const struct head *h, size_t i)
 {
-	char name[HEAD_SNAPSHOT_NAME], text[SHOWN];
-
-	head_snapshot_name(h, name);
-	esc_cut(text, sizeof text, h->members[i].path);
-	AUTO_CLOSE int dir = control_open(root, DIR_NAME, true);
-	if (dir >= 0 && !subvol_snapshot(root, dir, name, true))
-		return 1;
-	if (!is_forbidden(errno))
-		return err_sys(e, "cannot take a snapshot of '%s'", text);
-	snprintf(reason, 512, "no snapshot can be taken of '%s': %s", text, strerror(errno));
-	return 0;
+	for (size_t k = 0; k < i; k++)
+		if (span_eq(h->members[i].path, h->members[k].path))
+			return true;
+	return false;
 }
 
-int snapshots_take(const struct state *s, const struct head *h, char reason[512], struct err *e)
+int snapshots_take(const struct state *s, const struct provider *p, const struct head *h, char reason[512], struct err *e)
 {
 	struct walk_root *roots = NULL;
+	char name[PROVIDER_NAME_MAX];
 	int got = 1;
 
 	if (head_open_live(h, &roots, e))
 		return -1;
+	head_snapshot_name(h, name);
 	if (check_limit(s, h, roots, e) || rows_add(s, h, roots, e))
 		got = -1;
 	for (size_t i = 0; i < h->n_members && got == 1; i++) {
-		bool is_again = false;
-		for (size_t k = 0; k < i; k++)
-			is_again |= span_eq(h->members[i].path, h->members[k].path);
-		if (!is_again)
-			got = take_one(h, i, roots[i].fd, reason, e);
+		const struct provider_root r = root_of_member(h, i, roots);
+		if (!is_again(h, i))
+			got = p->take(&r, name, reason, e);
 	}
 	head_close_roots(&roots, h->n_members);
 	return got;
@@ -449,7 +391,7 @@ void snapshots_open(struct snapshots *s, struct catalog *base)
 	struct err ignored = {0};
 
 	*s = (struct snapshots){.base = base};
-	if (head_of(&h, base, &ignored) == 1 && h.stamps.provider == PROV_BTRFS && !head_open_roots(&h, &s->roots, &ignored))
+	if (head_of(&h, base, &ignored) == 1 && head_is_still(&h) && !head_open_roots(&h, &s->roots, &ignored))
 		s->n = h.n_members;
 	head_free(&h);
 }
