@@ -223,7 +223,9 @@ MAN1 := $(sort $(wildcard man/*.1))
 MAN5 := $(sort $(wildcard man/*.5))
 MAN7 := $(sort $(wildcard man/*.7))
 INSTALLED = $(addprefix $(BINDIR)/,$(PROGRAMS)) $(MAN1:man/%=$(MANDIR)/man1/%) $(MAN5:man/%=$(MANDIR)/man5/%) \
-	$(MAN7:man/%=$(MANDIR)/man7/%) $(BASH_TO) $(ZSH_TO) $(FISH_TO)
+	$(MAN7:man/%=$(MANDIR)/man7/%) $(BASH_TO) $(ZSH_TO) $(FISH_TO) $(PROVIDERS:cmd/%=$(DATADIR)/repl/%)
+# What makes snapshots; repl-snap looks for them beside the folder that it is in, see repl-provider(5).
+PROVIDERS := $(sort $(wildcard cmd/providers/*))
 # One completion file may serve several programs: bash loads them by the program's name, so each gets a link.
 BASH := $(wildcard completions/*.bash)
 ZSH := $(wildcard completions/_*)
@@ -242,6 +244,8 @@ install: all
 		install -D -m 644 $$f "$(DESTDIR)$(DATADIR)/zsh/vendor-completions/$${f##*/}"; done
 	$(Q)set -e; for f in $(FISH); do \
 		install -D -m 644 $$f "$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$${f##*/}"; done
+	$(Q)set -e; for f in $(PROVIDERS); do \
+		install -D -m 755 $$f "$(DESTDIR)$(DATADIR)/repl/providers/$${f##*/}"; done
 
 uninstall:
 	$(Q)set -e; for f in $(INSTALLED); do rm -f "$(DESTDIR)$$f"; done

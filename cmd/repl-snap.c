@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,18 +13,22 @@
 #include "filter.h"
 #include "image.h"
 #include "policy.h"
+#include "provider.h"
 #include "sink.h"
 #include "snap.h"
+#include "snapexec.h"
 #include "source.h"
 #include "stamp.h"
 
 struct settings {
-	const char *state, *bookmark, *time, *provider;
-	uint64_t lock_wait, cut_timeout, timeout, grain, quiesce_timeout, freeze_limit;
+	const char *state, *bookmark, *time, *provider, *providers;
+	uint64_t lock_wait, cut_timeout, timeout, grain, quiesce_timeout, freeze_limit, provider_timeout;
 	struct list rules;
 	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, is_check, one_file_system;
 	struct filter filter;
 	struct state s;
+	struct provider_run run;
+	char *program;
 	struct snap snap;
 	struct sink sink;
 	struct stream_out out;
@@ -98,7 +103,7 @@ static int open_again(struct cli *c, struct settings *o, struct err *e)
 		return err_set(e, ERR_USAGE, "--again takes no ROOT: the image under way says what it is of");
 	if (o->time || o->snap.bookmark)
 		return err_set(e, ERR_USAGE, "--again keeps the image's time and bookmark");
-	if (open_output(c, o, e) || state_load_image(&o->s, &o->snap.head, e) ||
+	if (open_output(c, o, e) || snap_again(&o->s, seconds(o->lock_wait), &o->snap.head, e) ||
 			head_put(&o->snap.head, &o->out, KIND_IMAGE, e) || stream_finish(&o->out, e) || sink_flush(&o->sink, e))
 		return -1;
 	cli_say(c, 1, "opened image %" PRIu64 " again", o->snap.head.stamps.seq);
@@ -107,18 +112,49 @@ static int open_again(struct cli *c, struct settings *o, struct err *e)
 
 static void on_note(void *ctx, int level, const char *text) { cli_say(ctx, level, "%s", text); }
 
-static int set_provider(struct settings *o, struct err *e)
+static void on_left(void *ctx, const char *text) { cli_say(ctx, 0, "a snapshot stays for now: %s", text); }
+
+/* Where programs that make snapshots are looked for: this machine's own come first. */
+static int find_program(struct settings *o, struct err *e)
+{
+	AUTO_BUF struct buf shared = {0};
+	char exe[PATH_MAX] = "";
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+
+	buf_add(&shared, exe, n > 0 ? (size_t)(strrchr(exe, '/') - exe) : 0);
+	buf_str(&shared, "/../share/repl/providers");
+	const char *const dirs[] = {"/etc/repl/providers", buf_cstr(&shared)};
+	if (snapexec_find(o->provider, o->providers ? &o->providers : dirs, o->providers ? 1 : 2, &o->program, e))
+		return -1;
+	o->snap.provider = SNAP_EXEC;
+	o->snap.program = o->program;
+	return 0;
+}
+
+static int set_provider(struct cli *c, struct settings *o, struct err *e)
 {
 	static const char *const names[] = {[SNAP_AUTO] = "auto", [SNAP_LIVE] = "live", [SNAP_BTRFS] = "btrfs"};
 	size_t i = 0;
 
 	while (i < sizeof names / sizeof *names && o->provider && strcmp(o->provider, names[i]))
 		i++;
-	if (i == sizeof names / sizeof *names)
-		return err_set(e, ERR_USAGE, "'%s' is no provider: auto, live or btrfs", o->provider);
-	o->snap.provider = (enum snap_provider)i;
-	if (i == SNAP_BTRFS && !o->state)
+	if (i < sizeof names / sizeof *names)
+		o->snap.provider = (enum snap_provider)i;
+	else if (find_program(o, e))
+		return -1;
+	if (o->snap.provider >= SNAP_BTRFS && !o->state)
 		return err_set(e, ERR_USAGE, "a snapshot needs a state directory, which remembers it: give -s DIR");
+	if (o->snap.program)
+		cli_say(c, 1, "snapshots are made by '%s'", o->snap.program);
+	return 0;
+}
+
+static int open_state(struct cli *c, struct settings *o, bool create, struct err *e)
+{
+	if (state_open(&o->s, o->state, create, e))
+		return -1;
+	o->run = (struct provider_run){.limit_ms = o->provider_timeout / 1000000, .log_fd = STDERR_FILENO, .note = on_left, .ctx = c};
+	o->s.run = &o->run;
 	return 0;
 }
 
@@ -143,15 +179,27 @@ static void say_still(struct cli *c, const struct snap *s, bool is_failed, struc
 		err_set(e, ERR_INCOMPLETE, "the image stands, but %s", s->undone.text);
 }
 
+static const char *what_it_is(const struct head *h)
+{
+	switch (h->stamps.provider) {
+	case PROV_BTRFS:
+		return ", a btrfs snapshot";
+	case PROV_EXEC:
+		return ", a snapshot";
+	default:
+		return "";
+	}
+}
+
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
 	if (o->state && cli_policy(c, o->state, true, e))
 		return -1;
 	if (o->snap.is_crash_enough && !o->snap.quiesce)
 		return err_set(e, ERR_USAGE, "--crash-consistent goes with --quiesce");
-	if (set_provider(o, e) || open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
+	if (set_provider(c, o, e) || open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
 		return -1;
-	if (o->state && state_open(&o->s, o->state, true, e))
+	if (o->state && open_state(c, o, true, e))
 		return -1;
 	o->snap.state = o->state ? &o->s : NULL;
 	o->snap.lock_wait = seconds(o->lock_wait);
@@ -169,8 +217,7 @@ static int open_image(struct cli *c, struct settings *o, struct err *e)
 	}
 	say_still(c, &o->snap, false, e);
 	if (o->state)
-		cli_say(c, 1, "opened image %" PRIu64 "%s", o->snap.head.stamps.seq,
-			o->snap.head.stamps.provider == PROV_BTRFS ? ", a btrfs snapshot" : "");
+		cli_say(c, 1, "opened image %" PRIu64 "%s", o->snap.head.stamps.seq, what_it_is(&o->snap.head));
 	return 0;
 }
 
@@ -189,7 +236,7 @@ static int commit(struct cli *c, struct settings *o, struct err *e)
 		;
 	if (!n)
 		return err_set(e, ERR_TIMEOUT, "no answer came for %" PRIu64 " seconds", acks.timeout_ms / 1000);
-	if (state_open(&o->s, o->state, false, e))
+	if (open_state(c, o, false, e))
 		return -1;
 	int rc = snap_commit(&o->s, STDIN_FILENO, o->lock_wait == UNSET ? COMMIT_WAIT : seconds(o->lock_wait), &c->warn, &acks, e);
 	cli_stat(c, "committed", acks.committed, "");
@@ -226,7 +273,7 @@ static int adopt(struct cli *c, struct settings *o, struct err *e)
 	struct digest id;
 	char text[65];
 
-	if (cli_not_tty(c, STDIN_FILENO, "read an image from", e) || state_open(&o->s, o->state, true, e) ||
+	if (cli_not_tty(c, STDIN_FILENO, "read an image from", e) || open_state(c, o, true, e) ||
 			snap_adopt(&o->s, STDIN_FILENO, seconds(o->lock_wait), &id, e))
 		return -1;
 	hex(text, id.b, 8);
@@ -246,8 +293,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	if (!o->is_digest && (o->rules.n || o->one_file_system || o->grain))
 		return err_set(e, ERR_USAGE, "--include, --exclude, --one-file-system and --block-size go with --digest; "
 			"for an image that is sent, give them to repl-diff");
-	if (o->provider && (n_modes))
-		return err_set(e, ERR_USAGE, "--provider goes with opening an image");
+	if ((o->provider || o->providers) && n_modes)
+		return err_set(e, ERR_USAGE, "--provider and --providers go with opening an image");
 	if ((o->snap.quiesce || o->snap.resume || o->snap.is_freeze || o->snap.is_crash_enough) && n_modes)
 		return err_set(e, ERR_USAGE, "--quiesce, --resume and --freeze go with opening an image");
 	if (filter_options(&o->filter, o->rules.v, o->rules.tags, o->rules.n, e) || set_time(o, e))
@@ -267,7 +314,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 		return commit(c, o, e);
 	if (o->is_adopt)
 		return adopt(c, o, e);
-	if (state_open(&o->s, o->state, false, e))
+	if (open_state(c, o, false, e))
 		return -1;
 	if (o->is_again)
 		return open_again(c, o, e);
@@ -280,7 +327,8 @@ int main(int argc, char **argv)
 {
 	struct cli c;
 	struct settings o = {.s = STATE_NONE, .cut_timeout = UINT64_C(10000000000), .lock_wait = UNSET,
-		.quiesce_timeout = UINT64_C(60000000000), .freeze_limit = UINT64_C(10000000000)};
+		.quiesce_timeout = UINT64_C(60000000000), .freeze_limit = UINT64_C(10000000000),
+		.provider_timeout = UINT64_C(60000000000)};
 	struct err e = {0};
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &o.state, "DIR", "the source's memory for one destination; REPL_STATE", 0},
@@ -294,7 +342,9 @@ int main(int argc, char **argv)
 		{"check-policy", 0, OPT_FLAG, &o.is_check, NULL, "is what the state's policy says right?", 0},
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
-		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, or btrfs: the image is a snapshot", 0},
+		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, btrfs, or a program's name", 0},
+		{"providers", 0, OPT_STRING, &o.providers, "DIR", "where programs that make snapshots are", 0},
+		{"provider-timeout", 0, OPT_DURATION, &o.provider_timeout, "DUR", "that each run of one gets; 60s", 0},
 		{"quiesce", 0, OPT_STRING, &o.snap.quiesce, "CMD", "run this before the instant: applications become still", 0},
 		{"resume", 0, OPT_STRING, &o.snap.resume, "CMD", "run this after it, in any case: they go on", 0},
 		{"quiesce-timeout", 0, OPT_DURATION, &o.quiesce_timeout, "DUR", "that each of these two gets; 60s", 0},
@@ -322,6 +372,7 @@ int main(int argc, char **argv)
 	run(&c, &o, &e);
 	state_close(&o.s);
 	snap_free(&o.snap);
+	free(o.program);
 	filter_free(&o.filter);
 	stream_out_free(&o.out);
 	sink_free(&o.sink);

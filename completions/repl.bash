@@ -18,7 +18,7 @@ _repl() {
 		COMPREPLY=($(compgen -f -- "$cur"))
 		return
 		;;
-	-s | --state | -j | --journal)
+	-s | --state | -j | --journal | --providers)
 		compopt -o filenames
 		COMPREPLY=($(compgen -d -- "$cur"))
 		return
@@ -40,7 +40,7 @@ _repl() {
 		return
 		;;
 	--provider)
-		COMPREPLY=($(compgen -W 'auto live btrfs' -- "$cur"))
+		COMPREPLY=($(compgen -W 'auto live btrfs btrfs-cli lvm zfs exec:' -- "$cur"))
 		return
 		;;
 	--map-owner)
@@ -49,7 +49,7 @@ _repl() {
 		;;
 	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
 		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout | --max-journal | --timeout | \
-		--quiesce | --quiesce-timeout | --freeze-limit | \
+		--quiesce | --quiesce-timeout | --provider-timeout | --freeze-limit | \
 		--interval | --changes | --bytes | --settle | --keepalive)
 		return
 		;;
@@ -57,7 +57,7 @@ _repl() {
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --provider --time --lock-wait
+		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --provider --providers --provider-timeout --time --lock-wait
 			--quiesce --resume --quiesce-timeout --crash-consistent --freeze --freeze-limit
 			--cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
 		;;

@@ -58,12 +58,15 @@ static _Noreturn void become(const struct command *c, const struct sigaction *ch
 	if (c->running)
 		atomic_store(c->running, getpid());
 	sigaction(SIGCHLD, child, NULL);
-	if (null >= 0 && dup2(null, 0) == 0 && dup2(c->log_fd, 1) == 1 && dup2(c->log_fd, 2) == 2) {
+	if (null >= 0 && dup2(null, 0) == 0 && dup2(c->out_fd ? c->out_fd : c->log_fd, 1) == 1 && dup2(c->log_fd, 2) == 2) {
 		if (null > 2)
 			close(null);
 		if (c->mask)
 			sigprocmask(SIG_SETMASK, c->mask, NULL);
-		execl("/bin/sh", "sh", "-c", c->text, (char *)NULL);
+		if (c->argv)
+			execv(c->argv[0], c->argv);
+		else
+			execl("/bin/sh", "sh", "-c", c->text, (char *)NULL);
 	}
 	_exit(127);
 }

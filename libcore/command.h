@@ -1,5 +1,5 @@
 /*
- * command: runs a command of the operator by sh(1), and ends one that takes too long.
+ * command: runs a command of the operator, by sh(1) or as a program, and ends one that takes too long.
  *
  * It is a process group of its own. What it leaves running in the background when it ends in time stays: a session that holds a
  * lock may be meant. Its standard input is /dev/null, and what it prints goes where it is told, never into a stream.
@@ -17,8 +17,10 @@
 
 struct command {
 	const char *text;         /* for sh -c; borrowed */
+	char *const *argv;        /* NULL-terminated: this program instead, of which text is what messages show; NULL: text */
 	uint64_t limit_ms;
 	int log_fd;               /* its standard output and standard error */
+	int out_fd;               /* its standard output instead; 0: log_fd */
 	const sigset_t *mask;     /* the signals that are blocked when it starts; NULL: ours */
 	_Atomic(pid_t) *running;  /* its process group as long as it may run, else 0; may be shared with another process. NULL: not told */
 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "bytes.h"
@@ -120,6 +121,8 @@ int file_temp(const char *dir)
 	}
 	return fd;
 }
+
+bool file_is_trusted(const struct stat *st) { return (!st->st_uid || st->st_uid == geteuid()) && !(st->st_mode & 022); }
 
 /* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
  * rename over NAME        a crash leaves the old file or the new one

@@ -7,10 +7,12 @@
 #ifndef REPL_FILE_H
 #define REPL_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct err;
+struct stat;
 
 /* 0, or -1 with errno. What lies beyond the end reads as zeros. */
 int file_read_at(int fd, void *p, size_t n, uint64_t off);
@@ -24,6 +26,9 @@ int file_temp(const char *dir);
 int file_copy(int from, int to, uint64_t off, uint64_t end);
 /* The same for all of a file of this size, with shared extents where the filesystem can; `to` is empty. */
 int file_clone(int from, int to, uint64_t size);
+
+/* It belongs to root or to us, and nobody else can write to it: what it says to do may be done. */
+bool file_is_trusted(const struct stat *st);
 
 /* Replaces the file `name` in dirfd whole and durably. */
 int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e);

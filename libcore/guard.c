@@ -24,7 +24,7 @@ struct guard_shared {
 	_Atomic(int) fs[FREEZE_MAX];
 	_Atomic(bool) must_resume;
 	_Atomic(bool) is_over;        /* the limit has passed */
-	_Atomic(pid_t) quiescing;     /* the process group of the quiesce command */
+	_Atomic(pid_t) quiescing;     /* the process group of the quiesce command, or of another that must not outlive us */
 	_Atomic(int64_t) frozen_at;   /* CLOCK_MONOTONIC; 0: nothing is */
 	_Atomic(int64_t) thawed_at, resumed_at;
 	_Atomic(int) stuck, stuck_errno; /* 1 + the first filesystem that could not be thawed */
@@ -221,6 +221,8 @@ int guard_quiesce(struct guard *g, struct err *e)
 	atomic_store(&g->shared->must_resume, g->resume != NULL);
 	return g->quiesce ? command_check(&c, command_run(&c), "the quiesce command", e) : 0;
 }
+
+_Atomic(pid_t) *guard_running(const struct guard *g) { return &g->shared->quiescing; }
 
 int guard_freeze(struct guard *g, struct err *e)
 {

@@ -6,6 +6,9 @@
  *   guard_freeze    we freeze the filesystems
  *   guard_end       the guard undoes, and goes
  *
+ *
+ * A command that guard_running is told of is ended as the quiesce command is, should we go while it runs.
+ *
  * When we go before that, in whatever way, the guard finds the other end of its socket closed and undoes as well; when it is the
  * guard that went, guard_end undoes. What there is to undo stands in memory that both share, so that it is done once. Frozen
  * filesystems are thawed, and the resume command is run, after the limit also when we hang; then there was no instant.
@@ -47,6 +50,8 @@ struct guard {
 int guard_start(struct guard *g, struct err *e);
 /* ERR_SYSTEM, ERR_TIMEOUT: not quiesced. The resume command will be run in any case. */
 int guard_quiesce(struct guard *g, struct err *e);
+/* For the command of a struct command: its process group is ended when we go. After guard_quiesce, before guard_end. */
+_Atomic(pid_t) *guard_running(const struct guard *g);
 /* Some may be frozen also after an error. */
 int guard_freeze(struct guard *g, struct err *e);
 /* Undoes, and frees. May be called twice, and on one that did not start. -1: ERR_TIMEOUT, what was still was let go before, so

@@ -11,6 +11,7 @@
 #include "digest.h"
 #include "file.h"
 #include "pool.h"
+#include "snapexec.h"
 #include "value.h"
 
 #define TEXT_MAX (1u << 20)
@@ -19,7 +20,7 @@
 /* What a value must be beyond its kind, in the words of a message; NULL: anything. */
 static const char *provider(const char *v)
 {
-	return !strcmp(v, "auto") || !strcmp(v, "live") || !strcmp(v, "btrfs") ? NULL : "auto, live or btrfs";
+	return snapexec_is_name(v) ? NULL : "a provider: auto, live, btrfs, exec:PROGRAM, or the name of a program";
 }
 
 static const char *grain(const char *v)
@@ -77,6 +78,8 @@ static const struct key {
 } keys[] = {
 	{"root", OPT_LIST, SNAP " " TRACK, NULL},
 	{"provider", OPT_STRING, SNAP, provider},
+	{"providers", OPT_STRING, SNAP, NULL},
+	{"provider-timeout", OPT_DURATION, SNAP, NULL},
 	{"quiesce", OPT_STRING, SNAP, NULL},
 	{"resume", OPT_STRING, SNAP, NULL},
 	{"quiesce-timeout", OPT_DURATION, SNAP, NULL},
@@ -205,7 +208,7 @@ static int read_text(struct policy *p, int fd, const char *path, struct err *e)
 	if (!S_ISREG(st.st_mode) || st.st_size > TEXT_MAX)
 		return err_set(e, ERR_USAGE, "'%s' is no file of at most 1 MiB", path);
 	/* It has commands in it, and we may be root. */
-	if ((st.st_uid && st.st_uid != geteuid()) || st.st_mode & 022)
+	if (!file_is_trusted(&st))
 		return err_set(e, ERR_USAGE, "'%s' belongs to somebody else, or others can write to it", path);
 	/* And room for the end of the last line. */
 	buf_reserve(&p->text, (size_t)st.st_size + 1);

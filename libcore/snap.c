@@ -236,7 +236,7 @@ static bool must_be_snapshots(const struct snap *s) { return s->provider != SNAP
 /* What makes the image's snapshots into *number: PROV_LIVE: there will be none. */
 static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 {
-	static const uint8_t numbers[] = {[SNAP_AUTO] = PROV_BTRFS, [SNAP_BTRFS] = PROV_BTRFS};
+	static const uint8_t numbers[] = {[SNAP_AUTO] = PROV_BTRFS, [SNAP_BTRFS] = PROV_BTRFS, [SNAP_EXEC] = PROV_EXEC};
 	char reason[512];
 	bool is_possible = false;
 
@@ -259,10 +259,10 @@ static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 }
 
 /* 1: the image is snapshots now; 0. */
-static int take_snapshots(struct snap *s, struct err *e)
+static int take_snapshots(struct snap *s, const struct provider_run *run, struct err *e)
 {
 	char reason[512];
-	int got = snapshots_take(s->state, providers_of(s->head.stamps.provider), &s->head, reason, e);
+	int got = snapshots_take(&s->head, run, reason, e);
 
 	if (got)
 		return got;
@@ -283,8 +283,6 @@ static int stamp(struct snap *s, uint8_t provider, struct err *e)
 		host[0] = '\0';
 	r.u.image = (struct r_image){.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec, .provider = provider,
 		.consistency = CONS_LIVE, .host = span_cstr(host)};
-	if (provider != PROV_LIVE && s->head.n_members == 1)
-		r.u.image.consistency = CONS_CRASH;
 	if (s->bookmark)
 		r.u.image.bookmark = span_cstr(s->bookmark);
 	/* A time to come would make what is written until then look old. */
@@ -335,10 +333,33 @@ static int quiesce(const struct snap *s, struct guard *g, struct err *e)
 	return 0;
 }
 
+static struct provider_run run_of(const struct snap *s, const struct guard *g)
+{
+	struct provider_run run = s->state && s->state->run ? *s->state->run : (struct provider_run){0};
+
+	run.program = s->program;
+	run.running = g->shared ? guard_running(g) : NULL;
+	return run;
+}
+
+/* What a snapshot of all members is worth: of one instant, unless there are several and they were not still. */
+static void say_consistency(struct snap *s, bool is_still, bool is_frozen)
+{
+	const struct provider *p = providers_of(s->head.stamps.provider);
+	struct r_image *i = &s->head.stamps;
+
+	i->consistency = is_still ? CONS_APP : p->is_of_one_instant && (is_frozen || s->head.n_members == 1) ? CONS_CRASH : CONS_LIVE;
+	if (i->consistency != CONS_LIVE)
+		return;
+	note(s, 1, "a live image", p->is_of_one_instant ? "the members' snapshots are not of one instant" :
+		"each file of the snapshot is of one instant, not all of them");
+}
+
 /* The image's instant, at which it gets its number and time; 1: it is snapshots. */
 static int take_instant(struct snap *s, struct guard *g, struct err *e)
 {
-	bool has_guard = g->quiesce || g->resume || g->freeze;
+	const struct provider *p = providers_of(s->head.stamps.provider);
+	bool has_guard = g->quiesce || g->resume || g->freeze || (p && p->runs_programs);
 	struct timespec now;
 	int is_still = 0;
 
@@ -346,18 +367,19 @@ static int take_instant(struct snap *s, struct guard *g, struct err *e)
 		return -1;
 	if (s->state && number_image(s, &s->head.stamps, e))
 		return -1;
+	const struct provider_run run = run_of(s, g);
+	if (p && snapshots_prepare(s->state, &s->head, &run, e))
+		return -1;
 	if (g->freeze && guard_freeze(g, e))
 		return -1;
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (!s->has_time)
 		s->head.stamps.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec;
-	if (!head_is_still(&s->head))
+	if (!p)
 		return 0;
-	int got = take_snapshots(s, e);
-	if (got == 1 && is_still)
-		s->head.stamps.consistency = CONS_APP;
-	else if (got == 1 && s->head.n_members > 1)
-		note(s, 1, "a live image", "the members' snapshots are not of one instant");
+	int got = take_snapshots(s, &run, e);
+	if (got == 1)
+		say_consistency(s, is_still, g->freeze != NULL);
 	return got;
 }
 
@@ -369,7 +391,9 @@ static int hold_instant(struct snap *s, struct err *e)
 		.log_fd = s->log_fd, .lock_fd = s->state ? s->state->lock_fd : -1};
 	int got = -1;
 
-	if (s->is_freeze && head_is_still(&s->head))
+	const struct provider *p = providers_of(s->head.stamps.provider);
+
+	if (s->is_freeze && p && !p->can_be_frozen)
 		note(s, 1, "not frozen", "a btrfs snapshot is of one instant by itself, and none can be taken while the filesystem is frozen");
 	else if (s->is_freeze)
 		g.freeze = &f;
@@ -402,6 +426,8 @@ static int open_image(struct snap *s, struct err *e)
 		s->head.stamps.consistency = CONS_LIVE;
 		if (sync_members(&s->head, e))
 			return -1;
+	} else if (snapshots_settle(s->state, &s->head, e)) {
+		return -1;
 	}
 	return s->state ? state_save_image(s->state, &s->head, e) : 0;
 }
@@ -414,6 +440,7 @@ int snap_open_image(struct snap *s, struct err *e)
 	if (state_lock(s->state, s->lock_wait, e))
 		return -1;
 	snapshots_tend(s->state);
+	snapshots_settle_base(s->state);
 	bool is_follower = s->state->follow_fd >= 0;
 	int rc = (!is_follower && state_follow(s->state, e)) || open_image(s, e) ? -1 : 0;
 	if (!is_follower)
@@ -586,6 +613,25 @@ int snap_adopt(struct state *s, int fd, unsigned wait, struct digest *id, struct
 	return 0;
 }
 
+int snap_again(struct state *s, unsigned wait, struct head *h, struct err *e)
+{
+	struct walk_root *roots = NULL;
+	struct err why = {0};
+
+	if (state_load_image(s, h, e))
+		return -1;
+	/* Whether it can be read is for who reads it; only what can be helped is helped here. */
+	if (head_is_still(h) && head_open_roots(h, &roots, &why)) {
+		if (state_lock(s, wait, e))
+			return -1;
+		int rc = snapshots_settle(s, h, e);
+		state_unlock(s);
+		return rc;
+	}
+	head_close_roots(&roots, h->n_members);
+	return 0;
+}
+
 int snap_abort(struct state *s, unsigned wait, struct err *e)
 {
 	if (state_lock(s, wait, e))
@@ -652,18 +698,22 @@ struct shown {
 	size_t n;
 };
 
-static void show_snapshot(void *ctx, const char *path, uint64_t seq)
+static void show_snapshot(void *ctx, const struct snapshots_one *one)
 {
 	struct shown *v = ctx;
 
 	if (v->json) {
-		buf_fmt(v->out, "%s{\"seq\":%" PRIu64 ",\"path\":", v->n++ ? "," : "", seq);
-		json_string(v->out, span_cstr(path));
+		buf_fmt(v->out, "%s{\"seq\":%" PRIu64 ",\"provider\":", v->n++ ? "," : "", one->seq);
+		json_string(v->out, span_cstr(one->provider));
+		buf_str(v->out, ",\"path\":");
+		json_string(v->out, span_cstr(one->path));
 		buf_str(v->out, "}");
 		return;
 	}
-	buf_fmt(v->out, "snapshot seq %" PRIu64 " ", seq);
-	esc_name(v->out, span_cstr(path));
+	buf_fmt(v->out, "snapshot seq %" PRIu64 " ", one->seq);
+	esc_name(v->out, span_cstr(one->provider));
+	buf_str(v->out, " ");
+	esc_name(v->out, span_cstr(one->path));
 	buf_str(v->out, "\n");
 }
 

@@ -2,8 +2,8 @@
  * snap: opens an image of live trees, and closes it when the replica acknowledged it.
  *
  * A live image is a promise about stamps, not a copy: everything written before its instant is on the filesystem with a time
- * that tells (syncfs first), so that what is written after can be seen by its stat. Where the members are btrfs subvolumes the
- * image can be their snapshots.
+ * that tells (syncfs first), so that what is written after can be seen by its stat. Where something can
+ * take snapshots of the members, the image can be those (provider.h).
  *
  * Round the instant applications can be asked to be still, and filesystems be frozen; both is undone whatever becomes of us (guard).
  *
@@ -19,6 +19,7 @@ enum snap_provider {
 	SNAP_AUTO,  /* snapshots where they show what the members' paths show, else live */
 	SNAP_LIVE,
 	SNAP_BTRFS, /* snapshots; ERR_USAGE where there can be none */
+	SNAP_EXEC,  /* snapshots that a program makes (snapexec.h) */
 };
 
 struct snap {
@@ -29,12 +30,13 @@ struct snap {
 	const char *bookmark;   /* NULL: none */
 	uint64_t cut_timeout_ms; /* that the recorder gets whose journal the state remembers */
 	enum snap_provider provider; /* stateless: always live */
+	const char *program;    /* of SNAP_EXEC, with the state's run; an absolute path */
 	/* What was done otherwise than one may think; level as in cli_say. May be NULL. */
 	void (*note)(void *ctx, int level, const char *text);
 	void *ctx;
 	/* Round the instant; NULL and false: nothing. */
 	const char *quiesce, *resume; /* commands */
-	bool is_freeze;         /* of the members' filesystems; a btrfs snapshot needs none, and gets none */
+	bool is_freeze;         /* of the members' filesystems, which some snapshots do not need, and do not get */
 	bool is_crash_enough;   /* an image also when the quiesce command fails */
 	uint64_t quiesce_ms, freeze_ms; /* that each command gets; that filesystems may be frozen */
 	int log_fd, out_fd;     /* where commands print, and what the image goes to: neither may be on what is frozen */
@@ -66,6 +68,9 @@ int snap_commit(struct state *s, int fd, unsigned lock_wait, const struct warn *
 
 /* The image stream in fd becomes the state's base: what the replica holds, by its own word. id: which one that is. */
 int snap_adopt(struct state *s, int fd, unsigned lock_wait, struct digest *id, struct err *e);
+
+/* The image under way once more, into the head. Its snapshots are found again. */
+int snap_again(struct state *s, unsigned lock_wait, struct head *h, struct err *e);
 
 /* Forgets the image under way, and what was kept for it. */
 int snap_abort(struct state *s, unsigned lock_wait, struct err *e);

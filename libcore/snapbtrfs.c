@@ -96,4 +96,15 @@ static int open_it(const struct provider_root *r, const char *name, struct err *
 	return mine;
 }
 
-const struct provider snapbtrfs = {.name = "btrfs", .can = can, .take = take, .open = open_it};
+static int drop(const struct provider_root *r, const char *name, struct err *e)
+{
+	char text[SHOWN];
+	AUTO_CLOSE int dir = control_open(r->fd, PROVIDER_DIR, false);
+
+	/* A copy of this directory that another snapshot holds has an empty directory in its place. */
+	if (dir >= 0 && subvol_remove(dir, name) && unlinkat(dir, name, AT_REMOVEDIR) && errno != ENOENT)
+		return err_sys(e, "cannot remove '%s/.repl/" PROVIDER_DIR "/%s'", esc_cut(text, sizeof text, r->path), name);
+	return 0;
+}
+
+const struct provider snapbtrfs_provider = {.name = "btrfs", .is_of_one_instant = true, .can = can, .take = take, .open = open_it, .drop = drop};

@@ -8,6 +8,6 @@
 
 #include "provider.h"
 
-extern const struct provider snapbtrfs;
+extern const struct provider snapbtrfs_provider;
 
 #endif

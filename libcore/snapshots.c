@@ -17,12 +17,15 @@
 #include "mounts.h"
 #include "path.h"
 #include "pending.h"
+#include "providers.h"
+#include "snapbtrfs.h"
+#include "snapexec.h"
 #include "state.h"
 #include "subvol.h"
 #include "walk.h"
 
 #define ROWS "snapshots"
-#define UUID 32u  /* hex digits */
+#define ID 32u  /* hex digits */
 #define SHOWN 300
 
 /* ---- can there be one ---- */
@@ -31,7 +34,7 @@
 static int can_one(const struct provider *p, const struct provider_root *r, const struct mounts *m, bool *is_possible, char reason[512])
 {
 	char text[SHOWN];
-	int can = p->can(r, is_possible, reason);
+	int can = p->can ? p->can(r, is_possible, reason) : 1;
 	const struct mount *below = can ? mounts_inside(m, r->path) : NULL;
 
 	if (below)
@@ -40,9 +43,9 @@ static int can_one(const struct provider *p, const struct provider_root *r, cons
 	return can && !below;
 }
 
-static struct provider_root root_of_member(const struct head *h, size_t i, const struct walk_root *roots)
+static struct provider_root root_of_member(const struct head *h, size_t i, const struct walk_root *roots, const struct provider_run *run)
 {
-	return (struct provider_root){.path = h->members[i].path, .fd = roots[i].fd};
+	return (struct provider_root){.path = h->members[i].path, .fd = roots[i].fd, .run = run};
 }
 
 int snapshots_can(const struct provider *p, const struct head *h, bool *is_possible, char reason[512], struct err *e)
@@ -60,7 +63,7 @@ int snapshots_can(const struct provider *p, const struct head *h, bool *is_possi
 	}
 	/* The first reason is the one that is said, but one that makes it impossible comes before all others. */
 	for (size_t i = 0; i < h->n_members && *is_possible; i++) {
-		const struct provider_root r = root_of_member(h, i, roots);
+		const struct provider_root r = root_of_member(h, i, roots, NULL);
 		char why[512];
 		if (can_one(p, &r, &m, is_possible, why))
 			continue;
@@ -75,9 +78,20 @@ int snapshots_can(const struct provider *p, const struct head *h, bool *is_possi
 
 /* ---- where they may be ---- */
 
+/* The same directory under a second name. */
+static bool is_again(const struct head *h, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (span_eq(h->members[i].path, h->members[k].path))
+			return true;
+	return false;
+}
+
 struct row {
-	uint8_t uuid[16];
-	const char *path; /* in the text */
+	uint8_t id[16];
+	const char *path;    /* in the text */
+	const char *program; /* the same; NULL: what is there is seen in the directory */
+	uint64_t seq;        /* with a program: of the only one */
 };
 struct rows {
 	struct row *v;
@@ -94,6 +108,38 @@ static void rows_free(struct rows *r)
 
 static int damaged(struct err *e) { return err_set(e, ERR_SYSTEM, "the state directory is damaged: '" ROWS "' holds no paths"); }
 
+/* The string at *at, which has its end before `end`; NULL: there is none. *at moves behind it. */
+static const char *next_string(const char **at, const char *end)
+{
+	const char *from = *at, *stop = memchr(from, '\0', (size_t)(end - from));
+
+	*at = stop ? stop + 1 : end;
+	return stop;
+}
+
+static bool parse_row(struct row *w, const char **at, const char *end)
+{
+	const char *text = *at;
+	char id[ID + 1] = "";
+
+	if (!next_string(at, end) || strlen(text) <= ID)
+		return false;
+	memcpy(id, text, ID);
+	if (!unhex(w->id, sizeof w->id, id))
+		return false;
+	w->path = text + ID;
+	if (*w->path == '@') {
+		char *stop;
+		errno = 0;
+		w->seq = strtoull(w->path + 1, &stop, 10);
+		w->path = stop;
+		w->program = *at;
+		if (errno || !w->seq || !next_string(at, end) || *w->program != '/')
+			return false;
+	}
+	return *w->path == '/';
+}
+
 static int rows_load(const struct state *s, struct rows *r, struct err *e)
 {
 	AUTO_CLOSE int fd = openat(s->fd, ROWS, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -108,44 +154,66 @@ static int rows_load(const struct state *s, struct rows *r, struct err *e)
 	r->text = xalloc(len + 1);
 	if (file_read_at(fd, r->text, len, 0))
 		return err_sys(e, "cannot read '" ROWS "' in the state directory");
-	r->v = xalloc((len / (UUID + 2) + 1) * sizeof *r->v);
-	for (size_t at = 0; at < len;) {
-		char uuid[UUID + 1] = "";
-		size_t n = strnlen(r->text + at, len - at);
-		struct row *w = &r->v[r->n];
-		if (n > UUID + 1)
-			memcpy(uuid, r->text + at, UUID);
-		if (at + n == len || !unhex(w->uuid, sizeof w->uuid, uuid) || r->text[at + UUID] != '/') {
+	r->v = xalloc((len / (ID + 2) + 1) * sizeof *r->v);
+	for (const char *at = r->text; at < r->text + len; r->n++) {
+		if (!parse_row(&r->v[r->n], &at, r->text + len)) {
 			rows_free(r);
 			return damaged(e);
 		}
-		w->path = r->text + at + UUID;
-		r->n++;
-		at += n + 1;
 	}
 	return 0;
 }
 
-static void put_row(struct buf *b, const uint8_t uuid[16], struct span path)
+static void put_row(struct buf *b, const struct row *w)
 {
-	char text[UUID + 1];
+	char text[ID + 1];
 
-	hex(text, uuid, 16);
-	buf_add(b, text, UUID);
-	buf_add(b, path.p, path.len);
-	wr_u8(b, 0);
+	hex(text, w->id, sizeof w->id);
+	buf_str(b, text);
+	if (w->program)
+		buf_fmt(b, "@%" PRIu64, w->seq);
+	buf_add(b, w->path, strlen(w->path) + 1);
+	if (w->program)
+		buf_add(b, w->program, strlen(w->program) + 1);
 }
 
-static bool has_row(const struct rows *r, const uint8_t uuid[16], struct span path)
+static bool is_same_root(const struct row *w, const uint8_t id[16], struct span path)
 {
-	for (size_t i = 0; i < r->n; i++)
-		if (!memcmp(r->v[i].uuid, uuid, 16) && span_eq(span_cstr(r->v[i].path), path))
+	return !memcmp(w->id, id, sizeof w->id) && span_eq(span_cstr(w->path), path);
+}
+
+/* Of the directory, wherever it is mounted: a subvolume's uuid, else inode and time of birth. -1 with errno. */
+static int root_id(int fd, uint8_t id[16])
+{
+	struct subvol_info info;
+	struct err ignored = {0};
+	struct attr a = {0};
+
+	if (!subvol_ask(fd, &info)) {
+		memcpy(id, info.uuid, sizeof info.uuid);
+		return 0;
+	}
+	if (attr_stat(&a, fd, NULL, &ignored))
+		return -1;
+	put_le64(id, a.hint.ino);
+	put_le64(id + 8, (uint64_t)a.hint.btime_s * 1000000000 + a.hint.btime_ns);
+	attr_free(&a);
+	return 0;
+}
+
+static bool has_row(const struct rows *r, const struct row *new)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		const struct row *w = &r->v[i];
+		bool same = new->program ? w->program && w->seq == new->seq && !strcmp(w->program, new->program) : !w->program;
+		if (same && is_same_root(w, new->id, span_cstr(new->path)))
 			return true;
+	}
 	return false;
 }
 
 /* Durably, before there is anything in these roots. */
-static int rows_add(const struct state *s, const struct head *h, const struct walk_root *roots, struct err *e)
+static int rows_add(const struct state *s, const struct head *h, const struct walk_root *roots, const char *program, struct err *e)
 {
 	struct rows r;
 	AUTO_BUF struct buf b = {0};
@@ -154,20 +222,31 @@ static int rows_add(const struct state *s, const struct head *h, const struct wa
 	if (rows_load(s, &r, e))
 		return -1;
 	for (size_t i = 0; i < r.n; i++)
-		put_row(&b, r.v[i].uuid, span_cstr(r.v[i].path));
+		put_row(&b, &r.v[i]);
 	for (size_t i = 0; i < h->n_members; i++) {
-		struct subvol_info info;
-		if (subvol_ask(roots[i].fd, &info)) {
+		AUTO_BUF struct buf path = {0};
+		buf_add(&path, h->members[i].path.p, h->members[i].path.len);
+		struct row new = {.path = buf_cstr(&path), .program = program, .seq = h->stamps.seq};
+		if (root_id(roots[i].fd, new.id)) {
 			rows_free(&r);
-			return err_sys(e, "cannot look at the subvolume '%s'", roots[i].name);
+			return err_sys(e, "cannot look at '%s'", roots[i].name);
 		}
-		if (has_row(&r, info.uuid, h->members[i].path))
+		if (is_again(h, i) || has_row(&r, &new))
 			continue;
-		put_row(&b, info.uuid, h->members[i].path);
+		put_row(&b, &new);
 		is_new = true;
 	}
 	rows_free(&r);
 	return is_new ? file_replace(s->fd, ROWS, b.p, b.len, e) : 0;
+}
+
+/* Who keeps the row's snapshot. */
+static struct provider_run run_of(const struct state *s, const struct row *w)
+{
+	struct provider_run run = *s->run;
+
+	run.program = w->program;
+	return run;
 }
 
 /* ---- what is there ---- */
@@ -180,13 +259,13 @@ struct found {
 /* INSTANCE-SEQ of this state. */
 static bool is_ours(const struct state *s, const char *name, uint64_t *seq)
 {
-	char instance[UUID + 1], *end;
+	char instance[ID + 1], *end;
 
 	hex(instance, s->instance, sizeof s->instance);
-	if (strncmp(name, instance, UUID) || name[UUID] != '-' || name[UUID + 1] < '1' || name[UUID + 1] > '9')
+	if (strncmp(name, instance, ID) || name[ID] != '-' || name[ID + 1] < '1' || name[ID + 1] > '9')
 		return false;
 	errno = 0;
-	*seq = strtoull(name + UUID + 1, &end, 10);
+	*seq = strtoull(name + ID + 1, &end, 10);
 	return !errno && !*end;
 }
 
@@ -204,7 +283,9 @@ static void look(const struct state *s, int root, int *dir, struct found *f)
 		return;
 	}
 	for (const struct dirent *en; (en = readdir(d));) {
-		if (!is_ours(s, en->d_name, &seq))
+		struct stat st;
+		/* A file is known by its row. */
+		if (!is_ours(s, en->d_name, &seq) || fstatat(*dir, en->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(st.st_mode))
 			continue;
 		f->seqs = xrealloc(f->seqs, (f->n + 1) * sizeof *f->seqs);
 		f->seqs[f->n++] = seq;
@@ -224,9 +305,9 @@ static void name_of(const struct state *s, uint64_t seq, char name[PROVIDER_NAME
 static int open_row(const struct row *w)
 {
 	AUTO_CLOSE int fd = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct subvol_info info;
+	uint8_t id[16];
 
-	if (fd < 0 || subvol_ask(fd, &info) || memcmp(info.uuid, w->uuid, sizeof info.uuid))
+	if (fd < 0 || root_id(fd, id) || memcmp(id, w->id, sizeof id))
 		return -1;
 	int mine = fd;
 	fd = -1;
@@ -263,27 +344,60 @@ static void what_to_keep(const struct state *s, struct keep *k)
 	head_free(&image);
 }
 
+static bool is_kept(const struct keep *k, uint64_t seq)
+{
+	for (size_t i = 0; i < k->n; i++)
+		if (k->seqs[i] == seq)
+			return true;
+	return false;
+}
+
 /* What is left of the state in this root. */
-static size_t tend_root(const struct state *s, int root, const struct keep *k)
+static size_t tend_root(const struct state *s, const struct provider_root *root, const struct keep *k)
 {
 	struct found f;
 	AUTO_CLOSE int dir = -1;
+	struct err ignored = {0};
 	size_t n = 0;
 
-	look(s, root, &dir, &f);
+	look(s, root->fd, &dir, &f);
 	for (size_t i = 0; i < f.n; i++) {
 		char name[PROVIDER_NAME_MAX];
-		bool is_kept = false;
-		for (size_t j = 0; j < k->n; j++)
-			is_kept |= k->seqs[j] == f.seqs[i];
 		name_of(s, f.seqs[i], name);
-		/* A copy of this directory that another snapshot holds has an empty directory in its place. */
-		n += is_kept || (subvol_remove(dir, name) && unlinkat(dir, name, AT_REMOVEDIR) && errno != ENOENT);
+		n += is_kept(k, f.seqs[i]) || snapbtrfs_provider.drop(root, name, &ignored);
 	}
 	free(f.seqs);
-	if (!n && dir >= 0)
-		control_drop(root, PROVIDER_DIR);
 	return n;
+}
+
+/* The one that a program keeps. */
+static bool tend_one(const struct state *s, const struct provider_root *root, const struct row *w, const struct keep *k)
+{
+	char name[PROVIDER_NAME_MAX];
+	struct err why = {0};
+
+	if (is_kept(k, w->seq) || !s->run)
+		return true;
+	struct provider_run run = run_of(s, w);
+	struct provider_root r = {.path = root->path, .fd = root->fd, .run = &run};
+	name_of(s, w->seq, name);
+	if (!snapexec_provider.drop(&r, name, &why))
+		return false;
+	if (s->run->note)
+		s->run->note(s->run->ctx, why.text);
+	return true;
+}
+
+/* Something of this row is left. */
+static bool tend_row(const struct state *s, const struct row *w, const struct keep *k)
+{
+	AUTO_CLOSE int fd = open_row(w);
+	const struct provider_root root = {.path = span_cstr(w->path), .fd = fd};
+
+	if (fd < 0 || (w->program ? tend_one(s, &root, w, k) : tend_root(s, &root, k) > 0))
+		return true;
+	control_drop(fd, PROVIDER_DIR);
+	return false;
 }
 
 void snapshots_tend(const struct state *s)
@@ -298,10 +412,9 @@ void snapshots_tend(const struct state *s)
 		return;
 	what_to_keep(s, &k);
 	for (size_t i = 0; i < r.n; i++) {
-		AUTO_CLOSE int root = open_row(&r.v[i]);
-		if (root >= 0 && !tend_root(s, root, &k))
+		if (!tend_row(s, &r.v[i], &k))
 			continue;
-		put_row(&b, r.v[i].uuid, span_cstr(r.v[i].path));
+		put_row(&b, &r.v[i]);
 		n++;
 	}
 	if (!n && !state_forget(s, ROWS, &ignored))
@@ -311,60 +424,108 @@ void snapshots_tend(const struct state *s)
 	rows_free(&r);
 }
 
-int snapshots_each(const struct state *s, void (*fn)(void *ctx, const char *path, uint64_t seq), void *ctx, struct err *e)
+struct each {
+	const struct state *s;
+	void (*fn)(void *ctx, const struct snapshots_one *one);
+	void *ctx;
+};
+
+static void tell_one(const struct each *to, const struct row *w, uint64_t seq, const char *provider)
 {
+	AUTO_BUF struct buf path = {0};
+	char name[PROVIDER_NAME_MAX];
+
+	name_of(to->s, seq, name);
+	buf_fmt(&path, "%s/.repl/" PROVIDER_DIR "/%s", w->path, name);
+	to->fn(to->ctx, &(struct snapshots_one){seq, provider, buf_cstr(&path)});
+}
+
+static void tell_row(const struct each *to, const struct row *w)
+{
+	AUTO_BUF struct buf provider = {0};
+	AUTO_CLOSE int root = open_row(w);
+	AUTO_CLOSE int dir = -1;
+	struct found f = {0};
+
+	if (w->program) {
+		buf_fmt(&provider, "exec:%s", w->program);
+		tell_one(to, w, w->seq, buf_cstr(&provider));
+		return;
+	}
+	if (root >= 0)
+		look(to->s, root, &dir, &f);
+	for (size_t i = 0; i < f.n; i++)
+		tell_one(to, w, f.seqs[i], snapbtrfs_provider.name);
+	free(f.seqs);
+}
+
+int snapshots_each(const struct state *s, void (*fn)(void *ctx, const struct snapshots_one *one), void *ctx, struct err *e)
+{
+	const struct each to = {s, fn, ctx};
 	struct rows r;
 
 	if (rows_load(s, &r, e))
 		return -1;
-	for (size_t i = 0; i < r.n; i++) {
-		AUTO_CLOSE int root = open_row(&r.v[i]);
-		AUTO_CLOSE int dir = -1;
-		struct found f = {0};
-		if (root >= 0)
-			look(s, root, &dir, &f);
-		for (size_t k = 0; k < f.n; k++) {
-			AUTO_BUF struct buf path = {0};
-			char name[PROVIDER_NAME_MAX];
-			name_of(s, f.seqs[k], name);
-			buf_fmt(&path, "%s/.repl/" PROVIDER_DIR "/%s", r.v[i].path, name);
-			fn(ctx, buf_cstr(&path), f.seqs[k]);
-		}
-		free(f.seqs);
-	}
+	for (size_t i = 0; i < r.n; i++)
+		tell_row(&to, &r.v[i]);
 	rows_free(&r);
 	return 0;
 }
 
 /* ---- taking them ---- */
 
+/* Those of the state that are in this root. */
+static size_t count(const struct state *s, const struct rows *rows, struct span path, int root)
+{
+	struct found f;
+	AUTO_CLOSE int dir = -1;
+	uint8_t id[16];
+
+	look(s, root, &dir, &f);
+	free(f.seqs);
+	for (size_t i = 0; i < rows->n && !root_id(root, id); i++)
+		f.n += rows->v[i].program && is_same_root(&rows->v[i], id, path);
+	return f.n;
+}
+
 static int check_limit(const struct state *s, const struct head *h, const struct walk_root *roots, struct err *e)
 {
+	struct rows rows;
 	char text[SHOWN];
+	int rc = rows_load(s, &rows, e);
 
-	for (size_t i = 0; i < h->n_members; i++) {
-		struct found f;
-		AUTO_CLOSE int dir = -1;
-		look(s, roots[i].fd, &dir, &f);
-		free(f.seqs);
-		if (f.n >= SNAPSHOTS_MAX)
-			return err_set(e, ERR_REFUSED, "%zu snapshots of this state in '%s/.repl/" PROVIDER_DIR "' cannot be removed: see to "
-				"them first", f.n, esc_cut(text, sizeof text, h->members[i].path));
+	for (size_t i = 0; i < h->n_members && !rc; i++) {
+		size_t n = count(s, &rows, h->members[i].path, roots[i].fd);
+		if (n >= SNAPSHOTS_MAX)
+			rc = err_set(e, ERR_REFUSED, "%zu snapshots of this state in '%s/.repl/" PROVIDER_DIR "' cannot be removed: see to "
+				"them first", n, esc_cut(text, sizeof text, h->members[i].path));
 	}
-	return 0;
+	rows_free(&rows);
+	return rc;
 }
 
-/* The same directory under a second name. */
-static bool is_again(const struct head *h, size_t i)
+int snapshots_prepare(const struct state *s, const struct head *h, const struct provider_run *run, struct err *e)
 {
-	for (size_t k = 0; k < i; k++)
-		if (span_eq(h->members[i].path, h->members[k].path))
-			return true;
-	return false;
+	const struct provider *p = providers_of(h->stamps.provider);
+	struct walk_root *roots = NULL;
+	char name[PROVIDER_NAME_MAX];
+
+	if (head_open_live(h, &roots, e))
+		return -1;
+	head_snapshot_name(h, name);
+	int rc = check_limit(s, h, roots, e) || rows_add(s, h, roots, p->runs_programs ? run->program : NULL, e) ? -1 : 0;
+	for (size_t i = 0; i < h->n_members && !rc && p->prepare; i++) {
+		const struct provider_root r = root_of_member(h, i, roots, run);
+		if (!is_again(h, i))
+			rc = p->prepare(&r, name, e);
+	}
+	head_close_roots(&roots, h->n_members);
+	return rc;
 }
 
-int snapshots_take(const struct state *s, const struct provider *p, const struct head *h, char reason[512], struct err *e)
+int snapshots_take(const struct head *h, const struct provider_run *run, char reason[512], struct err *e)
 {
+	const struct provider *p = providers_of(h->stamps.provider);
 	struct walk_root *roots = NULL;
 	char name[PROVIDER_NAME_MAX];
 	int got = 1;
@@ -372,15 +533,76 @@ int snapshots_take(const struct state *s, const struct provider *p, const struct
 	if (head_open_live(h, &roots, e))
 		return -1;
 	head_snapshot_name(h, name);
-	if (check_limit(s, h, roots, e) || rows_add(s, h, roots, e))
-		got = -1;
 	for (size_t i = 0; i < h->n_members && got == 1; i++) {
-		const struct provider_root r = root_of_member(h, i, roots);
+		const struct provider_root r = root_of_member(h, i, roots, run);
 		if (!is_again(h, i))
 			got = p->take(&r, name, reason, e);
 	}
 	head_close_roots(&roots, h->n_members);
 	return got;
+}
+
+/* Whose row it is. */
+static const struct row *row_of(const struct rows *rows, uint64_t seq, struct span path, const uint8_t id[16])
+{
+	for (size_t i = 0; i < rows->n; i++)
+		if (rows->v[i].program && rows->v[i].seq == seq && is_same_root(&rows->v[i], id, path))
+			return &rows->v[i];
+	return NULL;
+}
+
+static int settle_one(const struct state *s, const struct provider *p, const struct rows *rows, const struct head *h,
+	struct provider_root *r, struct err *e)
+{
+	char name[PROVIDER_NAME_MAX];
+	uint8_t id[16];
+	const struct row *w = root_id(r->fd, id) ? NULL : row_of(rows, h->stamps.seq, r->path, id);
+
+	head_snapshot_name(h, name);
+	if (!w || !s->run)
+		return provider_refuse(r, name, "is gone", e);
+	const struct provider_run run = run_of(s, w);
+	r->run = &run;
+	return p->settle(r, name, e);
+}
+
+int snapshots_settle(const struct state *s, const struct head *h, struct err *e)
+{
+	const struct provider *p = providers_of(h->stamps.provider);
+	struct walk_root *roots = NULL;
+	struct rows rows;
+	int rc = 0;
+
+	if (!p || !p->settle)
+		return 0;
+	if (rows_load(s, &rows, e))
+		return -1;
+	if (head_open_live(h, &roots, e))
+		rc = -1;
+	for (size_t i = 0; i < h->n_members && !rc; i++) {
+		struct provider_root r = root_of_member(h, i, roots, NULL);
+		if (!is_again(h, i))
+			rc = settle_one(s, p, &rows, h, &r, e);
+	}
+	head_close_roots(&roots, h->n_members);
+	rows_free(&rows);
+	return rc;
+}
+
+void snapshots_settle_base(const struct state *s)
+{
+	struct head h = {0};
+	struct catalog *c = NULL;
+	struct walk_root *roots = NULL;
+	struct err ignored = {0};
+	bool has_base = !state_catalog(s, CATALOG_READ, &c, &ignored) && head_of(&h, c, &ignored) == 1 &&
+		!memcmp(h.stamps.instance, s->instance, sizeof s->instance);
+
+	catalog_close(&c);
+	if (has_base && head_open_roots(&h, &roots, &ignored))
+		snapshots_settle(s, &h, &(struct err){0});
+	head_close_roots(&roots, h.n_members);
+	head_free(&h);
 }
 
 /* ---- the base's ---- */

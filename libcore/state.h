@@ -21,6 +21,7 @@
 #include "catalog.h"
 
 struct head;
+struct provider_run;
 struct r_image;
 
 /* When a catalog in it is damaged. */
@@ -33,6 +34,7 @@ struct state {
 	char *path;
 	uint64_t dev, ino;  /* of the directory, so that a scan leaves it out */
 	uint8_t instance[16];
+	const struct provider_run *run; /* how providers' programs are run, each its own; borrowed. NULL: not at all */
 };
 #define STATE_NONE ((struct state){.fd = -1, .lock_fd = -1, .follow_fd = -1})
 /* create: makes the directory (0700) and the marker when missing; else a missing one is ERR_USAGE with advice. A non-empty

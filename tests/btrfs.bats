@@ -107,8 +107,8 @@ noise() { head -c "$1" /dev/urandom; }
 	snap >image
 	[[ $(kept) == "3 4 5" ]]
 	repl-snap -s state --list >list
-	[[ $(grep -c "^snapshot seq [345] $PWD/src/.repl/images/[0-9a-f]*-[345]$" list) == 3 ]]
-	[[ $(repl-snap -s state --list --json) == *'"snapshots":[{"seq":'*'"path":"'"$PWD/src/"*'"}]}' ]]
+	[[ $(grep -c "^snapshot seq [345] btrfs $PWD/src/.repl/images/[0-9a-f]*-[345]$" list) == 3 ]]
+	[[ $(repl-snap -s state --list --json) == *'"snapshots":[{"seq":'*'"provider":"btrfs","path":"'"$PWD/src/"*'"}]}' ]]
 	repl-snap -s state --commit <answer
 	[[ $(kept) == "4 5" ]]
 	repl-snap -s state --abort
@@ -128,9 +128,9 @@ noise() { head -c "$1" /dev/urandom; }
 	run -2 repl-snap --provider=btrfs src
 	has "$output" "a snapshot needs a state directory"
 	run -2 repl-snap -s state --provider=zfs src
-	has "$output" "'zfs' is no provider: auto, live or btrfs"
+	has "$output" "'zfs' is no provider: there is no program of this name in"
 	run -2 repl-snap -s state --provider=btrfs --abort
-	has "$output" "--provider goes with opening an image"
+	has "$output" "--provider and --providers go with opening an image"
 	repl-snap src | repl-show >text
 	has "$(cat text)" "provider=live"
 	mkdir -p src/a/b
