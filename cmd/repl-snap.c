@@ -133,7 +133,8 @@ static int find_program(struct settings *o, struct err *e)
 
 static int set_provider(struct cli *c, struct settings *o, struct err *e)
 {
-	static const char *const names[] = {[SNAP_AUTO] = "auto", [SNAP_LIVE] = "live", [SNAP_BTRFS] = "btrfs"};
+	static const char *const names[] = {[SNAP_AUTO] = "auto", [SNAP_LIVE] = "live", [SNAP_BTRFS] = "btrfs",
+		[SNAP_REFLINK] = "reflink"};
 	size_t i = 0;
 
 	while (i < sizeof names / sizeof *names && o->provider && strcmp(o->provider, names[i]))
@@ -184,6 +185,8 @@ static const char *what_it_is(const struct head *h)
 	switch (h->stamps.provider) {
 	case PROV_BTRFS:
 		return ", a btrfs snapshot";
+	case PROV_REFLINK:
+		return ", clones of its files";
 	case PROV_EXEC:
 		return ", a snapshot";
 	default:
@@ -342,7 +345,7 @@ int main(int argc, char **argv)
 		{"check-policy", 0, OPT_FLAG, &o.is_check, NULL, "is what the state's policy says right?", 0},
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
-		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, btrfs, or a program's name", 0},
+		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, btrfs, reflink, or a program's name", 0},
 		{"providers", 0, OPT_STRING, &o.providers, "DIR", "where programs that make snapshots are", 0},
 		{"provider-timeout", 0, OPT_DURATION, &o.provider_timeout, "DUR", "that each run of one gets; 60s", 0},
 		{"quiesce", 0, OPT_STRING, &o.snap.quiesce, "CMD", "run this before the instant: applications become still", 0},

@@ -40,7 +40,7 @@ _repl() {
 		return
 		;;
 	--provider)
-		COMPREPLY=($(compgen -W 'auto live btrfs btrfs-cli lvm zfs exec:' -- "$cur"))
+		COMPREPLY=($(compgen -W 'auto live btrfs reflink btrfs-cli lvm zfs exec:' -- "$cur"))
 		return
 		;;
 	--map-owner)

@@ -36,7 +36,7 @@ for p in repl-snap repl-diff
     complete -c $p -l time -x -d 'Stamp the image with this time'
     complete -c $p -l lock-wait -x -d 'Seconds to wait for the lock'
 end
-complete -c repl-snap -l provider -x -a 'auto live btrfs btrfs-cli lvm zfs exec:' -d 'How the image is held still'
+complete -c repl-snap -l provider -x -a 'auto live btrfs reflink btrfs-cli lvm zfs exec:' -d 'How the image is held still'
 complete -c repl-snap -l providers -x -a '(__fish_complete_directories)' -d 'Where programs that make snapshots are'
 complete -c repl-snap -l provider-timeout -x -d 'Time that each run of one gets'
 for p in repl-snap repl-track

@@ -60,6 +60,7 @@ struct diff {
 	const struct buf *key;          /* signs the delta; NULL or empty: not */
 	const struct warn *warn;
 	struct diff_still still;
+	bool by_name;                   /* names say who was who, though the base has hints */
 	bool are_roots_still;           /* they are snapshots: nobody writes to what is read */
 	/* out */
 	struct digest base_id, id;

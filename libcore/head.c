@@ -222,6 +222,8 @@ void head_snapshot_name(const struct head *h, char name[PROVIDER_NAME_MAX])
 
 bool head_is_still(const struct head *h) { return providers_of(h->stamps.provider) != NULL; }
 
+bool head_is_copy(const struct head *h) { return h->stamps.provider == PROV_REFLINK; }
+
 /* The member's directory in *fd gives way to its snapshot. */
 static int to_snapshot(const struct head *h, size_t i, int *fd, struct err *e)
 {

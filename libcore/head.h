@@ -38,6 +38,8 @@ int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, 
 bool head_same_members(const struct head *a, const struct head *b);
 /* It is snapshots: nobody writes to what is read. */
 bool head_is_still(const struct head *h);
+/* It is trees of clones: their inodes say nothing about who was who. */
+bool head_is_copy(const struct head *h);
 /* Opens the directories that hold the image: the members', or where it is snapshots, those. n_members of them, owned
  * (head_close_roots). ERR_STREAM: the names make no sense; ERR_SYSTEM with advice: a snapshot is gone, or was written to. */
 int head_open_roots(const struct head *h, struct walk_root **roots, struct err *e);

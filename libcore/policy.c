@@ -20,7 +20,7 @@
 /* What a value must be beyond its kind, in the words of a message; NULL: anything. */
 static const char *provider(const char *v)
 {
-	return snapexec_is_name(v) ? NULL : "a provider: auto, live, btrfs, exec:PROGRAM, or the name of a program";
+	return snapexec_is_name(v) ? NULL : "a provider: auto, live, btrfs, reflink, exec:PROGRAM, or the name of a program";
 }
 
 static const char *grain(const char *v)

@@ -2,7 +2,8 @@
  * provider: what a way of holding an image still has to be able to do.
  *
  * A provider leaves something behind for each member: a snapshot, called INSTANCE-SEQ. Of all of them something of that name stands in
- * `ROOT/.repl/images`: a btrfs subvolume (snapbtrfs), or a file that says where a program has put it (snapexec). Which are kept and which go is for the keeper to say (snapshots.h).
+ * `ROOT/.repl/images`: a btrfs subvolume (snapbtrfs), a tree
+ * of clones (snaptree), or a file that says where a program has put it (snapexec). Which are kept and which go is for the keeper to say (snapshots.h).
  *
  * May use: bytes, err.
  */
@@ -31,6 +32,7 @@ struct provider_run {
 struct provider_root {
 	struct span path; /* of its directory, absolute */
 	int fd;           /* that, as it is now */
+	uint64_t prune_dev, prune_ino;  /* a directory that need not be in it, the state's; 0: none */
 	const struct provider_run *run; /* NULL: programs cannot be run */
 };
 

@@ -236,7 +236,8 @@ static bool must_be_snapshots(const struct snap *s) { return s->provider != SNAP
 /* What makes the image's snapshots into *number: PROV_LIVE: there will be none. */
 static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 {
-	static const uint8_t numbers[] = {[SNAP_AUTO] = PROV_BTRFS, [SNAP_BTRFS] = PROV_BTRFS, [SNAP_EXEC] = PROV_EXEC};
+	static const uint8_t numbers[] = {[SNAP_AUTO] = PROV_BTRFS, [SNAP_BTRFS] = PROV_BTRFS,
+		[SNAP_REFLINK] = PROV_REFLINK, [SNAP_EXEC] = PROV_EXEC};
 	char reason[512];
 	bool is_possible = false;
 
@@ -262,7 +263,7 @@ static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 static int take_snapshots(struct snap *s, const struct provider_run *run, struct err *e)
 {
 	char reason[512];
-	int got = snapshots_take(&s->head, run, reason, e);
+	int got = snapshots_take(s->state, &s->head, run, reason, e);
 
 	if (got)
 		return got;
@@ -394,7 +395,9 @@ static int hold_instant(struct snap *s, struct err *e)
 	const struct provider *p = providers_of(s->head.stamps.provider);
 
 	if (s->is_freeze && p && !p->can_be_frozen)
-		note(s, 1, "not frozen", "a btrfs snapshot is of one instant by itself, and none can be taken while the filesystem is frozen");
+		note(s, 1, "not frozen", p->is_of_one_instant ?
+			"a btrfs snapshot is of one instant by itself, and none can be taken while the filesystem is frozen" :
+			"no clones can be made while the filesystem is frozen");
 	else if (s->is_freeze)
 		g.freeze = &f;
 	if (!g.freeze || !plan_freeze(s, &f, e))

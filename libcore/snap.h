@@ -19,6 +19,7 @@ enum snap_provider {
 	SNAP_AUTO,  /* snapshots where they show what the members' paths show, else live */
 	SNAP_LIVE,
 	SNAP_BTRFS, /* snapshots; ERR_USAGE where there can be none */
+	SNAP_REFLINK, /* trees of clones; the same */
 	SNAP_EXEC,  /* snapshots that a program makes (snapexec.h) */
 };
 

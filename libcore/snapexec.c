@@ -63,7 +63,7 @@ int snapexec_find(const char *how, const char *const *dirs, size_t n_dirs, char 
 
 	esc_cut(text, sizeof text, span_cstr(how));
 	if (!snapexec_is_name(how))
-		return err_set(e, ERR_USAGE, "'%s' is no provider: auto, live, btrfs, exec:PROGRAM, or the name of a program", text);
+		return err_set(e, ERR_USAGE, "'%s' is no provider: auto, live, btrfs, reflink, exec:PROGRAM, or the name of a program", text);
 	if (path && !(found = realpath(path, NULL)))
 		return err_set(e, ERR_USAGE, "cannot find the provider '%s': %s", text, strerror(errno));
 	for (size_t i = 0; i < n_dirs && !found; i++) {

@@ -20,6 +20,7 @@
 #include "providers.h"
 #include "snapbtrfs.h"
 #include "snapexec.h"
+#include "snaptree.h"
 #include "state.h"
 #include "subvol.h"
 #include "walk.h"
@@ -364,7 +365,8 @@ static size_t tend_root(const struct state *s, const struct provider_root *root,
 	for (size_t i = 0; i < f.n; i++) {
 		char name[PROVIDER_NAME_MAX];
 		name_of(s, f.seqs[i], name);
-		n += is_kept(k, f.seqs[i]) || snapbtrfs_provider.drop(root, name, &ignored);
+		/* A subvolume's content cannot be removed as that of a tree: it has a device of its own. */
+		n += is_kept(k, f.seqs[i]) || (snapbtrfs_provider.drop(root, name, &ignored) && snaptree_provider.drop(root, name, &ignored));
 	}
 	free(f.seqs);
 	return n;
@@ -454,8 +456,13 @@ static void tell_row(const struct each *to, const struct row *w)
 	}
 	if (root >= 0)
 		look(to->s, root, &dir, &f);
-	for (size_t i = 0; i < f.n; i++)
-		tell_one(to, w, f.seqs[i], snapbtrfs_provider.name);
+	for (size_t i = 0; i < f.n; i++) {
+		char name[PROVIDER_NAME_MAX];
+		struct subvol_info info;
+		name_of(to->s, f.seqs[i], name);
+		AUTO_CLOSE int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		tell_one(to, w, f.seqs[i], fd < 0 || subvol_ask(fd, &info) ? snaptree_provider.name : snapbtrfs_provider.name);
+	}
 	free(f.seqs);
 }
 
@@ -523,7 +530,7 @@ int snapshots_prepare(const struct state *s, const struct head *h, const struct 
 	return rc;
 }
 
-int snapshots_take(const struct head *h, const struct provider_run *run, char reason[512], struct err *e)
+int snapshots_take(const struct state *s, const struct head *h, const struct provider_run *run, char reason[512], struct err *e)
 {
 	const struct provider *p = providers_of(h->stamps.provider);
 	struct walk_root *roots = NULL;
@@ -534,7 +541,9 @@ int snapshots_take(const struct head *h, const struct provider_run *run, char re
 		return -1;
 	head_snapshot_name(h, name);
 	for (size_t i = 0; i < h->n_members && got == 1; i++) {
-		const struct provider_root r = root_of_member(h, i, roots, run);
+		struct provider_root r = root_of_member(h, i, roots, run);
+		r.prune_dev = s->dev;
+		r.prune_ino = s->ino;
 		if (!is_again(h, i))
 			got = p->take(&r, name, reason, e);
 	}
@@ -615,6 +624,7 @@ void snapshots_open(struct snapshots *s, struct catalog *base)
 	*s = (struct snapshots){.base = base};
 	if (head_of(&h, base, &ignored) == 1 && head_is_still(&h) && !head_open_roots(&h, &s->roots, &ignored))
 		s->n = h.n_members;
+	s->are_clones = h.stamps.provider == PROV_REFLINK;
 	head_free(&h);
 }
 
@@ -634,13 +644,25 @@ static int root_of(const struct snapshots *s, struct span *path)
 	return -1;
 }
 
+/* That it is the file which the base was made of. */
+static bool has_hint(const struct attr *a, const struct object *old)
+{
+	return a->hint.ino == old->hint.ino && a->hint.ctime_s == old->hint.ctime_s && a->hint.ctime_ns == old->hint.ctime_ns;
+}
+
+/* Of clones the base has no hints. They are where only we come to, and nobody writes to them. */
+static bool has_mtime(const struct attr *a, const struct object *old)
+{
+	return a->meta.mtime_s == old->meta.mtime_s && a->meta.mtime_ns == old->meta.mtime_ns;
+}
+
 int snapshots_old(const struct snapshots *s, const struct object *old)
 {
 	AUTO_BUF struct buf text = {0};
 	struct err ignored = {0};
 	struct attr a = {0};
 
-	if (!s->n || !old->hint.ino)
+	if (!s->n || (!old->hint.ino && !s->are_clones))
 		return -1;
 	int got = catalog_object_path(s->base, old->no, &text, &ignored);
 	struct span path = span_of(text.p, text.len);
@@ -648,8 +670,7 @@ int snapshots_old(const struct snapshots *s, const struct object *old)
 	AUTO_CLOSE int fd = root < 0 ? -1 : path_open(root, path, O_RDONLY, 0, &ignored);
 	if (fd < 0 || attr_stat(&a, fd, NULL, &ignored))
 		return -1;
-	bool is_it = a.type == OBJ_FILE && a.size == old->size && a.hint.ino == old->hint.ino && a.hint.ctime_s == old->hint.ctime_s &&
-		a.hint.ctime_ns == old->hint.ctime_ns;
+	bool is_it = a.type == OBJ_FILE && a.size == old->size && (s->are_clones ? has_mtime(&a, old) : has_hint(&a, old));
 	attr_free(&a);
 	if (!is_it)
 		return -1;

@@ -41,7 +41,7 @@ int snapshots_can(const struct provider *p, const struct head *h, bool *is_possi
  * left over. */
 int snapshots_prepare(const struct state *s, const struct head *h, const struct provider_run *run, struct err *e);
 /* The instant: takes a snapshot of each member, durably. 1; 0: it is not allowed, reason; -1. */
-int snapshots_take(const struct head *h, const struct provider_run *run, char reason[512], struct err *e);
+int snapshots_take(const struct state *s, const struct head *h, const struct provider_run *run, char reason[512], struct err *e);
 /* Afterwards, and whenever they may not be found any more, as after a restart of the machine: makes them ones that head_open_roots
  * opens. */
 int snapshots_settle(const struct state *s, const struct head *h, struct err *e);
@@ -52,7 +52,7 @@ void snapshots_tend(const struct state *s);
 
 struct snapshots_one {
 	uint64_t seq;
-	const char *provider; /* "btrfs", or "exec:" and the program */
+	const char *provider; /* "btrfs", "reflink", or "exec:" and the program */
 	const char *path;     /* in ROOT/.repl/images */
 };
 /* Those that there are. */
@@ -63,6 +63,7 @@ struct snapshots {
 	struct catalog *base; /* borrowed */
 	struct walk_root *roots;
 	size_t n;
+	bool are_clones; /* trees of clones */
 };
 /* Trouble means none. While a change of the catalog is open, look-ups answer from before it (catalog_see_base). */
 void snapshots_open(struct snapshots *s, struct catalog *base);

@@ -119,7 +119,7 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 	struct tracker k = {.t = t, .base = base, .out = {.o = t->out}};
 	uint64_t *devs = xalloc(n * sizeof *devs);
 	struct scan s = {.base = base, .prune_dev = t->state->dev, .prune_ino = t->state->ino, .root_dev = devs,
-		.threads = t->threads, .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
+		.threads = t->threads, .by_name = head_is_copy(t->head), .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
 		.ctx = &k};
 	int rc = head_device(t->head, roots, &s.prune_dev, e);
 

@@ -134,7 +134,7 @@ ship() {
 		chunk = 1|chunk is '1', not a size from 4K to 8M
 		threads = -1|threads is '-1', not a number of threads
 		clones = sometimes|clones is 'sometimes', not a size such as 16M, or never
-		provider = a b|provider is 'a b', not a provider: auto, live, btrfs, exec:PROGRAM, or the name of a program
+		provider = a b|provider is 'a b', not a provider: auto, live, btrfs, reflink, exec:PROGRAM, or the name of a program
 		checksum = 1|checksum is '1', not yes or no
 		journal =|journal is '', not a value
 		= x|unknown key ''

@@ -336,7 +336,7 @@ noise() { head -c "$1" /dev/urandom; }
 	run -2 repl-snap -s state --provider=none src
 	has "$output" "'none' is no provider: there is no program of this name in '/etc/repl/providers' and '$REPL_BUILD/../share/repl/providers'"
 	run -2 repl-snap -s state --provider=../own/copy src
-	has "$output" "'../own/copy' is no provider: auto, live, btrfs, exec:PROGRAM, or the name of a program"
+	has "$output" "'../own/copy' is no provider: auto, live, btrfs, reflink, exec:PROGRAM, or the name of a program"
 	run -2 repl-snap -s state --provider=exec:own/copy src
 	run -2 repl-snap -s state --provider=exec:/none src
 	has "$output" "cannot find the provider 'exec:/none': No such file or directory"
@@ -400,6 +400,133 @@ noise() { head -c "$1" /dev/urandom; }
 	S=S bash -o pipefail block.3
 	same_tree src replica
 	[[ $(find copies -mindepth 1 -maxdepth 1 | wc -l) == 1 && ! -e block.4 ]]
+}
+
+# ---- clones ----
+
+# A filesystem that can make clones, in memory; prints where it is mounted.
+clone_fs() {
+	mkdir ram fs
+	mount -t tmpfs -o size=1G tmpfs ram
+	truncate -s 400M ram/img
+	"mkfs.$1" -q ram/img
+	mount -o loop ram/img fs
+	printf '%s\n' "$PWD/ram" "$PWD/fs" >>.mounts
+	cd fs || return 1
+	mkdir src
+}
+
+clones() { repl-snap -v -s state --provider=reflink src >image 2>said || fail "$(cat said)"; }
+
+trees() { find src/.repl/images -mindepth 1 -maxdepth 1 -type d -printf '%f\n' 2>/dev/null | sed 's/.*-//' | sort -n | xargs; }
+
+@test "clones: everything that a tree can hold is kept, and what happens later is not in it" {
+	requires root xfs
+	clone_fs xfs
+	noise 3M >src/file
+	mkdir -p src/d/e src/locked
+	ln src/file src/d/link
+	ln -s nowhere src/d/symlink
+	ln src/d/symlink src/second
+	mkfifo src/fifo
+	mknod src/node b 7 200
+	truncate -s 1M src/hole
+	touch src/empty src/locked/file $'src/a\nname' src/capable
+	setfattr -n user.key -v value src/empty
+	setfattr -n trusted.key -v value -h src/d/symlink
+	chown 1234:4321 src/capable src/d/e
+	setcap cap_net_raw=ep src/capable
+	chmod 6751 src/empty
+	chmod 0 src/d/e
+	chattr +i src/locked/file
+	chattr +i src/locked
+	touch -d 2001-02-03T04:05:06.789 src/file src/d
+	mkdir src/state
+	ln -s src/state state
+	clones
+	has "$(cat said)" "opened image 1, clones of its files"
+	has "$(cat said)" "each file of the snapshot is of one instant, not all of them"
+	has "$(repl-show --json image)" '"provider":"reflink","consistency":"live"'
+	[[ ! -e $(echo src/.repl/images/*-1)/state ]]
+	chattr -i src/locked
+	cp -a src was
+	rm -r was/.repl was/state
+	chattr +i was/locked
+	touch -r src was
+	chattr +i src/locked was/locked/file
+	noise 1M >src/file
+	rm src/d/symlink
+	ship
+	same_tree was replica
+	# Only what is not shared with the base's clones is read.
+	clones
+	ship
+	((read <= 1100000)) || fail "$(cat said)"
+	chattr -i src/locked
+	clones
+	ship
+	((read == 0)) || fail "$(cat said)"
+	cmp src/file replica/file
+	mv src/d src/moved
+	clones
+	ship
+	[[ $(stat -c %s delta) -lt 10000 && $(trees) == 4 ]] || fail "$(stat -c %s delta)"
+	cmp src/file replica/moved/link
+	# And from there on as live ones, and back.
+	repl-snap -s state --provider=live src >image
+	ship
+	[[ $(trees) == "" && ! -e src/.repl/images && ! -e state/snapshots ]]
+	noise 4096 | dd of=src/file bs=4096 seek=9 conv=notrunc status=none
+	repl-snap -v -s state --provider=reflink --quiesce=true --freeze src >image 2>said
+	has "$(cat said)" "not frozen: no clones can be made while the filesystem is frozen"
+	has "$(repl-show --json image)" '"provider":"reflink","consistency":"app"'
+	[[ $(repl-snap -s state --list) == *"snapshot seq 6 reflink $PWD/src/.repl/images/"* ]]
+	ship
+	cmp src/file replica/file
+	chattr -R -f -i src was replica || :
+}
+
+@test "clones: kept and removed like snapshots; a tree that is gone; writers meanwhile" {
+	requires root btrfs
+	clone_fs btrfs
+	for i in {1..300}; do echo "$i" >"src/$i"; done
+	(
+		exec >/dev/null 2>&1
+		for ((i = 0; ; i++)); do
+			[[ ! -e ../stop ]] || exit 0
+			noise 9000 >"src/new$((i % 7))"
+			mv "src/new$((i % 7))" "src/moved$((i % 5))"
+			mkdir -p "src/dir$i/below" && touch "src/dir$i/below/file"
+			rm -rf "src/dir$((i - 2))"
+		done
+	) 3>&- &
+	writer=$!
+	for _ in {1..5}; do clones; done
+	touch ../stop
+	wait "$writer"
+	[[ $(trees) == 5 ]]
+	ship
+	[[ $(cat replica/300) == 300 ]]
+	clones
+	ship
+	diff -r -x .repl src replica
+	clones
+	rm -r src/.repl/images/*-7
+	run -1 repl-track -s state <image
+	has "$output" "-7' is gone: take a new image with repl-snap"
+	repl-snap -s state --abort
+	[[ $(trees) == 6 ]]
+	rm -r src/.repl/images/*
+	noise 3M >src/file
+	clones
+	ship
+	cmp src/file replica/file
+	# Killed in the middle of it.
+	"$REPL_BUILD/tests/lib/cut" kill 40 repl-snap -s state --provider=reflink src >image || :
+	clones
+	[[ $(trees | wc -w) == 2 ]]
+	run -2 repl-snap -s ../state --provider=reflink "$BATS_TEST_TMPDIR/ram"
+	has "$output" "no clones can be made in '$BATS_TEST_TMPDIR/ram': "
 }
 
 # ---- programs that are not on this machine ----
