@@ -97,11 +97,8 @@ noise() { head -c "$1" /dev/urandom; }
 	((read <= 1100000)) || fail "$(cat said)"
 	same_tree "$real" replica
 	"${snap[@]}" src >image
-	ship
-	((read == 0)) || fail "$(cat said)"
-	"${snap[@]}" src >image
 	repl-snap -s state --abort
-	[[ $(snapshots) == 3 && $(find "$real/.repl/images" -type f | wc -l) == 1 ]]
+	[[ $(snapshots) == 2 && $(find "$real/.repl/images" -type f | wc -l) == 1 ]]
 	# Its own and ours take turns, also with the directory that has no subvolume of its own.
 	repl-snap -s state --provider=live src >image
 	ship
@@ -167,6 +164,7 @@ noise() { head -c "$1" /dev/urandom; }
 	[[ -e replica/b/file ]]
 }
 
+# bats test_tags=slow
 @test "a program that fails, hangs or is killed: no image, and nothing is left" {
 	echo 1 >src/file
 	pipeline
@@ -181,25 +179,19 @@ noise() { head -c "$1" /dev/urandom; }
 		diff -r -x seq -x lock -x follow -x catalog* was state
 	done <<-EOF
 		create|exit 7|1|the provider '$PWD/own/copy create
-		create|exit 7|1|$PWD/src' failed with status 7
 		create|mkdir -p \$store/at/\$2; echo half >\$store/at/\$2/file; exit 1|1|failed with status 1
 		create|kill -9 \$\$|1|was ended by signal 9
 		create|sleep 1000|9|took longer than 1000 ms and was ended
 		where|echo there is none >&2; exit 1|1|there is none
-		where|exit 1|1|own/copy where
 		where|exit 0|1|own/copy where' printed '', which is not one absolute path
 		where|echo at/\$2; exit|1|which is not one absolute path
-		where|echo /a; echo /b; exit|1|which is not one absolute path
 		where|yes /a/long/path; exit 0|1|own/copy where
-		where|printf /%05000d 0; exit|1|own/copy where
 		where|printf /%04095d 0; exit|1|which is not one absolute path
 		where|printf '/\\000x'; exit|1|which does not hold the snapshot
 		where|echo /nowhere; exit|1|printed '/nowhere', which is no directory that can be opened
-		where|echo \$3/file; exit|1|which is no directory that can be opened
 		where|mkdir -p \$store/empty; echo \$store/empty; exit|1|which does not hold the snapshot
 		where|echo \$3; exit|1|which shows what is there now, or something newer than the snapshot
 		where|echo \$store/at/*-1-*\$3; exit|1|which does not hold the snapshot
-		where|sleep 1000|9|took longer than 1000 ms and was ended
 	EOF
 	# What it prints is said, and is not in the stream.
 	does_well
@@ -210,6 +202,7 @@ noise() { head -c "$1" /dev/urandom; }
 	[[ $(kept | wc -w) == 1 ]]
 }
 
+# bats test_tags=slow
 @test "one that cannot be removed is named, tried again, and there is an end to them" {
 	for _ in {1..8}; do
 		does delete 'echo in the way >&2; exit 3'
@@ -308,7 +301,7 @@ noise() { head -c "$1" /dev/urandom; }
 	requires no-sanitizer
 	echo 1 >src/file
 	pipeline
-	counted=0 step=25
+	counted=0 step=61
 	[[ ${REPL_CRASH:-} != all ]] || step=1
 	for what in open abort; do
 		for ((k = 1; ; k += step)); do
@@ -462,15 +455,12 @@ trees() { find src/.repl/images -mindepth 1 -maxdepth 1 -type d -printf '%f\n' 2
 	clones
 	ship
 	((read <= 1100000)) || fail "$(cat said)"
-	chattr -i src/locked
-	clones
-	ship
-	((read == 0)) || fail "$(cat said)"
 	cmp src/file replica/file
+	chattr -i src/locked
 	mv src/d src/moved
 	clones
 	ship
-	[[ $(stat -c %s delta) -lt 10000 && $(trees) == 4 ]] || fail "$(stat -c %s delta)"
+	[[ $(stat -c %s delta) -lt 10000 && $(trees) == 3 ]] || fail "$(stat -c %s delta)"
 	cmp src/file replica/moved/link
 	# And from there on as live ones, and back.
 	repl-snap -s state --provider=live src >image
@@ -480,12 +470,13 @@ trees() { find src/.repl/images -mindepth 1 -maxdepth 1 -type d -printf '%f\n' 2
 	repl-snap -v -s state --provider=reflink --quiesce=true --freeze src >image 2>said
 	has "$(cat said)" "not frozen: no clones can be made while the filesystem is frozen"
 	has "$(repl-show --json image)" '"provider":"reflink","consistency":"app"'
-	[[ $(repl-snap -s state --list) == *"snapshot seq 6 reflink $PWD/src/.repl/images/"* ]]
+	[[ $(repl-snap -s state --list) == *"snapshot seq 5 reflink $PWD/src/.repl/images/"* ]]
 	ship
 	cmp src/file replica/file
 	chattr -R -f -i src was replica || :
 }
 
+# bats test_tags=slow
 @test "clones: kept and removed like snapshots; a tree that is gone; writers meanwhile" {
 	requires root btrfs
 	clone_fs btrfs
