@@ -65,9 +65,14 @@ int snapshots_can(const struct provider *p, const struct head *h, bool *is_possi
 	/* The first reason is the one that is said, but one that makes it impossible comes before all others. */
 	for (size_t i = 0; i < h->n_members && *is_possible; i++) {
 		const struct provider_root r = root_of_member(h, i, roots, NULL);
-		char why[512];
-		if (can_one(p, &r, &m, is_possible, why))
+		char why[512], text[SHOWN];
+		if (h->members[i].kind == MEMBER_TREE && can_one(p, &r, &m, is_possible, why))
 			continue;
+		if (h->members[i].kind != MEMBER_TREE) {
+			*is_possible = false;
+			snprintf(why, sizeof why, "'%s' is a volume: snapshots are made of directories only",
+				esc_cut(text, sizeof text, h->members[i].path));
+		}
 		if (can || !*is_possible)
 			memcpy(reason, why, sizeof why);
 		can = 0;
