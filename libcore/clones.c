@@ -17,6 +17,7 @@
 #include "head.h"
 #include "path.h"
 #include "state.h"
+#include "volume.h"
 #include "walk.h"
 
 #define HEAD "repl-clones 1\n"
@@ -165,7 +166,7 @@ static void start_dir(struct clones_dir *d, int member, const char *instance)
 	struct stat st;
 	bool is_volume = !fstat(member, &st) && !S_ISDIR(st.st_mode);
 
-	d->root = control_root(member);
+	d->root = is_volume ? volume_place(member, NULL, NULL) : fcntl(member, F_DUPFD_CLOEXEC, 3);
 	snprintf(d->sub, sizeof d->sub, is_volume ? "%s.%" PRIu64 : "%s", instance, (uint64_t)st.st_ino);
 	d->fd = open_dir(d, false);
 }

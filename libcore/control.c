@@ -2,9 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,26 +35,6 @@ int control_open(int root, const char *name, bool make)
 	if (is_new && ctl >= 0)
 		futimens(root, (struct timespec[]){{.tv_nsec = UTIME_OMIT}, st.st_mtim});
 	return ctl < 0 ? -1 : control_below(ctl, name, make);
-}
-
-int control_root(int root)
-{
-	char self[64], path[PATH_MAX];
-	struct stat st, there;
-
-	if (fstat(root, &st) || !S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? fcntl(root, F_DUPFD_CLOEXEC, 3) : -1;
-	snprintf(self, sizeof self, "/proc/self/fd/%d", root);
-	ssize_t n = readlink(self, path, sizeof path - 1);
-	if (n <= 0)
-		return -1;
-	path[n] = '\0';
-	/* Deleted, or another file by now: then there is no such place. */
-	char *last = strrchr(path, '/');
-	if (!last || stat(path, &there) || there.st_dev != st.st_dev || there.st_ino != st.st_ino)
-		return -1;
-	last[last == path] = '\0';
-	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 void control_drop(int root, const char *name)

@@ -15,9 +15,6 @@
 int control_open(int root, const char *name, bool make);
 /* The same of a name in a directory that is ours. Owned. */
 int control_below(int at, const char *name, bool make);
-/* The directory that holds the `.repl` of a root: itself, or of a volume that is a file the directory it lies in. Owned. -1: none, as
- * of a device. */
-int control_root(int root);
 /* Removes it when it is empty. */
 void control_drop(int root, const char *name);
 

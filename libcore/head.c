@@ -222,16 +222,52 @@ void head_snapshot_name(const struct head *h, char name[PROVIDER_NAME_MAX])
 
 bool head_is_still(const struct head *h) { return providers_of(h->stamps.provider) != NULL; }
 
+int head_place(struct head_place *p, const struct head *h, size_t i, int fd, struct provider_root *r, struct err *e)
+{
+	const struct r_member *m = &h->members[i];
+	char text[300];
+
+	*p = (struct head_place){.fd = -1};
+	*r = (struct provider_root){.path = m->path, .fd = fd};
+	if (m->kind == MEMBER_TREE)
+		return 0;
+	p->fd = volume_place(fd, &p->dir, &p->file);
+	if (p->fd < 0)
+		return err_set(e, ERR_SYSTEM, "the content of '%s' lies in no file that could be cloned", esc_cut(text, sizeof text, m->path));
+	r->path = span_cstr(buf_cstr(&p->dir));
+	r->fd = p->fd;
+	r->file = buf_cstr(&p->file);
+	return 0;
+}
+
+void head_place_free(struct head_place *p)
+{
+	close_fd(&p->fd);
+	buf_free(&p->dir);
+	buf_free(&p->file);
+}
+
+bool head_has_only_volumes(const struct head *h)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < h->n_members; i++)
+		n += h->members[i].kind == MEMBER_VOLUME;
+	return n && n == h->n_members;
+}
+
 bool head_is_copy(const struct head *h) { return h->stamps.provider == PROV_REFLINK; }
 
 /* The member's directory in *fd gives way to its snapshot. */
 static int to_snapshot(const struct head *h, size_t i, int *fd, struct err *e)
 {
-	const struct provider_root r = {.path = h->members[i].path, .fd = *fd};
+	struct provider_root r;
+	struct head_place place;
 	char name[PROVIDER_NAME_MAX];
 
 	head_snapshot_name(h, name);
-	int snapshot = providers_of(h->stamps.provider)->open(&r, name, e);
+	int snapshot = head_place(&place, h, i, *fd, &r, e) ? -1 : providers_of(h->stamps.provider)->open(&r, name, e);
+	head_place_free(&place);
 	if (snapshot < 0)
 		return -1;
 	close_fd(fd);

@@ -38,6 +38,15 @@ int head_put(const struct head *h, struct stream_out *o, enum stream_kind kind, 
 bool head_same_members(const struct head *a, const struct head *b);
 /* It is snapshots: nobody writes to what is read. */
 bool head_is_still(const struct head *h);
+bool head_has_only_volumes(const struct head *h);
+/* What a provider of snapshots has to do with for member i, which is open as fd: *r, which borrows all of these. head_place_free, also
+ * when it failed. ERR_SYSTEM. */
+struct head_place {
+	struct buf dir, file;
+	int fd;
+};
+int head_place(struct head_place *p, const struct head *h, size_t i, int fd, struct provider_root *r, struct err *e);
+void head_place_free(struct head_place *p);
 /* It is trees of clones: their inodes say nothing about who was who. */
 bool head_is_copy(const struct head *h);
 /* Opens the directories that hold the image: the members', or where it is snapshots, those. n_members of them, owned

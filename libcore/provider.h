@@ -30,8 +30,9 @@ struct provider_run {
 
 /* A member. All borrowed. */
 struct provider_root {
-	struct span path; /* of its directory, absolute */
+	struct span path; /* of its directory, absolute; of a volume that in which its content lies as a file */
 	int fd;           /* that, as it is now */
+	const char *file; /* its name there; NULL: not a volume */
 	uint64_t prune_dev, prune_ino;  /* a directory that need not be in it, the state's; 0: none */
 	const struct provider_run *run; /* NULL: programs cannot be run */
 };
@@ -40,6 +41,7 @@ struct provider {
 	const char *name;
 	bool runs_programs;
 	bool can_be_frozen; /* it can be taken while the filesystem is frozen, and that makes a difference */
+	bool takes_volumes;
 	bool is_of_one_instant; /* the whole snapshot of a member; else only each file in it */
 	/* 1: what a snapshot of it would show is what its path shows; 0: reason says in one phrase why not. is_possible: yet there can
 	 * be one. Mounts below it are looked at by the keeper. NULL: always. */

@@ -244,7 +244,10 @@ static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 	*number = PROV_LIVE;
 	if (!s->state || s->provider == SNAP_LIVE)
 		return check_volumes(s, e);
-	int can = snapshots_can(providers_of(numbers[s->provider]), &s->head, &is_possible, reason, e);
+	/* Of volumes clones are wanted, where there can be any: each is of one instant. */
+	bool is_auto_clone = s->provider == SNAP_AUTO && head_has_only_volumes(&s->head);
+	uint8_t how = is_auto_clone ? PROV_REFLINK : numbers[s->provider];
+	int can = snapshots_can(providers_of(how), &s->head, &is_possible, reason, e);
 	if (can < 0)
 		return -1;
 	if (!can && !must_be_snapshots(s)) {
@@ -255,7 +258,7 @@ static int choose_provider(struct snap *s, uint8_t *number, struct err *e)
 		return err_set(e, ERR_USAGE, "%s", reason);
 	if (!can)
 		note(s, 0, "not in the image", reason);
-	*number = numbers[s->provider];
+	*number = how;
 	return 0;
 }
 
@@ -347,12 +350,13 @@ static struct provider_run run_of(const struct snap *s, const struct guard *g)
 static void say_consistency(struct snap *s, bool is_still, bool is_frozen)
 {
 	const struct provider *p = providers_of(s->head.stamps.provider);
+	bool is_one = p->is_of_one_instant || head_has_only_volumes(&s->head);
 	struct r_image *i = &s->head.stamps;
 
-	i->consistency = is_still ? CONS_APP : p->is_of_one_instant && (is_frozen || s->head.n_members == 1) ? CONS_CRASH : CONS_LIVE;
+	i->consistency = is_still ? CONS_APP : is_one && (is_frozen || s->head.n_members == 1) ? CONS_CRASH : CONS_LIVE;
 	if (i->consistency != CONS_LIVE)
 		return;
-	note(s, 1, "a live image", p->is_of_one_instant ? "the members' snapshots are not of one instant" :
+	note(s, 1, "a live image", is_one ? "the members' snapshots are not of one instant" :
 		"each file of the snapshot is of one instant, not all of them");
 }
 
@@ -394,7 +398,8 @@ static int hold_instant(struct snap *s, struct err *e)
 
 	const struct provider *p = providers_of(s->head.stamps.provider);
 
-	if (s->is_freeze && p && !p->can_be_frozen)
+	/* Of a volume the filesystem on it is frozen, not the one that the clone is made in. */
+	if (s->is_freeze && p && !p->can_be_frozen && !head_has_only_volumes(&s->head))
 		note(s, 1, "not frozen", p->is_of_one_instant ?
 			"a btrfs snapshot is of one instant by itself, and none can be taken while the filesystem is frozen" :
 			"no clones can be made while the filesystem is frozen");

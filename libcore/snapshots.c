@@ -44,9 +44,65 @@ static int can_one(const struct provider *p, const struct provider_root *r, cons
 	return can && !below;
 }
 
-static struct provider_root root_of_member(const struct head *h, size_t i, const struct walk_root *roots, const struct provider_run *run)
+/* The members as a provider has to do with them. */
+struct roots {
+	struct provider_root *v;
+	struct head_place *places;
+	struct walk_root *live;
+	size_t n;
+};
+
+static void roots_close(struct roots *r)
 {
-	return (struct provider_root){.path = h->members[i].path, .fd = roots[i].fd, .run = run};
+	for (size_t i = 0; i < r->n && r->places; i++)
+		head_place_free(&r->places[i]);
+	head_close_roots(&r->live, r->n);
+	free(r->places);
+	free(r->v);
+	*r = (struct roots){0};
+}
+
+static int roots_open(struct roots *r, const struct head *h, const struct provider_run *run, struct err *e)
+{
+	*r = (struct roots){.n = h->n_members};
+	if (head_open_live(h, &r->live, e))
+		return -1;
+	r->v = xalloc((r->n + 1) * sizeof *r->v);
+	r->places = xalloc((r->n + 1) * sizeof *r->places);
+	for (size_t i = 0; i < r->n; i++)
+		r->places[i].fd = -1;
+	for (size_t i = 0; i < r->n; i++) {
+		if (head_place(&r->places[i], h, i, r->live[i].fd, &r->v[i], e))
+			return -1;
+		r->v[i].run = run;
+	}
+	return 0;
+}
+
+static int can_member(const struct provider *p, const struct head *h, size_t i, int fd, const struct mounts *m, bool *is_possible,
+	char reason[512])
+{
+	struct provider_root r;
+	struct head_place place;
+	struct err why = {0};
+	char text[SHOWN];
+	int can = 0;
+
+	if (h->members[i].kind == MEMBER_VOLUME && !p->takes_volumes) {
+		*is_possible = false;
+		snprintf(reason, 512, "'%s' is a volume: such snapshots are made of directories only",
+			esc_cut(text, sizeof text, h->members[i].path));
+		return 0;
+	}
+	if (!head_place(&place, h, i, fd, &r, &why)) {
+		/* What is mounted below the directory that a volume lies in is no matter. */
+		can = r.file ? p->can(&r, is_possible, reason) : can_one(p, &r, m, is_possible, reason);
+	} else {
+		*is_possible = false;
+		snprintf(reason, 512, "%.500s", why.text);
+	}
+	head_place_free(&place);
+	return can;
 }
 
 int snapshots_can(const struct provider *p, const struct head *h, bool *is_possible, char reason[512], struct err *e)
@@ -64,15 +120,9 @@ int snapshots_can(const struct provider *p, const struct head *h, bool *is_possi
 	}
 	/* The first reason is the one that is said, but one that makes it impossible comes before all others. */
 	for (size_t i = 0; i < h->n_members && *is_possible; i++) {
-		const struct provider_root r = root_of_member(h, i, roots, NULL);
-		char why[512], text[SHOWN];
-		if (h->members[i].kind == MEMBER_TREE && can_one(p, &r, &m, is_possible, why))
+		char why[512];
+		if (can_member(p, h, i, roots[i].fd, &m, is_possible, why))
 			continue;
-		if (h->members[i].kind != MEMBER_TREE) {
-			*is_possible = false;
-			snprintf(why, sizeof why, "'%s' is a volume: snapshots are made of directories only",
-				esc_cut(text, sizeof text, h->members[i].path));
-		}
 		if (can || !*is_possible)
 			memcpy(reason, why, sizeof why);
 		can = 0;
@@ -84,11 +134,11 @@ int snapshots_can(const struct provider *p, const struct head *h, bool *is_possi
 
 /* ---- where they may be ---- */
 
-/* The same directory under a second name. */
-static bool is_again(const struct head *h, size_t i)
+/* The same directory, or file, under a second name. */
+static bool is_again(const struct roots *r, size_t i)
 {
 	for (size_t k = 0; k < i; k++)
-		if (span_eq(h->members[i].path, h->members[k].path))
+		if (span_eq(r->v[i].path, r->v[k].path) && (!r->v[i].file || !r->v[k].file || !strcmp(r->v[i].file, r->v[k].file)))
 			return true;
 	return false;
 }
@@ -219,7 +269,7 @@ static bool has_row(const struct rows *r, const struct row *new)
 }
 
 /* Durably, before there is anything in these roots. */
-static int rows_add(const struct state *s, const struct head *h, const struct walk_root *roots, const char *program, struct err *e)
+static int rows_add(const struct state *s, const struct head *h, const struct roots *roots, const char *program, struct err *e)
 {
 	struct rows r;
 	AUTO_BUF struct buf b = {0};
@@ -231,13 +281,13 @@ static int rows_add(const struct state *s, const struct head *h, const struct wa
 		put_row(&b, &r.v[i]);
 	for (size_t i = 0; i < h->n_members; i++) {
 		AUTO_BUF struct buf path = {0};
-		buf_add(&path, h->members[i].path.p, h->members[i].path.len);
+		buf_add(&path, roots->v[i].path.p, roots->v[i].path.len);
 		struct row new = {.path = buf_cstr(&path), .program = program, .seq = h->stamps.seq};
-		if (root_id(roots[i].fd, new.id)) {
+		if (root_id(roots->v[i].fd, new.id)) {
 			rows_free(&r);
-			return err_sys(e, "cannot look at '%s'", roots[i].name);
+			return err_sys(e, "cannot look at '%s'", roots->live[i].name);
 		}
-		if (is_again(h, i) || has_row(&r, &new))
+		if (is_again(roots, i) || has_row(&r, &new))
 			continue;
 		put_row(&b, &new);
 		is_new = true;
@@ -500,17 +550,17 @@ static size_t count(const struct state *s, const struct rows *rows, struct span 
 	return f.n;
 }
 
-static int check_limit(const struct state *s, const struct head *h, const struct walk_root *roots, struct err *e)
+static int check_limit(const struct state *s, const struct roots *roots, struct err *e)
 {
 	struct rows rows;
 	char text[SHOWN];
 	int rc = rows_load(s, &rows, e);
 
-	for (size_t i = 0; i < h->n_members && !rc; i++) {
-		size_t n = count(s, &rows, h->members[i].path, roots[i].fd);
+	for (size_t i = 0; i < roots->n && !rc; i++) {
+		size_t n = count(s, &rows, roots->v[i].path, roots->v[i].fd);
 		if (n >= SNAPSHOTS_MAX)
 			rc = err_set(e, ERR_REFUSED, "%zu snapshots of this state in '%s/.repl/" PROVIDER_DIR "' cannot be removed: see to "
-				"them first", n, esc_cut(text, sizeof text, h->members[i].path));
+				"them first", n, esc_cut(text, sizeof text, roots->v[i].path));
 	}
 	rows_free(&rows);
 	return rc;
@@ -519,40 +569,35 @@ static int check_limit(const struct state *s, const struct head *h, const struct
 int snapshots_prepare(const struct state *s, const struct head *h, const struct provider_run *run, struct err *e)
 {
 	const struct provider *p = providers_of(h->stamps.provider);
-	struct walk_root *roots = NULL;
+	struct roots roots;
 	char name[PROVIDER_NAME_MAX];
+	int rc = roots_open(&roots, h, run, e);
 
-	if (head_open_live(h, &roots, e))
-		return -1;
 	head_snapshot_name(h, name);
-	int rc = check_limit(s, h, roots, e) || rows_add(s, h, roots, p->runs_programs ? run->program : NULL, e) ? -1 : 0;
-	for (size_t i = 0; i < h->n_members && !rc && p->prepare; i++) {
-		const struct provider_root r = root_of_member(h, i, roots, run);
-		if (!is_again(h, i))
-			rc = p->prepare(&r, name, e);
-	}
-	head_close_roots(&roots, h->n_members);
+	if (!rc && (check_limit(s, &roots, e) || rows_add(s, h, &roots, p->runs_programs ? run->program : NULL, e)))
+		rc = -1;
+	for (size_t i = 0; i < h->n_members && !rc && p->prepare; i++)
+		if (!is_again(&roots, i))
+			rc = p->prepare(&roots.v[i], name, e);
+	roots_close(&roots);
 	return rc;
 }
 
 int snapshots_take(const struct state *s, const struct head *h, const struct provider_run *run, char reason[512], struct err *e)
 {
 	const struct provider *p = providers_of(h->stamps.provider);
-	struct walk_root *roots = NULL;
+	struct roots roots;
 	char name[PROVIDER_NAME_MAX];
-	int got = 1;
+	int got = roots_open(&roots, h, run, e) ? -1 : 1;
 
-	if (head_open_live(h, &roots, e))
-		return -1;
 	head_snapshot_name(h, name);
 	for (size_t i = 0; i < h->n_members && got == 1; i++) {
-		struct provider_root r = root_of_member(h, i, roots, run);
-		r.prune_dev = s->dev;
-		r.prune_ino = s->ino;
-		if (!is_again(h, i))
-			got = p->take(&r, name, reason, e);
+		roots.v[i].prune_dev = s->dev;
+		roots.v[i].prune_ino = s->ino;
+		if (!is_again(&roots, i))
+			got = p->take(&roots.v[i], name, reason, e);
 	}
-	head_close_roots(&roots, h->n_members);
+	roots_close(&roots);
 	return got;
 }
 
@@ -583,22 +628,18 @@ static int settle_one(const struct state *s, const struct provider *p, const str
 int snapshots_settle(const struct state *s, const struct head *h, struct err *e)
 {
 	const struct provider *p = providers_of(h->stamps.provider);
-	struct walk_root *roots = NULL;
+	struct roots roots;
 	struct rows rows;
-	int rc = 0;
 
 	if (!p || !p->settle)
 		return 0;
 	if (rows_load(s, &rows, e))
 		return -1;
-	if (head_open_live(h, &roots, e))
-		rc = -1;
-	for (size_t i = 0; i < h->n_members && !rc; i++) {
-		struct provider_root r = root_of_member(h, i, roots, NULL);
-		if (!is_again(h, i))
-			rc = settle_one(s, p, &rows, h, &r, e);
-	}
-	head_close_roots(&roots, h->n_members);
+	int rc = roots_open(&roots, h, NULL, e);
+	for (size_t i = 0; i < h->n_members && !rc; i++)
+		if (!is_again(&roots, i))
+			rc = settle_one(s, p, &rows, h, &roots.v[i], e);
+	roots_close(&roots);
 	rows_free(&rows);
 	return rc;
 }
@@ -640,10 +681,10 @@ static int root_of(const struct snapshots *s, struct span *path)
 		return s->roots[0].fd;
 	const uint8_t *slash = memchr(path->p, '/', path->len);
 	struct span first = span_of(path->p, slash ? (size_t)(slash - path->p) : path->len);
-	for (size_t i = 0; i < s->n && slash; i++) {
+	for (size_t i = 0; i < s->n; i++) {
 		if (!span_eq(span_cstr(s->roots[i].name), first))
 			continue;
-		*path = span_of(slash + 1, path->len - first.len - 1);
+		*path = slash ? span_of(slash + 1, path->len - first.len - 1) : (struct span){0};
 		return s->roots[i].fd;
 	}
 	return -1;
@@ -672,7 +713,8 @@ int snapshots_old(const struct snapshots *s, const struct object *old)
 	int got = catalog_object_path(s->base, old->no, &text, &ignored);
 	struct span path = span_of(text.p, text.len);
 	int root = got ? -1 : root_of(s, &path);
-	AUTO_CLOSE int fd = root < 0 ? -1 : path_open(root, path, O_RDONLY, 0, &ignored);
+	/* Nothing is left of the path to a volume. */
+	AUTO_CLOSE int fd = root < 0 ? -1 : path.len ? path_open(root, path, O_RDONLY, 0, &ignored) : fcntl(root, F_DUPFD_CLOEXEC, 3);
 	if (fd < 0 || attr_stat(&a, fd, NULL, &ignored))
 		return -1;
 	bool is_it = a.type == OBJ_FILE && a.size == old->size && (s->are_clones ? has_mtime(&a, old) : has_hint(&a, old));

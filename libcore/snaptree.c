@@ -266,6 +266,24 @@ static int copy_tree(struct copy *c)
 	return rc || c->e->kind ? -1 : 0;
 }
 
+/* ---- a volume ---- */
+
+/* In a directory of the snapshot's name, under its own, as others that lie there may be. */
+static int take_file(const struct provider_root *r, int dir, const char *name, struct err *e)
+{
+	struct copy c = {.r = r, .warn = {on_warning, &c}, .e = e};
+	struct attr a = {0};
+	AUTO_CLOSE int at = control_below(dir, name, true);
+	int got = at < 0 ? failed(&c, "make a clone of", span_cstr(r->file)) : copy_file(&c, r->fd, at, r->file, span_cstr(r->file), &a);
+
+	attr_free(&a);
+	if (!got)
+		got = err_set(e, ERR_SYSTEM, "something else stands in the place of a volume: take a new image");
+	if (got > 0 && syncfs(at))
+		got = err_sys(e, "cannot sync the filesystem of a clone");
+	return got;
+}
+
 /* ---- the provider ---- */
 
 /* 1: it is there; 0: not all of it; -1. */
@@ -298,6 +316,8 @@ static int take(const struct provider_root *r, const char *name, char reason[512
 	AUTO_CLOSE int dir = control_open(r->fd, PROVIDER_DIR, true);
 	if (dir < 0)
 		return err_sys(e, "cannot open '%s/.repl/" PROVIDER_DIR "'", text);
+	if (r->file)
+		return take_file(r, dir, name, e);
 	for (unsigned i = 0; i < TRIES && !got; i++)
 		got = i && path_remove(dir, name, e) ? -1 : try_it(r, dir, name, e);
 	return got ? got : err_set(e, ERR_SYSTEM, "cannot take an image of clones: directories in '%s' are replaced all the time", text);
@@ -307,7 +327,9 @@ static int open_it(const struct provider_root *r, const char *name, struct err *
 {
 	char text[SHOWN];
 	AUTO_CLOSE int dir = control_open(r->fd, PROVIDER_DIR, false);
-	int tree = dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	AUTO_CLOSE int at = dir < 0 || !r->file ? -1 : control_below(dir, name, false);
+	int tree = r->file ? path_open_at(at, r->file, O_RDONLY, 0) :
+		dir < 0 ? -1 : openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (tree < 0 && errno != ENOENT)
 		return err_sys(e, "cannot open '%s/.repl/" PROVIDER_DIR "/%s'", esc_cut(text, sizeof text, r->path), name);
@@ -321,4 +343,4 @@ static int drop(const struct provider_root *r, const char *name, struct err *e)
 	return dir < 0 ? 0 : path_remove(dir, name, e);
 }
 
-const struct provider snaptree_provider = {.name = "reflink", .can = can, .take = take, .open = open_it, .drop = drop};
+const struct provider snaptree_provider = {.name = "reflink", .takes_volumes = true, .can = can, .take = take, .open = open_it, .drop = drop};

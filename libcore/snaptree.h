@@ -9,6 +9,10 @@
  * times. Left out are other filesystems, sockets, and the state directory. What cannot be
  * kept as it is, such as the owner by somebody who is not root, is an error: the image would say that it had changed.
  *
+ * Of a volume it is the directory that its content lies in, as a file, and in it nothing but a clone of that:
+ *
+ *   DIR/.repl/images/INSTANCE-SEQ/FILE
+ *
  * Inode numbers and times of change are the clones' own, so they say nothing about who was who in the base: names do.
  *
  * May use: provider, walk, attr, meta, path, entry, control, numbers, bytes, err; makes system calls.

@@ -106,6 +106,37 @@ void volume_fresh(int fd)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
+int volume_place(int fd, struct buf *dir, struct buf *file)
+{
+	char name[64], path[PATH_MAX];
+	struct stat st, there;
+	bool is_file = !fstat(fd, &st) && S_ISREG(st.st_mode);
+
+	if (is_file) {
+		snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+		ssize_t n = readlink(name, path, sizeof path - 1);
+		path[n > 0 ? n : 0] = '\0';
+	} else {
+		snprintf(name, sizeof name, "/sys/dev/block/%u:%u/loop/backing_file", major(st.st_rdev), minor(st.st_rdev));
+		if (!S_ISBLK(st.st_mode) || !line_of(AT_FDCWD, name, path, sizeof path))
+			return -1;
+	}
+	/* Deleted, or another file by now: then there is no such place. */
+	char *last = strrchr(path, '/');
+	if (!last || stat(path, &there) || !S_ISREG(there.st_mode) || (is_file && (there.st_dev != st.st_dev || there.st_ino != st.st_ino)))
+		return -1;
+	if (file) {
+		buf_reset(file);
+		buf_str(file, last + 1);
+	}
+	last[last == path] = '\0';
+	if (dir) {
+		buf_reset(dir);
+		buf_str(dir, path);
+	}
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
 int volume_mounts(int fd, int (*fn)(void *ctx, const char *point, struct err *e), void *ctx, struct err *e)
 {
 	struct devices d = {0};

@@ -15,7 +15,7 @@ teardown() {
 		kill "$recorder" || :
 		wait "$recorder" || :
 	fi
-	umount "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
+	umount "$BATS_TEST_TMPDIR/inside" "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
 	[[ ! -e device ]] || losetup -d "$(cat device)" || :
 	common_teardown
 }
@@ -26,12 +26,12 @@ once() {
 	repl-track -s S <image | repl-diff -s S | tee delta | repl-apply R | repl-snap -s S --commit
 }
 
-# written FILE: what is in a filesystem that is mounted from this file, or was.
+# look_into FILE: what is in a filesystem that is mounted from this file, or was.
 look_into() {
-	mkdir -p mnt
-	mount -o loop,ro,noload "$1" mnt
-	cat mnt/file
-	umount mnt
+	mkdir -p inside
+	mount -o loop,ro,noload "$1" inside
+	cat inside/file
+	umount inside
 }
 
 @test "an image file: only blocks that changed travel, sizes and holes follow, the copy is a filesystem" {
@@ -201,5 +201,49 @@ look_into() {
 	rm disk
 	run -1 --separate-stderr repl-snap -s S v=disk
 	has "$stderr" "cannot find 'disk'"
+	repl-apply --verify R
+}
+
+@test "a volume in use is cloned at an instant at which its filesystem is frozen, and only its changed regions are read (B15)" {
+	requires xfs
+	at=$(mk_fs xfs 400M -m reflink=1)
+	truncate -s 100M "$at/disk.img"
+	mkfs.ext4 -q "$at/disk.img"
+	mkdir mnt
+	mount -o loop "$at/disk.img" mnt
+	device=$(findmnt -no SOURCE mnt)
+	noise mnt/big 40000000
+	# Somebody is busy.
+	(while :; do date >>mnt/log; done) 3>&- &
+	recorder=$!
+	for n in 1 2 3; do
+		echo "$n" >mnt/file
+		sync -f mnt
+		repl-snap -v -s S --freeze disk="$device" >image 2>said
+		echo later >mnt/file
+		repl-track -s S <image | repl-diff -v -s S 2>read.log | tee delta | repl-apply R | repl-snap -s S --commit
+		has "$(cat said)" "frozen for"
+		has "$(repl-show -n image)" "consistency=crash"
+		cp R/disk "copy$n"
+		e2fsck -fn "copy$n" >&2
+		[[ $(look_into "copy$n") == "$n" ]]
+	done
+	(($(stat -c %s delta) < 2000000))
+	n=$(sed -n 's/.*read \([0-9]*\) of .*/\1/p' read.log)
+	((n < 20000000)) || fail "$(cat read.log)"
+	# What the base needs is kept, nothing else, and nothing is left of what is forgotten.
+	[[ $(repl-snap -s S --list | grep ^snapshot) == "snapshot seq 3 reflink "* ]] || fail "$(repl-snap -s S --list)"
+	repl-snap -s S --quiesce='echo still >>log' --resume='echo on >>log' disk="$at/disk.img" >image
+	has "$(repl-show -n image)" "consistency=app"
+	[[ $(cat log) == $'still\non' ]]
+	repl-snap -s S --abort
+	[[ $(repl-snap -s S --list | grep -c ^snapshot) == 1 ]]
+	kill "$recorder"
+	wait "$recorder" || :
+	recorder=
+	umount mnt
+	run -2 --separate-stderr repl-snap -s S --provider=btrfs disk="$at/disk.img"
+	has "$stderr" "'$at/disk.img' is a volume: such snapshots are made of directories only"
+	rm "$at/disk.img"
 	repl-apply --verify R
 }
