@@ -7,16 +7,15 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "attr.h"
 #include "file.h"
 #include "head.h"
 #include "image.h"
+#include "lock.h"
 
 #define MARKER "repl-state"
 #define MARKER_HEAD "repl-state 1\n"
@@ -187,62 +186,22 @@ void state_close(struct state *s)
 	*s = STATE_NONE;
 }
 
-static int busy(const struct state *s, const char *file, const char *how, struct err *e)
+static int take_lock(const struct state *s, const char *file, const char *how, unsigned wait, int *fd, struct err *e)
 {
-	char text[32], where[SHOWN];
-	struct err ignored = {0};
+	AUTO_BUF struct buf held = {0};
+	char where[SHOWN];
 
-	if (read_small(s->fd, file, text, sizeof text, &ignored) != 1)
-		text[0] = '\0';
-	text[strspn(text, "0123456789")] = '\0';
-	return err_set(e, ERR_BUSY, "the state directory '%s' is %s by process %s", shown(where, s), how,
-		text[0] ? text : "unknown");
-}
-
-static int take_lock(const struct state *s, const char *file, const char *how, unsigned wait, int *out, struct err *e)
-{
-	AUTO_CLOSE int fd = openat(s->fd, file, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	const struct timespec tick = {0, 50000000};
-	uint64_t left = (uint64_t)wait * 20;
-	char text[32];
-
-	if (fd < 0)
-		return err_sys(e, "cannot open the lock of the state directory");
-	/* flock(2) knows no time limit, and a signal to end it would be the whole program's. */
-	while (flock(fd, LOCK_EX | LOCK_NB)) {
-		if (errno == EINTR)
-			continue;
-		if (errno != EWOULDBLOCK)
-			return err_sys(e, "cannot lock the state directory");
-		if (!left--)
-			return busy(s, file, how, e);
-		nanosleep(&tick, NULL);
-	}
-	int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-	if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)n, 0) != n)
-		return err_sys(e, "cannot write the lock of the state directory");
-	*out = fd;
-	fd = -1;
-	return 0;
+	buf_fmt(&held, "the state directory '%s' is %s", shown(where, s), how);
+	return lock_take(s->fd, file, buf_cstr(&held), wait, fd, e);
 }
 
 int state_lock(struct state *s, unsigned wait, struct err *e) { return take_lock(s, "lock", "in use", wait, &s->lock_fd, e); }
 
 int state_follow(struct state *s, struct err *e) { return take_lock(s, "follow", "followed", 0, &s->follow_fd, e); }
 
-static void drop_lock(int *fd)
-{
-	if (*fd < 0)
-		return;
-	/* Only for the eye: the lock itself goes with the descriptor. */
-	if (ftruncate(*fd, 0))
-		errno = 0;
-	close_fd(fd);
-}
+void state_unlock(struct state *s) { lock_drop(&s->lock_fd); }
 
-void state_unlock(struct state *s) { drop_lock(&s->lock_fd); }
-
-void state_unfollow(struct state *s) { drop_lock(&s->follow_fd); }
+void state_unfollow(struct state *s) { lock_drop(&s->follow_fd); }
 
 /* An empty catalog comes into being whole, whoever else is about to make one. */
 static int make_catalog(const struct state *s, struct err *e)
@@ -372,6 +331,20 @@ uint64_t state_number_of(const struct state *s, const struct r_image *stamps)
 	return memcmp(stamps->instance, s->instance, sizeof s->instance) ? 0 : stamps->seq;
 }
 
+int state_base(const struct state *s, struct digest *id, uint64_t *seq, struct err *e)
+{
+	AUTO_BUF struct buf store = {0};
+	struct catalog *c = NULL;
+	struct r_image stamps;
+
+	if (state_catalog(s, CATALOG_READ, &c, e))
+		return -1;
+	int got = catalog_id(c, id, e) ? -1 : image_stamps(c, &stamps, &store, e);
+	catalog_close(&c);
+	*seq = got > 0 ? state_number_of(s, &stamps) : 0;
+	return got < 0 ? -1 : 0;
+}
+
 int state_seq(const struct state *s, uint64_t *seq, struct err *e)
 {
 	char text[32], *end;
@@ -388,17 +361,8 @@ int state_seq(const struct state *s, uint64_t *seq, struct err *e)
 		return 0;
 	}
 	/* Lost: go on from what the replica is known to have. */
-	struct catalog *c = NULL;
-	struct r_image stamps;
-	AUTO_BUF struct buf store = {0};
-	if (state_catalog(s, CATALOG_READ, &c, e))
-		return -1;
-	got = image_stamps(c, &stamps, &store, e);
-	catalog_close(&c);
-	if (got < 0)
-		return -1;
-	*seq = got ? state_number_of(s, &stamps) : 0;
-	return 0;
+	struct digest id;
+	return state_base(s, &id, seq, e);
 }
 
 int state_next_seq(struct state *s, uint64_t *seq, struct err *e)

@@ -7,13 +7,14 @@
  *   image            the image that the running pipeline sends: an image stream of IMAGE and MEMBER records
  *   seq              the number of the last image, decimal
  *   journal          where a recorder keeps its journal: an absolute path; not there: no recorder is asked
- *   plans, next, tip what waits for an answer: pending.h
+ *   plans, next, tip, after
+ *                    what waits for an answer: pending.h
  *   follow           flock(2)ed by who follows the trees: nobody else takes images meanwhile
  *
  * Every file is replaced whole (temporary, fsync, rename, fsync of the directory). Losing the directory costs one full
  * comparison, never data.
  *
- * May use: catalog, file, attr, image, head, err; makes system calls.
+ * May use: catalog, file, attr, image, head, lock, err; makes system calls.
  */
 #ifndef REPL_STATE_H
 #define REPL_STATE_H
@@ -57,6 +58,8 @@ int state_catalog(const struct state *s, enum catalog_mode mode, struct catalog 
 /* The number of an image; 0: it is not of this state, such as one that was taken from a replica, whose own number may be one that we
  * give as well. */
 uint64_t state_number_of(const struct state *s, const struct r_image *stamps);
+/* What the base is: its id and its number, as above. */
+int state_base(const struct state *s, struct digest *id, uint64_t *seq, struct err *e);
 /* The number of the last image; 0: none yet. */
 int state_seq(const struct state *s, uint64_t *seq, struct err *e);
 /* The next number, written to seq durably. */
