@@ -225,7 +225,19 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 	j->skip = !digest_eq(&d->base, &j->current);
 	if (j->skip)
 		return 0;
-	if (is_replayed(j, e) || (!j->is_again && check_space(j, d->bytes, e)))
+	/* In a chain that is sent once more the tree may have come back to what it was: one that goes on from here may follow. */
+	struct err old = {0};
+	if (is_replayed(j, &old)) {
+		if (j->is_again || old.kind != ERR_REFUSED) {
+			*e = old;
+			return -1;
+		}
+		if (!j->missed.kind)
+			j->missed = old;
+		j->skip = true;
+		return 0;
+	}
+	if (!j->is_again && check_space(j, d->bytes, e))
 		return -1;
 	return j->is_again || j->a->dry ? 0 : start_staging(j, e);
 }
@@ -623,11 +635,20 @@ static int end_missed(struct job *j, struct err *e)
 	return -1;
 }
 
+/* A stream without a delta asks what is here; also that there is nothing yet is an answer. */
+static int answer_question(struct job *j, struct err *e)
+{
+	job_say(j, "nothing to apply: told what is here");
+	return j->r.cat ? receive_tell(j, e) : 0;
+}
+
 static int finish_delta(struct job *j, struct err *e)
 {
 	struct apply *a = j->a;
 	char text[200], id[65];
 
+	if (j->is_first)
+		return answer_question(j, e);
 	if (!j->has_delta || !j->has_end)
 		return err_set(e, ERR_STREAM, "a delta without DELTA or END record");
 	hex(id, j->want.b, 8);
