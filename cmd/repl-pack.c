@@ -1,5 +1,5 @@
 /*
- * repl-pack: squeezes a stream for the way, and opens it again.
+ * repl-pack: squeezes a stream for the way, and opens it again; keeps deltas in a queue until the way is open.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "codec.h"
+#include "outbox.h"
 #include "pack.h"
 #include "pool.h"
 
@@ -16,21 +17,21 @@ struct settings {
 	bool is_undo, is_adaptive, is_flushing;
 	int64_t level, threads, long_log;
 	uint64_t chunk, rate;
-	const char *key_file, *resume, *state;
+	const char *key_file, *resume, *state, *queue, *dequeue;
 	struct buf key;
 };
 
-/* --long may come without a value, as in zstd: then it gets one before the options are read. */
-static char **with_long(int argc, char **argv)
+/* --long may come without a value, as in zstd, and --dequeue where the policy has it: then they get one before the options are read. */
+static char **with_values(int argc, char **argv)
 {
-	static char value[] = "--long=" LONG_LOG_TEXT;
+	static char lone_long[] = "--long=" LONG_LOG_TEXT, lone_dequeue[] = "--dequeue=";
 	size_t n = (size_t)argc;
 	char **v = xalloc((n + 1) * sizeof *v);
 	bool is_over = false;
 
 	for (size_t i = 0; i < n; i++) {
 		is_over = is_over || !strcmp(argv[i], "--");
-		v[i] = !is_over && !strcmp(argv[i], "--long") ? value : argv[i];
+		v[i] = is_over ? argv[i] : !strcmp(argv[i], "--long") ? lone_long : !strcmp(argv[i], "--dequeue") ? lone_dequeue : argv[i];
 	}
 	return v;
 }
@@ -67,6 +68,12 @@ static int check(const struct cli *c, const struct settings *s, struct err *e)
 		return err_set(e, ERR_USAGE, "no operands are taken: the stream comes on standard input");
 	if (s->resume && s->is_undo)
 		return err_set(e, ERR_USAGE, "--resume packs: it does not go with -d");
+	if (s->queue && (s->dequeue || s->is_undo || s->resume || c->output))
+		return err_set(e, ERR_USAGE, "--queue writes files of its own: no --dequeue, --unpack, --resume and --output");
+	if (s->dequeue && (s->is_undo || s->resume))
+		return err_set(e, ERR_USAGE, "--dequeue sends what is packed already: no --unpack, and to --resume give the queue's file");
+	if (s->dequeue && !*s->dequeue)
+		return err_set(e, ERR_USAGE, "which queue? give --dequeue=DIR, or -s DIR with a policy that names it");
 	if (check_range("level", s->level, codec_level_min(), codec_level_max(), e) ||
 		check_range("threads", s->threads, 0, POOL_THREADS_MAX, e) ||
 		(s->long_log && check_range("long", s->long_log, CODEC_LONG_MIN, CODEC_LONG_MAX, e)) ||
@@ -85,24 +92,41 @@ static void count(struct cli *c, const struct settings *s, const struct pack_sta
 	cli_stat(c, "plain", n->plain, "bytes");
 	cli_stat(c, "packed", n->packed, "bytes");
 	cli_stat(c, "streams", n->streams, "");
-	if (s->is_undo)
+	if (s->is_undo || s->dequeue)
 		return;
 	cli_stat(c, "chunks", n->chunks, "");
 	cli_stat(c, "raw chunks", n->raw_chunks, "");
 }
 
-static int run(struct cli *c, struct settings *s, struct err *e)
+/* The policy's queue is for packing, and for a --dequeue that names none; "none": whatever the policy says. */
+static int obey_policy(struct cli *c, struct settings *s, struct err *e)
 {
-	struct pack_stats n;
-	struct token token;
-	int out;
+	const char *given = s->queue;
 
 	s->state = s->state ? s->state : cli_env("REPL_STATE");
-	if ((s->state && !s->is_undo && cli_policy(c, s->state, false, e)) || check(c, s, e) || cli_not_tty(c, STDIN_FILENO, "read a stream from", e) ||
-		(s->key_file && cli_key(&s->key, s->key_file, e)) || (s->resume && token_read(&token, s->resume, e)))
+	if (s->state && !s->is_undo && cli_policy(c, s->state, false, e))
 		return -1;
-	out = cli_output(c, e);
-	if (out < 0 || cli_not_tty(c, out, s->is_undo ? "write a stream to" : "write a packed stream to", e))
+	if (s->dequeue && !given && s->queue && !*s->dequeue)
+		s->dequeue = s->queue;
+	if (s->queue && (!strcmp(s->queue, "none") || (!given && (s->dequeue || s->resume))))
+		s->queue = NULL;
+	return 0;
+}
+
+static void on_note(void *ctx, int level, const char *text) { cli_say(ctx, level, "%s", text); }
+
+static int run(struct cli *c, struct settings *s, struct err *e)
+{
+	bool is_named = s->dequeue && *s->dequeue;
+	struct pack_stats n = {0};
+	struct token token;
+	int out = -1;
+
+	if (obey_policy(c, s, e) || check(c, s, e) || (!s->dequeue && cli_not_tty(c, STDIN_FILENO, "read a stream from", e)) ||
+			(s->key_file && cli_key(&s->key, s->key_file, e)) || (s->resume && token_read(&token, s->resume, e)))
+		return -1;
+	if (!s->queue && ((out = cli_output(c, e)) < 0 ||
+			cli_not_tty(c, out, s->is_undo ? "write a stream to" : "write a packed stream to", e)))
 		return -1;
 	const struct pack_settings o = {
 		.level = (int)s->level,
@@ -117,8 +141,15 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 		.tick = show_progress,
 		.ctx = c,
 	};
-	int rc = (s->is_undo ? pack_undo : pack_run)(STDIN_FILENO, out, &o, &n, e);
+	struct outbox b = {.queue = s->queue ? s->queue : s->dequeue, .state = s->state, .note = on_note, .ctx = c,
+		.may_make = !is_named};
+	int rc = s->queue ? outbox_fill(&b, STDIN_FILENO, &o, &n, e) : s->dequeue ? outbox_send(&b, out, &o, &n, e) :
+		s->is_undo ? pack_undo(STDIN_FILENO, out, &o, &n, e) : pack_run(STDIN_FILENO, out, &o, &n, e);
 	count(c, s, &n);
+	if (b.queue)
+		cli_stat(c, s->queue ? "queued" : "dequeued", b.deltas, "");
+	if (s->queue)
+		cli_stat(c, "replaced", b.replaced, "");
 	return rc;
 }
 
@@ -140,6 +171,8 @@ int main(int argc, char **argv)
 		{"flush", 0, OPT_FLAG, &s.is_flushing, NULL, "send what there is when a stream ends, as others follow", 0},
 		{"resume", 0, OPT_STRING, &s.resume, "TOKEN",
 			"of the delta that comes, plain or packed, send what the replica has not", 0},
+		{"queue", 0, OPT_STRING, &s.queue, "DIR", "put each delta into this queue; none: whatever the policy says", 0},
+		{"dequeue", 0, OPT_STRING, &s.dequeue, "DIR", "write what waits in this queue; alone: in the policy's", 0},
 		{"key-file", 0, OPT_STRING, &s.key_file, "FILE",
 			"sign each stream with this key; with -d: accept no other", 0},
 		{"output", 'o', OPT_STRING, &c.output, "FILE", "write to FILE, complete or not at all", 0},
@@ -148,8 +181,8 @@ int main(int argc, char **argv)
 
 	cli_start(&c, "repl-pack");
 	s.level = level_of_env(&c);
-	AUTO_FREE char **args = with_long(argc, argv);
-	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "<STREAM >PACKED\n-d <PACKED >STREAM",
+	AUTO_FREE char **args = with_values(argc, argv);
+	int status = cli_options(&c, argc, args, opts, sizeof opts / sizeof opts[0], "<STREAM >PACKED\n-d <PACKED >STREAM\n--queue=DIR <STREAM\n--dequeue[=DIR] >PACKED",
 		"Packs a stream for the way. zstd -d opens it, too.");
 	if (status)
 		return status;

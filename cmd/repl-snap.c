@@ -14,6 +14,7 @@
 #include "image.h"
 #include "policy.h"
 #include "provider.h"
+#include "queue.h"
 #include "sink.h"
 #include "snap.h"
 #include "snapexec.h"
@@ -21,7 +22,7 @@
 #include "stamp.h"
 
 struct settings {
-	const char *state, *bookmark, *time, *provider, *providers;
+	const char *state, *time, *provider, *providers, *queue_limit;
 	uint64_t lock_wait, cut_timeout, timeout, grain, quiesce_timeout, freeze_limit, provider_timeout;
 	struct list rules;
 	bool is_again, is_digest, is_commit, is_adopt, is_abort, is_list, is_check, one_file_system;
@@ -194,13 +195,37 @@ static const char *what_it_is(const struct head *h)
 	}
 }
 
+/* NULL: none. */
+static const char *queue_of(const struct settings *o)
+{
+	return o->snap.backlog.queue && strcmp(o->snap.backlog.queue, "none") ? o->snap.backlog.queue : NULL;
+}
+
+static int set_queue(struct settings *o, struct err *e)
+{
+	struct backlog *s = &o->snap.backlog;
+
+	if (s->queue && !queue_of(o)) {
+		s->queue = o->queue_limit = NULL;
+		s->is_chained = false;
+	}
+	if (!o->state && (s->queue || o->queue_limit || s->is_chained))
+		return err_set(e, ERR_USAGE, "a queue needs a state directory, which knows what waits in it: give -s DIR");
+	if ((o->queue_limit || s->is_chained) && !s->queue)
+		return err_set(e, ERR_USAGE, "--queue-limit and --chain go with --queue");
+	if (o->queue_limit && !queue_limit(o->queue_limit, &s->files, &s->bytes))
+		return err_set(e, ERR_USAGE, "--queue-limit wants a number of deltas or a size such as 10G, not '%s'", o->queue_limit);
+	return 0;
+}
+
 static int open_image(struct cli *c, struct settings *o, struct err *e)
 {
 	if (o->state && cli_policy(c, o->state, true, e))
 		return -1;
 	if (o->snap.is_crash_enough && !o->snap.quiesce)
 		return err_set(e, ERR_USAGE, "--crash-consistent goes with --quiesce");
-	if (set_provider(c, o, e) || open_output(c, o, e) || snap_members(&o->snap, c->args, (size_t)c->n_args, e))
+	if (set_provider(c, o, e) || set_queue(o, e) || open_output(c, o, e) ||
+			snap_members(&o->snap, c->args, (size_t)c->n_args, e))
 		return -1;
 	if (o->state && open_state(c, o, true, e))
 		return -1;
@@ -232,6 +257,7 @@ static int commit(struct cli *c, struct settings *o, struct err *e)
 
 	if (cli_policy(c, o->state, false, e))
 		return -1;
+	acks.queue = queue_of(o);
 	/* The answer first: on a first run the state comes into being while we wait for it. */
 	if (cli_not_tty(c, STDIN_FILENO, "read an acknowledgement from", e))
 		return -1;
@@ -244,6 +270,8 @@ static int commit(struct cli *c, struct settings *o, struct err *e)
 	int rc = snap_commit(&o->s, STDIN_FILENO, o->lock_wait == UNSET ? COMMIT_WAIT : seconds(o->lock_wait), &c->warn, &acks, e);
 	cli_stat(c, "committed", acks.committed, "");
 	cli_stat(c, "already", acks.already, "");
+	if (acks.queue)
+		cli_stat(c, "removed from the queue", acks.removed, "");
 	if (acks.held)
 		cli_say(c, 0, "the replica holds %" PRIu64 " images back: the base stays", acks.held);
 	return rc;
@@ -254,7 +282,7 @@ static int list(struct cli *c, struct settings *o, struct err *e)
 	AUTO_BUF struct buf text = {0};
 
 	o->sink = (struct sink){.fd = cli_output(c, e), .name = "the output"};
-	if (o->sink.fd < 0 || snap_list(&o->s, c->json, &text, e))
+	if (o->sink.fd < 0 || cli_policy(c, o->state, false, e) || snap_list(&o->s, queue_of(o), c->json, &text, e))
 		return -1;
 	struct span v = span_of(text.p, text.len);
 	return sink_write(&o->sink, &v, 1, e) || sink_flush(&o->sink, e) ? -1 : 0;
@@ -300,6 +328,10 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 		return err_set(e, ERR_USAGE, "--provider and --providers go with opening an image");
 	if ((o->snap.quiesce || o->snap.resume || o->snap.is_freeze || o->snap.is_crash_enough) && n_modes)
 		return err_set(e, ERR_USAGE, "--quiesce, --resume and --freeze go with opening an image");
+	if (o->snap.backlog.queue && n_modes && !o->is_commit && !o->is_list)
+		return err_set(e, ERR_USAGE, "--queue goes with opening an image, --commit and --list");
+	if ((o->queue_limit || o->snap.backlog.is_chained) && n_modes)
+		return err_set(e, ERR_USAGE, "--queue-limit and --chain go with opening an image");
 	if (filter_options(&o->filter, o->rules.v, o->rules.tags, o->rules.n, e) || set_time(o, e))
 		return -1;
 	if (o->is_digest)
@@ -354,6 +386,9 @@ int main(int argc, char **argv)
 		{"crash-consistent", 0, OPT_FLAG, &o.snap.is_crash_enough, NULL, "an image also when --quiesce fails", 0},
 		{"freeze", 0, OPT_FLAG, &o.snap.is_freeze, NULL, "freeze the filesystems for the instant", 0},
 		{"freeze-limit", 0, OPT_DURATION, &o.freeze_limit, "DUR", "never for longer than this; 10s", 0},
+		{"queue", 0, OPT_STRING, &o.snap.backlog.queue, "DIR", "what repl-pack --queue keeps deltas in until they are sent; none", 0},
+		{"queue-limit", 0, OPT_STRING, &o.queue_limit, "N|SIZE", "no image when so many deltas, or bytes, wait in it", 0},
+		{"chain", 0, OPT_FLAG, &o.snap.backlog.is_chained, NULL, "the image follows the last one in the queue, not the base", 0},
 		{"lock-wait", 0, OPT_DURATION, &o.lock_wait, "SEC", "wait so long for another program to end; 0, with --commit 1h", 0},
 		{"cut-timeout", 0, OPT_DURATION, &o.cut_timeout, "DUR", "wait so long for the recorder, if there is one; 10s", 0},
 		{"timeout", 0, OPT_DURATION, &o.timeout, "DUR", "with --commit: give up when nothing comes for so long; never", 0},

@@ -91,7 +91,7 @@ static int track(struct cli *c, struct settings *o, struct track *t, struct err 
 	struct stream_out out = {.sink = sink_write, .ctx = &sink};
 	struct regions g = {0};
 	t->out = &out;
-	int rc = track_run(t, e) || sink_flush(&sink, e) || regions_add(&g, &o->s, &o->head, fd, &o->out, e) ? -1 : 0;
+	int rc = track_run(t, e) || sink_flush(&sink, e) || regions_add(&g, &o->s, t->file, &o->head, fd, &o->out, e) ? -1 : 0;
 	stream_out_free(&out);
 	sink_free(&sink);
 	if (!rc)
@@ -113,6 +113,8 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 {
 	struct track t = {.state = &o->s, .head = &o->head, .out = &o->out, .warn = &c->warn, .gap = on_gap, .progress = on_progress,
 		.ctx = c};
+	AUTO_BUF struct buf store = {0};
+	struct r_cursor keeps;
 
 	if (c->n_args)
 		return err_set(e, ERR_USAGE, "repl-track takes no ROOT: the image says where to look");
@@ -135,7 +137,7 @@ static int run(struct cli *c, struct settings *o, struct err *e)
 	t.cut_timeout_ms = o->cut_timeout / 1000000;
 	t.threads = (unsigned)o->threads;
 	t.tmpdir = cli_env("TMPDIR");
-	if (track(c, o, &t, e) || sink_flush(&o->sink, e))
+	if (track_begin(&t, &o->s, LOCK_WAIT, &keeps, &store, e) || track(c, o, &t, e) || sink_flush(&o->sink, e))
 		return -1;
 	if (t.no_search[0])
 		cli_say(c, 1, "the snapshots' trees are of no use: %s", t.no_search);

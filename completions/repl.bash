@@ -59,7 +59,8 @@ _repl() {
 	repl-snap)
 		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --provider --providers --provider-timeout --time --lock-wait
 			--quiesce --resume --quiesce-timeout --crash-consistent --freeze --freeze-limit
-			--cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size -o --output --force'
+			--queue --queue-limit --chain --cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size
+			-o --output --force'
 		;;
 	repl-track)
 		opts='-s --state -j --journal --cut-timeout --record --source --max-journal --cut --status --json --merge --regions -T --threads -o --output
@@ -71,7 +72,7 @@ _repl() {
 			-o --output -f --force'
 		;;
 	repl-pack)
-		opts='-s --state -d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --resume --key-file
+		opts='-s --state -d --unpack -l --level -T --threads --long --adapt --rate --chunk --flush --resume --queue --dequeue --key-file
 			-o --output --force'
 		;;
 	repl-apply)

@@ -61,6 +61,11 @@ complete -c repl-snap -l quiesce-timeout -x -d 'Time that each of the two gets'
 complete -c repl-snap -l crash-consistent -d 'An image also when --quiesce fails'
 complete -c repl-snap -l freeze -d 'Freeze the filesystems for the instant'
 complete -c repl-snap -l freeze-limit -x -d 'Never freeze for longer than this'
+complete -c repl-snap -l queue-limit -x -d 'No image when so much waits in the queue'
+complete -c repl-snap -l chain -d 'Follow the last image in the queue'
+for p in repl-snap repl-pack
+	complete -c $p -l queue -x -a '(__fish_complete_directories)' -d 'What deltas wait in until they are sent'
+end
 complete -c repl-snap -l bookmark -x -d 'Give the image a name'
 complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
 
@@ -97,6 +102,7 @@ complete -c repl-pack -l adapt -d 'Move the level with the line'
 complete -c repl-pack -l rate -x -d 'Bytes a second'
 complete -c repl-pack -l chunk -x -d 'Plain bytes in a chunk'
 complete -c repl-pack -l resume -x -d 'Send what the replica has not'
+complete -c repl-pack -l dequeue -x -a '(__fish_complete_directories)' -d 'Write what waits in a queue'
 complete -c repl-pack -l flush -d 'Send what there is when a stream ends'
 
 complete -c repl-apply -f -a '(__fish_complete_directories)'

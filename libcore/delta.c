@@ -39,7 +39,7 @@ static int next_copy(void *ctx, uint64_t items, uint64_t bytes, struct catalog *
 static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
 {
 	struct delta *d = ctx;
-	AUTO_FREE char *path = state_file(d->state, d->is_chained ? "tip.new" : "next");
+	AUTO_FREE char *path = state_file(d->state, d->is_tip ? "tip.new" : "next");
 
 	if (unlink(path) && errno != ENOENT)
 		return err_sys(e, "cannot remove '%s'", path);
@@ -365,15 +365,18 @@ static int open_mended(struct delta *d, struct head *h, struct err *e)
 }
 
 /* What the delta begins at: the base, or where the one before it ended. */
-static int open_base(struct delta *d, struct head *h, struct err *e)
+static int open_base(struct delta *d, struct head *h, bool mends, struct err *e)
 {
 	AUTO_BUF struct buf store = {0};
 	struct r_image stamps;
 	int got;
 
-	if (d->is_chained) {
+	d->is_tip = d->is_chained;
+	if (d->is_chained ? pending_tip(d->state, d->diff.stamps.seq, e) : !mends && pending_base(d->state, h->stamps.seq, &d->is_tip, e))
+		return -1;
+	if (d->is_tip) {
 		AUTO_FREE char *path = state_file(d->state, "tip");
-		if (pending_tip(d->state, d->diff.stamps.seq, e) || catalog_open(&d->base, path, CATALOG_LIVE, e) ||
+		if (catalog_open(&d->base, path, CATALOG_LIVE, e) ||
 				catalog_id(d->base, &h->stamps.parent, e))
 			return -1;
 	} else if (state_catalog(d->state, CATALOG_LIVE, &d->base, e)) {
@@ -395,12 +398,13 @@ static int move_tip(struct delta *d, struct err *e)
 	return renameat(d->state->fd, "tip.new", d->state->fd, "tip") ? err_sys(e, "cannot make the new 'tip' in the state directory") : 0;
 }
 
-/* What is left when nothing follows any more. */
+/* What is left when nothing follows any more; but one image that follows another may have one to follow it. */
 static void drop_tip(struct delta *d)
 {
 	struct err ignored = {0};
 
-	bool is_there = d->is_chained && (state_has(d->state, "tip") || state_has(d->state, "tip.new"));
+	bool is_kept = d->n_deltas == 1 && d->is_tip;
+	bool is_there = d->is_chained && !is_kept && (state_has(d->state, "tip") || state_has(d->state, "tip.new"));
 	if (!is_there || state_lock(d->state, d->lock_wait, &ignored))
 		return;
 	state_forget(d->state, "tip", &ignored);
@@ -420,7 +424,7 @@ static int make(struct delta *d, struct head *head, struct input *in, bool chang
 	d->live = d->diff.mends = false;
 	if (mends && d->is_chained)
 		return err_set(e, ERR_STREAM, "what mends a replica cannot follow another delta");
-	if (open_base(d, head, e) || (mends ? open_mended(d, head, e) : same_image(d, head, e)) || head_open_roots(head, &roots, e) ||
+	if (open_base(d, head, mends, e) || (mends ? open_mended(d, head, e) : same_image(d, head, e)) || head_open_roots(head, &roots, e) ||
 			head_open_live(head, &live, e))
 		goto out;
 	/* As repl-snap does before an image: what is in dirty pages shows in no stat. */
@@ -465,7 +469,7 @@ static int make(struct delta *d, struct head *head, struct input *in, bool chang
 	rc = run(d, plan_fd, e);
 	if (rc)
 		unlink(d->plan_tmp);
-	else if (d->is_chained)
+	else if (d->is_tip)
 		rc = move_tip(d, e);
 	if (d->live && d->base)
 		catalog_abort(d->base);

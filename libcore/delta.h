@@ -32,6 +32,7 @@ struct delta {
 	struct snapshots was; /* the base's */
 	uint64_t base_seq;
 	bool live, is_chained;
+	bool is_tip; /* the base is an image that waits for its answer */
 	char *plan_tmp;
 	char view[33];
 	int plan_fd;
@@ -43,6 +44,7 @@ struct delta {
 int delta_two(struct delta *d, const char *old, const char *new, struct input *wanted, struct err *e);
 /* The change stream or image stream in `in` (NULL: scan by ourselves) against the base of the state at path. A change stream
  * that says what a replica wants makes a delta that mends it; where the trees are, the base itself says.
+ * Where the image follows one that waits for its answer (pending.h) the delta begins at that.
  * Where more streams follow on `in` each makes a delta of its own, which begins where the one before ends, whether or not an answer
  * came to that; the state is locked for one at a time. While too many are without an answer, it waits. */
 int delta_state(struct delta *d, const char *path, struct input *in, struct err *e);

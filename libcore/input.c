@@ -19,6 +19,8 @@ struct input_bytes {
 	int fd, wake;
 	_Atomic int out_fd;  /* -1: none */
 	uint64_t timeout_ms; /* 0: none */
+	int (*tap)(void *ctx, const void *p, size_t n, struct err *e);
+	void *ctx;
 	enum input_kind kind;
 	uint8_t guess[GUESS_LEN]; /* the bytes that were looked at; they are read first */
 	size_t guess_len, guess_at;
@@ -58,7 +60,7 @@ static int read_fd(struct input_bytes *b, void *p, size_t n, size_t *got, struct
 		if (rc >= 0) {
 			*got = (size_t)rc;
 			atomic_fetch_add_explicit(&b->count, *got, memory_order_relaxed);
-			return 0;
+			return b->tap && rc ? b->tap(b->ctx, p, *got, e) : 0;
 		}
 		if (errno != EINTR && errno != EAGAIN) {
 			err_sys(e, "cannot read the stream at byte %llu", (unsigned long long)input_bytes_count(b));
@@ -121,6 +123,8 @@ static int open_bytes(struct input_bytes **out, int fd, unsigned threads, const 
 	b->fd = fd;
 	b->out_fd = settings->out_fd ? settings->out_fd : -1;
 	b->timeout_ms = min_u64(settings->timeout_ms, INT_MAX);
+	b->tap = settings->tap;
+	b->ctx = settings->ctx;
 	b->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (b->wake < 0) {
 		err_sys(e, "cannot make an event descriptor");

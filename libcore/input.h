@@ -13,6 +13,9 @@ struct input {
 	struct stream_in s; /* settings may be set between input_open and the first input_next */
 	int out_fd;          /* set before input_open; 0: none. When this pipe has no reader any more, waiting ends: ERR_SYSTEM, EPIPE */
 	uint64_t timeout_ms; /* set before input_open; 0: none. When no byte came for so long: ERR_TIMEOUT, and the input is cut */
+	/* Set before input_open; may be NULL. Sees all bytes as they come, before they are unpacked. */
+	int (*tap)(void *ctx, const void *p, size_t n, struct err *e);
+	void *ctx;
 	bool packed;
 	uint64_t bytes_read; /* as they came, before unpacking */
 	void *priv;

@@ -103,6 +103,7 @@ struct relay {
 	const struct token *resume; /* see pack_settings */
 	const struct buf *new_key; /* each trailer gets a MAC made with it */
 	bool is_cutting;           /* tell `out` where streams and keepalives end */
+	const struct pack_each *each; /* run returns where a stream ends, and goes on with the next; may be NULL */
 	/* Takes n bytes; is_end: something that somebody waits for ends here. */
 	int (*out)(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e);
 	void (*tick)(void *ctx);
@@ -226,6 +227,7 @@ static int rest_event(struct relay *r, int event, uint64_t until, struct err *e)
 	return 0;
 }
 
+/* 1: a stream ended where another may begin; 0: more bytes are wanted; -1. */
 static int relay_events(struct relay *r, struct err *e)
 {
 	uint64_t until = r->off;
@@ -243,14 +245,23 @@ static int relay_events(struct relay *r, struct err *e)
 			return -1;
 		if (is_end && r->is_cutting && relay_pass(r, until, true, e))
 			return -1;
+		if (r->each && r->each->event(r->each->ctx, event, &r->s, e))
+			return -1;
+		if (r->each && event == STREAM_END)
+			return relay_pass(r, until, false, e) ? -1 : 1;
 	}
 	return event < 0 ? -1 : relay_pass(r, until, false, e);
 }
 
+/* 1: a stream ended, with `each`; 0: the input; -1. */
 static int relay_run(struct relay *r, struct err *e)
 {
 	for (;;) {
 		size_t room, got;
+		/* What came with the end of the stream before. */
+		int ended = r->each ? relay_events(r, e) : 0;
+		if (ended)
+			return ended;
 		uint8_t *p = stream_space(&r->s, READ_LEN, &room);
 
 		if (input_bytes_read(r->in, p, room < READ_LEN ? room : READ_LEN, &got, e))
@@ -259,8 +270,8 @@ static int relay_run(struct relay *r, struct err *e)
 			return stream_eof(&r->s, e) ? -1 : r->rest == REST_SEEK ? other_delta(e) : 0;
 		buf_add(&r->pend, p, got);
 		stream_fed(&r->s, got);
-		if (relay_events(r, e))
-			return -1;
+		if ((ended = relay_events(r, e)))
+			return ended;
 		if (r->tick)
 			r->tick(r->ctx);
 	}
@@ -462,14 +473,15 @@ static int pack_all(struct packer *k, struct err *e)
 
 	if (!rc)
 		rc = relay_run(&k->relay, &why);
-	if (!rc && k->job)
+	if (rc >= 0 && k->job)
 		pack_send(k);
-	k->is_incomplete = rc != 0;
+	k->is_incomplete = rc < 0;
 	if (k->has_thread) {
 		pool_end(k->pool);
 		pool_join(k->tid);
+		k->has_thread = false;
 	}
-	if (rc && why.sys != ECANCELED) {
+	if (rc < 0 && why.sys != ECANCELED) {
 		*e = why;
 		return -1;
 	}
@@ -480,18 +492,16 @@ static int pack_all(struct packer *k, struct err *e)
 	return rc;
 }
 
-int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e)
+static int packer_open(struct packer **out, int in, const struct pack_settings *o, struct err *e)
 {
 	struct input_bytes *b = NULL;
 
-	memset(stats, 0, sizeof *stats);
 	if (input_bytes_open(&b, in, o->resume ? o->threads : 1, e))
 		return -1;
 	if (input_bytes_kind(b) == INPUT_PACKED && !o->resume) {
 		input_bytes_close(&b);
 		return err_set(e, ERR_STREAM, "the stream is already packed");
 	}
-	input_bytes_watch(b, out);
 	struct packer *k = xalloc(sizeof *k);
 	k->o = o;
 	k->chunk = o->chunk ? (size_t)o->chunk : o->long_log ? CODEC_CHUNK_MAX : CODEC_CHUNK;
@@ -511,16 +521,110 @@ int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *
 		.ctx = k,
 		.s = {.ignore_data_digest = true, .ignore_mac = true},
 	};
+	*out = k;
+	return 0;
+}
+
+static void packer_close(struct packer **k)
+{
+	struct packer *p = *k;
+
+	pool_close(&p->pool);
+	for (unsigned i = 0; i < p->n_codecs; i++)
+		codec_packer_close(&p->codecs[i]);
+	codec_index_free(&p->index);
+	input_bytes_close(&p->relay.in);
+	relay_free(&p->relay);
+	free(p);
+	*k = NULL;
+}
+
+int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e)
+{
+	struct packer *k = NULL;
+
+	memset(stats, 0, sizeof *stats);
+	if (packer_open(&k, in, o, e))
+		return -1;
+	input_bytes_watch(k->relay.in, out);
 	sink_open(&k->sink, out, o->rate);
 	int rc = pack_all(k, e);
 	pack_count(k, stats);
-	pool_close(&k->pool);
-	for (unsigned i = 0; i < k->n_codecs; i++)
-		codec_packer_close(&k->codecs[i]);
-	codec_index_free(&k->index);
-	relay_free(&k->relay);
-	input_bytes_close(&b);
-	free(k);
+	packer_close(&k);
+	return rc;
+}
+
+int pack_each(int in, const struct pack_each *each, const struct pack_settings *o, struct pack_stats *stats, struct err *e)
+{
+	struct packer *k = NULL;
+	uint64_t before = 0;
+	int out, rc;
+
+	memset(stats, 0, sizeof *stats);
+	if (packer_open(&k, in, o, e))
+		return -1;
+	k->relay.each = each;
+	do {
+		codec_index_free(&k->index);
+		k->index = (struct codec_index){0};
+		rc = each->begin(each->ctx, &out, e);
+		if (!rc) {
+			sink_open(&k->sink, out, 0);
+			rc = pack_all(k, e);
+			pack_count(k, stats);
+			stats->packed = before += stats->packed;
+		}
+		pool_close(&k->pool);
+		if (rc == 1 && each->end(each->ctx, e))
+			rc = -1;
+	} while (rc == 1);
+	packer_close(&k);
+	return rc;
+}
+
+/* ---- what is packed already ---- */
+
+static int pass_on(void *ctx, const void *p, size_t n, struct err *e) { return sink_write(ctx, p, n, e); }
+
+int pack_pass(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e)
+{
+	struct sink sink;
+	struct input s = {.tap = pass_on, .ctx = &sink};
+	struct pack_stats so_far = *stats;
+	int got;
+
+	sink_open(&sink, out, o->rate);
+	if (input_open(&s, in, 1, e))
+		return -1;
+	s.s.ignore_mac = true; /* who made it has signed it */
+	while ((got = input_next(&s, e)) > 0) {
+		stats->plain = so_far.plain + stream_place(&s.s)->off;
+		stats->packed = so_far.packed + sink.count;
+		stats->streams = so_far.streams + s.s.n_streams;
+		if (o->tick)
+			o->tick(o->ctx, stats);
+	}
+	stats->packed = so_far.packed + sink.count;
+	input_close(&s);
+	return got;
+}
+
+static int question_sink(void *ctx, const struct span *v, int n, struct err *e)
+{
+	for (int i = 0; i < n; i++)
+		if (sink_write(ctx, v[i].p, v[i].len, e))
+			return -1;
+	return 0;
+}
+
+int pack_question(int out, const struct pack_settings *o, struct err *e)
+{
+	struct sink sink;
+	struct stream_out s = {.sink = question_sink, .ctx = &sink, .key = o->key};
+
+	sink_open(&sink, out, o->rate);
+	int rc = stream_begin(&s, KIND_DELTA, e) || stream_finish(&s, e) ? -1 : 0;
+	stream_out_free(&s);
 	return rc;
 }
 

@@ -12,6 +12,7 @@
 
 #include "bytes.h"
 #include "err.h"
+#include "stream.h"
 #include "token.h"
 
 #define PACK_LEVEL 3
@@ -40,6 +41,21 @@ struct pack_settings {
  * nothing was written. ERR_STREAM: the input is damaged, cut, of the wrong kind or empty; ERR_SYSTEM: reading or
  * writing failed (sys EPIPE: nobody reads). *stats is set in any case. */
 int pack_run(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
+/* Each stream of the input becomes a packed one of its own. */
+struct pack_each {
+	int (*begin)(void *ctx, int *out, struct err *e);  /* where the next one goes, if one comes; borrowed */
+	/* All that was understood, from STREAM_BEGIN to STREAM_END. */
+	int (*event)(void *ctx, int event, const struct stream_in *s, struct err *e);
+	int (*end)(void *ctx, struct err *e);              /* it is whole, and written */
+	void *ctx;
+};
+/* As pack_run; resume, rate and is_flushing are not obeyed. What begin gave last is not whole when this returns. */
+int pack_each(int in, const struct pack_each *each, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
+/* Passes on what was packed, byte for byte, and checks it all meanwhile. ERR_STREAM: it is damaged, and the output is cut. Adds to
+ * *stats. */
+int pack_pass(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
+/* A stream without a delta, which asks the replica what it holds (repl-stream(5), "DELTA"). */
+int pack_question(int out, const struct pack_settings *o, struct err *e);
 int pack_undo(int in, int out, const struct pack_settings *o, struct pack_stats *stats, struct err *e);
 
 #endif

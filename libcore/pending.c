@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "head.h"
 #include "image.h"
 #include "input.h"
@@ -350,6 +351,69 @@ static int take_next(const struct state *s, const struct digest *id, struct err 
 	return rename_catalog(s, "next", "catalog", e) ? -1 : 1;
 }
 
+int pending_leads(const struct state *s, uint64_t seq, struct digest *id, struct err *e)
+{
+	struct digest base_id;
+	uint64_t base;
+	struct plans l;
+
+	if (state_base(s, &base_id, &base, e) || plans_list(s, &l, e))
+		return -1;
+	const struct plan *last = seq != base && plans_way(&l, base, seq) ? plan_to(&l, seq) : NULL;
+	if (last)
+		*id = last->p.id;
+	plans_free(&l);
+	return last != NULL;
+}
+
+int pending_drop(const struct state *s, uint64_t seq, struct err *e)
+{
+	struct plans l;
+
+	if (plans_list(s, &l, e))
+		return -1;
+	const struct plan *p = plan_to(&l, seq);
+	for (size_t i = 0; i < l.n && p; i++)
+		if (l.v[i].p.base_seq == seq)
+			p = NULL;
+	int rc = p ? forget_plan(s, &p->p, e) : 0;
+	plans_free(&l);
+	return rc;
+}
+
+int pending_follows(struct state *s, uint64_t seq, uint64_t after, struct err *e)
+{
+	char text[64];
+
+	if (!after)
+		return state_forget(s, "after", e) || state_forget(s, "tip", e) ? -1 : 0;
+	int n = snprintf(text, sizeof text, "%" PRIu64 " %" PRIu64 "\n", seq, after);
+	return file_replace(s->fd, "after", text, (size_t)n, e);
+}
+
+int pending_base(struct state *s, uint64_t seq, bool *is_tip, struct err *e)
+{
+	uint64_t of = 0, after = 0, base;
+	struct digest id;
+	char text[64] = "";
+	AUTO_CLOSE int fd = openat(s->fd, "after", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	*is_tip = false;
+	if (fd < 0)
+		return errno == ENOENT ? 0 : err_sys(e, "cannot open 'after' in the state directory");
+	if (read(fd, text, sizeof text - 1) < 0)
+		return err_sys(e, "cannot read 'after' in the state directory");
+	if (sscanf(text, "%" SCNu64 " %" SCNu64, &of, &after) != 2)
+		return err_set(e, ERR_SYSTEM, "the state directory is damaged: 'after' holds no numbers");
+	if (of != seq)
+		return 0;
+	/* The answer came meanwhile. */
+	if (state_base(s, &id, &base, e))
+		return -1;
+	*is_tip = base != after;
+	return *is_tip ? pending_tip(s, after, e) : 0;
+}
+
 int pending_tip(struct state *s, uint64_t seq, struct err *e)
 {
 	struct place tip, base, next;
@@ -437,6 +501,25 @@ static int not_pending(const struct digest *id, struct err *e)
 		"ask it what it has with repl-snap --digest", text);
 }
 
+static int go_way(const struct state *s, const struct plans *l, struct err *e)
+{
+	for (size_t k = 0; k < l->n; k++)
+		if (l->v[k].is_wanted && apply_plan(s, &l->v[k], e))
+			return -1;
+	return 0;
+}
+
+/* By the plans that are wanted. */
+static int advance_to(const struct state *s, uint64_t seq, const struct digest *id, const struct plans *l, struct err *e)
+{
+	struct place next;
+	struct err ignored = {0};
+	bool is_next = place_in(s, "next", &next, &ignored) == 1 && next.is_ours && next.seq == seq;
+	int got = is_next ? take_next(s, id, e) : 0;
+
+	return got ? (got < 0 ? -1 : 0) : go_way(s, l, e);
+}
+
 /* The base becomes image id: by the first way there. Each step is a whole image, so that one which is broken off can be gone on
  * with. */
 static int advance(const struct state *s, const struct place *base, const struct digest *id, const struct plans *l, struct err *e)
@@ -448,10 +531,7 @@ static int advance(const struct state *s, const struct place *base, const struct
 	for (size_t i = 0; i < l->n; i++) {
 		if (!digest_eq(&l->v[i].p.id, id) || !plans_way(l, base->seq, l->v[i].p.seq))
 			continue;
-		for (size_t k = 0; k <= i; k++)
-			if (l->v[k].is_wanted && apply_plan(s, &l->v[k], e))
-				return -1;
-		return 0;
+		return go_way(s, l, e);
 	}
 	return not_pending(id, e);
 }
@@ -478,7 +558,7 @@ static int refresh(const struct state *s, const struct place *base, const struct
 /* the plans applied, each in one transaction or by a new catalog   before: the old base, or one on the way, and the plans: the
  *                                                                  ack can come again
  * plans, next and image removed                                    before: the new base, and plans that it outlived */
-int pending_commit(struct state *s, const struct digest *id, bool *done, struct err *e)
+int pending_commit(struct state *s, const struct digest *id, uint64_t seq, bool *done, struct err *e)
 {
 	struct catalog *c = NULL;
 	struct place base;
@@ -493,8 +573,14 @@ int pending_commit(struct state *s, const struct digest *id, bool *done, struct 
 	if (rc || plans_list(s, &l, e))
 		return -1;
 	bool is_there = digest_eq(&base.id, id);
-	if (is_there) {
-		rc = refresh(s, &base, &l, &is_done, e);
+	/* Others may have the same id, and not be where it is gone on from: the tree did not change, or came back to what it was. */
+	const struct plan *exact = seq > base.seq ? plan_to(&l, seq) : NULL;
+	if (exact && digest_eq(&exact->p.id, id) && plans_way(&l, base.seq, seq)) {
+		rc = advance_to(s, seq, id, &l, e);
+		is_done = true;
+	} else if (is_there) {
+		/* Where the number is known a plan that changes nothing is that of an image which this answer is not about. */
+		rc = seq ? 0 : refresh(s, &base, &l, &is_done, e);
 	} else {
 		rc = advance(s, &base, id, &l, e);
 		is_done = true;
@@ -510,7 +596,7 @@ int pending_commit(struct state *s, const struct digest *id, bool *done, struct 
 
 int pending_abort(struct state *s, struct err *e)
 {
-	if (state_forget(s, "tip", e) || state_forget(s, "next", e) || state_forget(s, "image", e))
+	if (state_forget(s, "tip", e) || state_forget(s, "next", e) || state_forget(s, "image", e) || state_forget(s, "after", e))
 		return -1;
 	return fsync(s->fd) ? err_sys(e, "cannot sync the state directory") : 0;
 }

@@ -11,6 +11,7 @@
 #include "digest.h"
 #include "file.h"
 #include "pool.h"
+#include "queue.h"
 #include "snapexec.h"
 #include "value.h"
 
@@ -65,6 +66,19 @@ static const char *threads(const char *v)
 	return value_number(v, &n) && n >= 0 && n <= POOL_THREADS_MAX ? NULL : "a number of threads";
 }
 
+/* Whichever program looks, and wherever it runs. */
+static const char *queue(const char *v)
+{
+	return *v == '/' || !strcmp(v, "none") ? NULL : "an absolute path, or none";
+}
+
+static const char *limit(const char *v)
+{
+	uint64_t files, bytes;
+
+	return queue_limit(v, &files, &bytes) ? NULL : "a number of deltas or a size such as 10G";
+}
+
 #define SNAP "repl-snap"
 #define TRACK "repl-track"
 #define DIFF "repl-diff"
@@ -87,6 +101,9 @@ static const struct key {
 	{"freeze", OPT_FLAG, SNAP, NULL},
 	{"freeze-limit", OPT_DURATION, SNAP, NULL},
 	{"cut-timeout", OPT_DURATION, SNAP " " TRACK, NULL},
+	{"queue", OPT_STRING, SNAP " " PACK, queue},
+	{"queue-limit", OPT_STRING, SNAP, limit},
+	{"chain", OPT_FLAG, SNAP, NULL},
 	{"journal", OPT_STRING, TRACK, NULL},
 	{"interval", OPT_DURATION, TRACK, NULL},
 	{"changes", OPT_SIZE, TRACK, NULL},

@@ -4,7 +4,7 @@
  * A line is "key = value"; a key is the name of a long option of a program that takes -s, or "root". A program takes what is an
  * option of its own and was not given to it; but each of them checks all of the file, so that a mistake is found by the first one.
  *
- * May use: options (its kinds), value, codec, pool, digest and snapexec (their limits), file, bytes, err.
+ * May use: options (its kinds), value, codec, pool, queue, digest and snapexec (their limits), file, bytes, err.
  */
 #ifndef REPL_POLICY_H
 #define REPL_POLICY_H

@@ -230,8 +230,10 @@ static int run(struct regions *g, struct input *in, struct stream_out *out, stru
 	return rc;
 }
 
-int regions_add(struct regions *g, const struct state *s, const struct head *h, int fd, struct stream_out *out, struct err *e)
+int regions_add(struct regions *g, const struct state *s, const char *file, const struct head *h, int fd, struct stream_out *out,
+	struct err *e)
 {
+	AUTO_FREE char *path = file ? state_file(s, file) : NULL;
 	struct clones clones = {.seq = h->stamps.seq, .only_look = true};
 	struct walk_root *roots = NULL, *live = NULL;
 	struct snapshots was = {0};
@@ -241,7 +243,8 @@ int regions_add(struct regions *g, const struct state *s, const struct head *h, 
 
 	if (lseek(fd, 0, SEEK_SET) < 0) {
 		err_sys(e, "cannot read a temporary file");
-	} else if (!head_open_roots(h, &roots, e) && !head_open_live(h, &live, e) && !state_catalog(s, CATALOG_READ, &base, e) &&
+	} else if (!head_open_roots(h, &roots, e) && !head_open_live(h, &live, e) &&
+			!(path ? catalog_open(&base, path, CATALOG_READ, e) : state_catalog(s, CATALOG_READ, &base, e)) &&
 			!input_open(&in, fd, 1, e)) {
 		clones_open(&clones, s, base, live, h->n_members);
 		snapshots_open(&was, base);

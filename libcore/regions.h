@@ -29,7 +29,9 @@ struct regions {
 	const struct clones *clones;
 	const struct snapshots *was;
 };
-/* Copies the change stream in fd to out, with the tables. It leads from the state's base to the image of this head. */
-int regions_add(struct regions *g, const struct state *s, const struct head *h, int fd, struct stream_out *out, struct err *e);
+/* Copies the change stream in fd to out, with the tables. It leads from the state's base, or from the catalog in this file of the state,
+ * to the image of this head. */
+int regions_add(struct regions *g, const struct state *s, const char *file, const struct head *h, int fd, struct stream_out *out,
+	struct err *e);
 
 #endif

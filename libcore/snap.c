@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backlog.h"
 #include "clones.h"
 #include "freeze.h"
 #include "guard.h"
@@ -163,6 +164,8 @@ static int number_image(struct snap *s, struct r_image *i, struct err *e)
 		return -1;
 	int rc = catalog_id(c, &i->parent, e);
 	catalog_close(&c);
+	if (s->backlog.after)
+		i->parent = s->backlog.after_id;
 	return rc || state_next_seq(s->state, &i->seq, e) ? -1 : 0;
 }
 
@@ -450,7 +453,10 @@ int snap_open_image(struct snap *s, struct err *e)
 	snapshots_tend(s->state);
 	snapshots_settle_base(s->state);
 	bool is_follower = s->state->follow_fd >= 0;
-	int rc = (!is_follower && state_follow(s->state, e)) || open_image(s, e) ? -1 : 0;
+	int rc = (!is_follower && state_follow(s->state, e)) || backlog_ask(&s->backlog, s->state, &s->head, e) || open_image(s, e) ? -1 : 0;
+	/* In this order: as long as an image is the one under way, what it follows is known. */
+	if (!rc && !is_follower)
+		rc = pending_follows(s->state, s->head.stamps.seq, s->backlog.after, e);
 	if (!is_follower)
 		state_unfollow(s->state);
 	snapshots_tend(s->state);
@@ -532,13 +538,15 @@ static int commit_all(struct state *s, const struct buf *ids, unsigned wait, str
 		struct digest id;
 		bool done = false;
 		rd_copy(&r, id.b, sizeof id.b);
-		rc = pending_commit(s, &id, &done, e);
+		uint64_t seq = rd_u64(&r);
+		rc = pending_commit(s, &id, seq, &done, e);
 		if (!rc)
 			++*(done ? &acks->committed : &acks->already);
 	}
 	if (!rc && ids->len) {
 		clones_tend(s, &was, false);
 		snapshots_tend(s);
+		rc = backlog_forget(acks->queue, s, &acks->removed, e);
 	}
 	head_free(&was);
 	state_unlock(s);
@@ -555,6 +563,13 @@ static void say_loss(const struct warn *w, const struct r_loss *l)
 }
 
 #define ACKS_MAX 65536u /* repl-apply writes one in a stream */
+#define ACK_LEN (DIGEST_LEN + 8u)
+
+static void keep_answer(const struct state *s, const struct r_ack *a, struct buf *ids)
+{
+	buf_add(ids, a->id.b, sizeof a->id.b);
+	wr_u64(ids, memcmp(a->instance, s->instance, sizeof a->instance) ? 0 : a->seq);
+}
 
 int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn, struct snap_acks *acks, struct err *e)
 {
@@ -575,8 +590,8 @@ int snap_commit(struct state *s, int fd, unsigned wait, const struct warn *warn,
 		if (got == STREAM_RECORD && r->type == REC_ACK) {
 			if (r->u.ack.action == ACK_HELD)
 				acks->held++;
-			else if (ids.len < ACKS_MAX * DIGEST_LEN)
-				buf_add(&ids, r->u.ack.id.b, sizeof r->u.ack.id.b);
+			else if (ids.len < ACKS_MAX * ACK_LEN)
+				keep_answer(s, &r->u.ack, &ids);
 			else
 				got = err_set(e, ERR_STREAM, "more than %u answers in one stream", ACKS_MAX);
 		} else if (got == STREAM_RECORD && r->type == REC_LOSS) {
@@ -740,7 +755,7 @@ static void put_lag(struct buf *out, const struct row *base, const struct row *p
 	buf_fmt(out, json ? "\"age\":%" PRId64 ",\"lag\":%" PRId64 "," : "age      %" PRId64 " s\nlag      %" PRId64 " s\n", age, lag);
 }
 
-int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
+int snap_list(const struct state *s, const char *queue, bool json, struct buf *out, struct err *e)
 {
 	struct row base = {.what = "base"}, pending = {.what = "pending"};
 	struct head h = {0};
@@ -760,8 +775,10 @@ int snap_list(const struct state *s, bool json, struct buf *out, struct err *e)
 			buf_str(out, ",");
 		put_lag(out, &base, &pending, json);
 		struct shown v = {out, json, 0};
+		rc = backlog_list(queue, json, out, e);
 		buf_str(out, json ? "\"snapshots\":[" : "");
-		rc = snapshots_each(s, show_snapshot, &v, e);
+		if (!rc)
+			rc = snapshots_each(s, show_snapshot, &v, e);
 		buf_str(out, json ? "]}\n" : "");
 	}
 	head_free(&h);

@@ -7,11 +7,12 @@
  *
  * Round the instant applications can be asked to be still, and filesystems be frozen; both is undone whatever becomes of us (guard).
  *
- * May use: state, pending, snapshots, clones, head, catalog, image, input, tap, guard, freeze, volume, err.
+ * May use: state, pending, backlog, snapshots, clones, head, catalog, image, input, tap, guard, freeze, volume, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H
 
+#include "backlog.h"
 #include "head.h"
 #include "state.h"
 
@@ -41,6 +42,7 @@ struct snap {
 	bool is_crash_enough;   /* an image also when the quiesce command fails */
 	uint64_t quiesce_ms, freeze_ms; /* that each command gets; that filesystems may be frozen */
 	int log_fd, out_fd;     /* where commands print, and what the image goes to: neither may be on what is frozen */
+	struct backlog backlog; /* what waits for the line, and what that means for the image; settings; backlog.h */
 	struct err undone;      /* out: what could not be let go again, whether or not there is an image */
 	uint64_t quiesced_ns, frozen_ns; /* out */
 	struct head head; /* out; members from snap_members. snap_free */
@@ -61,10 +63,11 @@ int snap_write_image(struct catalog *c, const struct head *h, struct stream_out 
 
 struct snap_acks {
 	uint64_t timeout_ms; /* in: as of an input */
-	uint64_t committed, already, held;
+	const char *queue;   /* in: what the base has passed goes from it; NULL: none */
+	uint64_t committed, already, held, removed;
 };
 /* Acknowledgements until the end of input; each stream counts once its trailer came. What the replica could not keep is a
- * warning, kind "loss". acks is {0} but for its setting. ERR_STREAM: nothing came or not all, ERR_MISMATCH: for another image. */
+ * warning, kind "loss". acks is {0} but for its settings. ERR_STREAM: nothing came or not all, ERR_MISMATCH: for another image. */
 int snap_commit(struct state *s, int fd, unsigned lock_wait, const struct warn *warn, struct snap_acks *acks, struct err *e);
 
 /* The image stream in fd becomes the state's base: what the replica holds, by its own word. id: which one that is. */
@@ -76,7 +79,7 @@ int snap_again(struct state *s, unsigned lock_wait, struct head *h, struct err *
 /* Forgets the image under way, and what was kept for it. */
 int snap_abort(struct state *s, unsigned lock_wait, struct err *e);
 
-/* What the state holds, as lines of text or one JSON object. */
-int snap_list(const struct state *s, bool json, struct buf *out, struct err *e);
+/* What the state holds, and what waits in its queue (NULL: none), as lines of text or one JSON object. */
+int snap_list(const struct state *s, const char *queue, bool json, struct buf *out, struct err *e);
 
 #endif

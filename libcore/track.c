@@ -6,6 +6,8 @@
 #include "changes.h"
 #include "generations.h"
 #include "head.h"
+#include "image.h"
+#include "pending.h"
 #include "since.h"
 
 struct tracker {
@@ -193,6 +195,30 @@ static int search(struct track *t, struct catalog *base, const struct walk_root 
 	snprintf(t->no_search, sizeof t->no_search, "%s", g.reason);
 	generations_free(&g);
 	return got;
+}
+
+/* The base needs what it needs of the journal, should we go back to it. */
+static int take_cursor(struct track *t, const struct state *s, struct r_cursor *keeps, struct buf *store, struct err *e)
+{
+	struct catalog *c = NULL;
+	int got = state_catalog(s, CATALOG_READ, &c, e) ? -1 : image_cursor(c, keeps, store, e);
+
+	catalog_close(&c);
+	keeps->consumer = (struct span){0};
+	t->keeps = got > 0 ? keeps : NULL;
+	return got < 0 ? -1 : 0;
+}
+
+int track_begin(struct track *t, struct state *s, unsigned lock_wait, struct r_cursor *keeps, struct buf *store, struct err *e)
+{
+	bool is_tip = false;
+
+	if (state_lock(s, lock_wait, e))
+		return -1;
+	int rc = pending_base(s, t->head->stamps.seq, &is_tip, e) || (is_tip && take_cursor(t, s, keeps, store, e)) ? -1 : 0;
+	state_unlock(s);
+	t->file = is_tip ? "tip" : NULL;
+	return rc;
 }
 
 int track_run(struct track *t, struct err *e)

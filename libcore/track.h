@@ -5,7 +5,7 @@
  * The result is a change stream: names in depth-first order, a directory numbered once something inside is named. It may name
  * too much, never too little: what is left out here nobody looks at. No filter therefore; who reads the stream has one.
  *
- * May use: since, generations, state, head, scan, catalog, tape, stream, err.
+ * May use: since, generations, state, pending, head, scan, catalog, tape, stream, err.
  */
 #ifndef REPL_TRACK_H
 #define REPL_TRACK_H
@@ -40,6 +40,8 @@ struct track {
 	char no_search[1024];          /* the image is snapshots, and this is why their trees could not be used; else empty */
 	char reason[256];              /* there is a recorder's journal, and this is why it could not be used; else empty */
 };
+/* What the image follows, where that is not the base: sets file and keeps, which *keeps and *store are for. Takes the state's lock. */
+int track_begin(struct track *t, struct state *s, unsigned lock_wait, struct r_cursor *keeps, struct buf *store, struct err *e);
 /* Writes the whole stream. ERR_MISMATCH when the image belongs to another state directory. */
 int track_run(struct track *t, struct err *e);
 

@@ -382,7 +382,7 @@ for i in range(10000):
 	answer='cat'
 	follow -j J >all
 	until_true arrived one
-	for i in {1..1000}; do
+	for i in {1..4000}; do
 		printf -v i '%016x-%016x-%064d' 0 "$i" 0
 		: >"S/plans/$i"
 	done

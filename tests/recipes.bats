@@ -138,6 +138,12 @@ run_block() {
 	text=$(cat "$b")
 	case $text in
 	command=*) return 0 ;; # a line of authorized_keys
+	'root = '*) # a policy, for the blocks that follow it
+		scene ''
+		mkdir -m 700 "$S"
+		cp "$b" "$S/policy"
+		return
+		;;
 	*--record*)
 		with_recorder "$text" true
 		return
@@ -172,6 +178,7 @@ run_block() {
 		sed -i "s,/etc,$PWD/srv,; s,/var/lib/vm/disk.img,$PWD/srv/disk," "$b"
 		head -c 300000 /dev/urandom >srv/disk
 		;;
+	*'repl-pack -s $S' | 'repl-pack -s $S --dequeue '*) ;; # they go on with what the block before them left
 	*--resume=*) scene_broken ;;
 	*--ack*) scene_unanswered ;;
 	*'-o delta.rpl'*) scene '' ;;
@@ -210,7 +217,7 @@ run_page() {
 }
 
 @test "the recipes of repl(7) do what they say" {
-	run_page repl.7 25
+	run_page repl.7 28
 }
 
 @test "the examples of repl-snap(1) work" {
@@ -226,7 +233,7 @@ run_page() {
 }
 
 @test "the examples of repl-pack(1) work" {
-	run_page repl-pack.1 3
+	run_page repl-pack.1 4
 }
 
 @test "the examples of repl-apply(1) work, and its line for authorized_keys has options that exist" {
