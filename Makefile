@@ -4,6 +4,7 @@
 #   all         the programs, in build/release (the default; installs missing libraries first, see DEPS)
 #   check       everything: gcc and clang with warnings as errors, units and bats on the release build, a good part of them
 #               once more with sanitizers, about a minute of fuzzing. Prints TAP; ends in "N passed, N failed".
+#   check-databases   databases in use, image after image: does each one open on the replica, with what was committed?
 #   soak        all tests with all their samples, on FLAVOUR; hours
 #   unit bats   only these, on FLAVOUR. "make bats T=tests/house.bats" runs one file.
 #   asan        units and all bats with AddressSanitizer and UndefinedBehaviorSanitizer
@@ -93,7 +94,7 @@ FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(B)/tests/fuzz/driver.o)
 flavour = +$(Q)$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc)) FLAVOUR=$(1)
 deps = $(if $(filter yes,$(DEPS)),$(Q)tests/lib/deps $(1),@:)
 
-.PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash soak lint analyze demo bench track-torture install uninstall deps clean
+.PHONY: all check unit bats asan tsan fuzz-smoke fuzz crash check-databases soak lint analyze demo bench track-torture install uninstall deps clean
 .PHONY: programs unit-programs fuzz-programs objects tools FORCE
 
 all:
@@ -133,6 +134,10 @@ fuzz:
 crash:
 	$(call flavour,release) programs tools
 	$(Q)REPL_CRASH=all BATS_TEST_TIMEOUT=36000 tests/run release:bats tests/crash.bats
+
+check-databases:
+	$(call flavour,$(FLAVOUR)) programs tools
+	$(Q)REPL_LONG=1 BATS_TEST_TIMEOUT=36000 tests/run $(FLAVOUR):bats tests/databases.bats
 
 soak:
 	$(call flavour,$(FLAVOUR)) programs unit-programs tools
