@@ -11,7 +11,10 @@ setup() {
 }
 
 teardown() {
-	[[ ! $writer ]] || kill "$writer" || :
+	if [[ $writer ]]; then
+		kill "$writer" || :
+		wait "$writer" || :
+	fi
 	umount "$BATS_TEST_TMPDIR/db" "$BATS_TEST_TMPDIR/there" 2>/dev/null || :
 	common_teardown
 }

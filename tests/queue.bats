@@ -262,6 +262,7 @@ check_queue() {
 	done
 }
 
+# bats test_tags=slow
 @test "repl-pack is killed at any of its calls, or one fails: what waits is whole, and the next run gets through" {
 	cut=$REPL_BUILD/tests/lib/cut
 	begin
@@ -296,6 +297,7 @@ check_queue() {
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "repl-snap --commit is killed at any of its calls, or repl-pack --dequeue: the next runs get through" {
 	cut=$REPL_BUILD/tests/lib/cut
 	echo 'chain = yes' >>S/policy
