@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "head.h"
+#include "mounts.h"
 #include "pending.h"
 #include "queue.h"
 #include "stamp.h"
@@ -13,13 +14,6 @@
 
 #define SHOWN 300
 #define NS 1000000000
-
-static bool is_below(const char *path, struct span dir)
-{
-	size_t n = dir.len == 1 ? 0 : dir.len;
-
-	return !strncmp(path, (const char *)dir.p, n) && (path[n] == '/' || !path[n]);
-}
 
 /* What waits would be part of the next image, and that wait with it. */
 static int check_place(const struct backlog *b, const struct state *s, const struct head *h, struct err *e)
@@ -29,10 +23,10 @@ static int check_place(const struct backlog *b, const struct state *s, const str
 
 	if (!real)
 		real = realpath(dirname(copy), NULL);
-	if (!real || (state && is_below(real, span_cstr(state))))
+	if (!real || (state && mounts_below(span_cstr(real), span_cstr(state))))
 		return 0;
 	for (size_t i = 0; i < h->n_members; i++)
-		if (is_below(real, h->members[i].path))
+		if (mounts_below(span_cstr(real), h->members[i].path))
 			return err_set(e, ERR_USAGE, "the queue '%s' lies in what is replicated: put it into the state directory",
 				esc_cut(text, sizeof text, span_cstr(b->queue)));
 	return 0;

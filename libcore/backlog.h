@@ -2,7 +2,7 @@
  * backlog: what waits in the queue of a state, as far as images are concerned: whether there may be another one, what it follows, and
  * what an answer makes superfluous.
  *
- * May use: queue, pending, state, head, stamp, bytes, err; makes system calls.
+ * May use: queue, pending, state, head, mounts (its paths), stamp, bytes, err; makes system calls.
  */
 #ifndef REPL_BACKLOG_H
 #define REPL_BACKLOG_H

@@ -431,24 +431,13 @@ static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	return from < to ? p->c->hole(p->c->ctx, from, to - from, e) : 0;
 }
 
-/* Block i of the chunk, which ends at `end`, counts as a hole that the old version does not have there. */
-static bool is_new_hole(const struct pass *p, size_t i, uint64_t end, bool is_same)
-{
-	const struct content_file *f = p->f;
-
-	if (!f->zeros_are_holes || is_same)
-		return false;
-	uint64_t len = min_u64(f->grain, end - p->chunk - i * f->grain);
-	return is_zero(at(p, p->chunk + i * f->grain), (size_t)len);
-}
-
 static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	struct content_file *f = p->f;
 	size_t n = (size_t)((end - off + f->grain - 1) / f->grain);
 	uint64_t first = off / f->grain;
 	AUTO_FREE uint8_t *old = xalloc(n * DIGESTS_ROW), *fresh = xalloc(n * DIGESTS_ROW);
-	AUTO_FREE bool *same = xalloc(n * sizeof *same);
+	AUTO_FREE bool *same = xalloc(n * sizeof *same), *holes = xalloc(n * sizeof *holes); /* that the old version does not have there */
 
 	p->chunk = off;
 	if (f->old && first < p->old_blocks &&
@@ -467,6 +456,7 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 				content_row_digest(old + i * DIGESTS_ROW, len, &was);
 			same[i] = digest_eq(&was, &p->digests[i]);
 		}
+		holes[i] = f->zeros_are_holes && !same[i] && is_zero(b, (size_t)len);
 		if (!same[i] || f->is_prior) {
 			memcpy(fresh + i * DIGESTS_ROW, p->digests[i].b, DIGEST_LEN);
 			put_le64(fresh + i * DIGESTS_ROW + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(b) : 0);
@@ -476,11 +466,10 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 		return 0;
 	for (size_t i = 0; i < n;) {
 		size_t j = i;
-		bool is_hole = is_new_hole(p, i, end, same[i]);
-		while (j < n && same[j] == same[i] && is_new_hole(p, j, end, same[j]) == is_hole)
+		while (j < n && same[j] == same[i] && holes[j] == holes[i])
 			j++;
 		uint64_t from = off + i * f->grain, to = min_u64(off + j * f->grain, end);
-		if (is_hole) {
+		if (holes[i]) {
 			if (tell_hole(p, from, to, e))
 				return -1;
 			i = j;

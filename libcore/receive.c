@@ -629,7 +629,9 @@ static int land_delta(struct job *j, struct land *l, struct err *e)
 /* What did not fit; the answer says what is here. */
 static int end_missed(struct job *j, struct err *e)
 {
-	tell_if_any(j);
+	/* Who sends what was sent before need not be who has sent it, and learns nothing. */
+	if (e->kind || j->missed.kind != ERR_REFUSED)
+		tell_if_any(j);
 	if (!e->kind)
 		*e = j->missed;
 	return -1;
