@@ -10,6 +10,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "volume.h"
+
 #define MAPS_CHUNK 65536u
 
 static struct r_inode inode_of(const struct statx *sx)
@@ -125,31 +127,20 @@ static void look_at_maps(struct holders *h, int proc)
 
 /* ---- loop devices ---- */
 
+static void look_at_loop(void *ctx, int at, const char *name, const char *backing)
+{
+	struct holders *h = ctx;
+	struct statx sx;
+
+	(void)at;
+	(void)name;
+	if (look(AT_FDCWD, backing, &sx) && h->is_device(h->ctx, makedev(sx.stx_dev_major, sx.stx_dev_minor), false))
+		found(h, span_cstr(backing), &sx);
+}
+
 static int look_at_loops(struct holders *h, struct err *e)
 {
-	DIR *d = opendir("/sys/block");
-	const struct dirent *en;
-
-	if (!d) /* no sysfs: no loop devices that one could set up either */
-		return errno == ENOENT ? 0 : err_sys(e, "cannot read '/sys/block'");
-	while ((en = readdir(d))) {
-		char text[PATH_MAX + 1];
-		AUTO_BUF struct buf name = {0};
-		struct statx sx;
-		if (strncmp(en->d_name, "loop", 4))
-			continue;
-		buf_fmt(&name, "%s/loop/backing_file", en->d_name);
-		AUTO_CLOSE int fd = openat(dirfd(d), buf_cstr(&name), O_RDONLY | O_CLOEXEC);
-		ssize_t n = fd < 0 ? -1 : read(fd, text, PATH_MAX);
-		if (n <= 0)
-			continue;
-		n -= text[n - 1] == '\n';
-		text[n] = '\0';
-		if (look(AT_FDCWD, text, &sx) && h->is_device(h->ctx, makedev(sx.stx_dev_major, sx.stx_dev_minor), false))
-			found(h, span_of(text, (size_t)n), &sx);
-	}
-	closedir(d);
-	return 0;
+	return volume_loops(look_at_loop, h) ? err_sys(e, "cannot read '/sys/block'") : 0;
 }
 
 int holders_find(struct holders *h, struct err *e)

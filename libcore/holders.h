@@ -6,7 +6,7 @@
  * when the last reference to the open file goes: until then such a file is named each time. A mapping that may only be read counts
  * as well, for mprotect(2) can make it writable and back. Without privilege only the caller's own processes can be looked into.
  *
- * May use: record, bytes, err; reads /proc and /sys.
+ * May use: volume (its loop devices), record, bytes, err; reads /proc and /sys.
  */
 #ifndef REPL_HOLDERS_H
 #define REPL_HOLDERS_H

@@ -2,8 +2,8 @@
  * provider: what a way of holding an image still has to be able to do.
  *
  * A provider leaves something behind for each member: a snapshot, called INSTANCE-SEQ. Of all of them something of that name stands in
- * `ROOT/.repl/images`: a btrfs subvolume (snapbtrfs), a tree
- * of clones (snaptree), or a file that says where a program has put it (snapexec). Which are kept and which go is for the keeper to say (snapshots.h).
+ * `ROOT/.repl/images`: a btrfs subvolume (snapbtrfs), a tree of clones (snaptree), or a file that says where a program has put it
+ * (snapexec). Which are kept and which go is for the keeper to say (snapshots.h).
  *
  * May use: bytes, err.
  */

@@ -71,21 +71,35 @@ static void add_device(struct devices *d, int at, const char *name)
 		closedir(dir);
 }
 
-static void add_loops(struct devices *d, const struct stat *file)
+int volume_loops(void (*fn)(void *ctx, int at, const char *name, const char *backing), void *ctx)
 {
 	DIR *dir = opendir("/sys/block");
 	const struct dirent *en;
 
-	while (dir && (en = readdir(dir))) {
-		char path[NAME_MAX + 32], backing[PATH_MAX];
-		struct stat st;
+	if (!dir)
+		return errno == ENOENT ? 0 : -1; /* no sysfs: no loop devices that one could set up either */
+	while ((en = readdir(dir))) {
+		char path[NAME_MAX + 32], backing[PATH_MAX + 1];
 		snprintf(path, sizeof path, "%s/loop/backing_file", en->d_name);
-		if (line_of(dirfd(dir), path, backing, sizeof backing) && !stat(backing, &st) && st.st_dev == file->st_dev &&
-				st.st_ino == file->st_ino)
-			add_device(d, dirfd(dir), en->d_name);
+		if (!strncmp(en->d_name, "loop", 4) && line_of(dirfd(dir), path, backing, sizeof backing))
+			fn(ctx, dirfd(dir), en->d_name, backing);
 	}
-	if (dir)
-		closedir(dir);
+	closedir(dir);
+	return 0;
+}
+
+struct behind {
+	struct devices *d;
+	const struct stat *file;
+};
+
+static void add_if_behind(void *ctx, int at, const char *name, const char *backing)
+{
+	const struct behind *b = ctx;
+	struct stat st;
+
+	if (!stat(backing, &st) && st.st_dev == b->file->st_dev && st.st_ino == b->file->st_ino)
+		add_device(b->d, at, name);
 }
 
 /* Of a btrfs the mount has a number of its own; its source says the device. */
@@ -150,8 +164,8 @@ int volume_mounts(int fd, int (*fn)(void *ctx, const char *point, struct err *e)
 	if (S_ISBLK(st.st_mode)) {
 		snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(st.st_rdev), minor(st.st_rdev));
 		add_device(&d, AT_FDCWD, path);
-	} else {
-		add_loops(&d, &st);
+	} else if (volume_loops(add_if_behind, &(struct behind){&d, &st})) {
+		return err_sys(e, "cannot read '/sys/block'");
 	}
 	if (d.n)
 		rc = mounts_read(&m, e);
