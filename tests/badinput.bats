@@ -104,6 +104,7 @@ refused() {
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "one flipped bit anywhere is noticed and changes nothing" {
 	mkdir -p old/dir
 	echo one >old/dir/file

@@ -227,6 +227,7 @@ mends() {
 	mends both
 }
 
+# bats test_tags=slow
 @test "an older copy is noticed, on both sides" {
 	cp -a "$BATS_FILE_TMPDIR"/{landed,sent,before} .
 	mv landed R

@@ -102,6 +102,7 @@ changes_of_metadata() {
 	[[ $(stat -c %s delta) -lt 6000 ]] || fail "$(stat -c %s delta) bytes for metadata"
 }
 
+# bats test_tags=slow
 @test "metadata changes alone travel alone on ext4" {
 	changes_of_metadata ext4
 }
@@ -163,10 +164,12 @@ inode_flags() {
 	inode_flags ext4
 }
 
+# bats test_tags=slow
 @test "inode flags arrive on XFS, and locked files change" {
 	inode_flags xfs
 }
 
+# bats test_tags=slow
 @test "inode flags arrive on btrfs, and locked files change" {
 	inode_flags btrfs
 }
@@ -199,6 +202,7 @@ sparse_files() {
 	same_tree --holes src/ R/
 }
 
+# bats test_tags=slow
 @test "sparse files stay sparse through their changes on ext4" {
 	sparse_files ext4
 }
@@ -262,6 +266,7 @@ names_and_links() {
 	names_and_links btrfs
 }
 
+# bats test_tags=slow
 @test "a file with five thousand names arrives, changes, and has them moved and taken away" {
 	mkdir -p src/d src/first
 	echo one >src/0

@@ -50,6 +50,7 @@ untouched() {
 	diff <(echo "$outside_was") <(fingerprint outside)
 }
 
+# bats test_tags=slow
 @test "names that the image does not have cannot be copied, linked, moved or changed" {
 	outside
 	mkdir src

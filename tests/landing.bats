@@ -106,7 +106,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 		open("seen", "w").write(str(seen))
 	PY
 	reader=$!
-	for i in {1..12}; do
+	for i in $(seq "$(samples 15)"); do
 		cp -a --reflink=never src old
 		make_image "$i"
 		repl-diff old src >change.rpl
@@ -156,7 +156,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 		            f.seek(at); d = f.read(); f.seek(at); f.write(r.randbytes(r.choice([1, 10, 4096])) + d)
 		        f.close()
 	PY
-	for seed in $(seq "${REPL_SEED:-1}" $((${REPL_SEED:-1} + ${REPL_RUNS:-$(samples 36)}))); do
+	for seed in $(seq "${REPL_SEED:-1}" $((${REPL_SEED:-1} + ${REPL_RUNS:-$(samples 24)}))); do
 		cp -a --reflink=never src old
 		python3 edit.py "$seed"
 		repl-diff old src >change.rpl

@@ -88,6 +88,7 @@ assert names == ["one", "two", "z"], names'
 }
 
 # Another machine's writes are told by its own recorder alone: here what happens after this machine's list was made.
+# bats test_tags=slow
 @test "another machine's journal joins the list of this one, from a place on" {
 	requires ext4
 	at=$(mk_fs ext4 64M)

@@ -21,6 +21,7 @@ size() {
 	stat -c %s "$1"
 }
 
+# bats test_tags=slow
 @test "packed and unpacked is the same, and zstd -d does it as well" {
 	for options in "" "--level 1" "--level 19" "-l -5" "-T 1" "-T 3" "--long" "--long=27" "--adapt" "--chunk 4K" "--chunk 8M" "--flush" \
 		"--rate 100M"; do
@@ -82,6 +83,7 @@ size() {
 	same_tree far R
 }
 
+# bats test_tags=slow
 @test "--rate holds the rate" {
 	start=$(date +%s%N)
 	repl-pack --rate 500K <plain >packed
@@ -196,6 +198,7 @@ size() {
 	[[ -z $(find R -mindepth 1 ! -path 'R/.repl*' 2>/dev/null) ]]
 }
 
+# bats test_tags=slow
 @test "a packed bomb is refused without the memory for it" {
 	python3 -c 'import sys
 sys.stdout.buffer.write(b"\0" * 200000000)' | zstd -q --long=27 -19 -T0 >bomb

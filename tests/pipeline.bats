@@ -62,6 +62,7 @@ fingerprint() {
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "what is removed and copied back in, directories and all, travels as what differs" {
 	mkdir -p src/a/b/c
 	for n in {1..200}; do
@@ -133,6 +134,7 @@ fingerprint() {
 	done
 }
 
+# bats test_tags=slow
 @test "--list tells how old the base is, and how far behind" {
 	mkdir src
 	run_pipe 'repl-snap -s S --time=2026-01-01T00:00:00Z --bookmark=good src | repl-diff -s S | repl-apply R | repl-snap -s S --commit'
@@ -363,6 +365,7 @@ assert l["lag"] == 90 and l["age"] > 0 and l["base"]["consistency"] == "live", l
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "a copy that rsync made is adopted, and only the difference travels" {
 	requires rsync
 	small_tree src
@@ -453,6 +456,7 @@ assert l["lag"] == 90 and l["age"] > 0 and l["base"]["consistency"] == "live", l
 	same_tree src R
 }
 
+# bats test_tags=slow
 @test "the state's directory is not part of the tree that it lies in" {
 	small_tree src
 	ship snap="repl-snap -s src/S src" track="repl-track -s src/S" diff="repl-diff -s src/S" commit="repl-snap -s src/S --commit"

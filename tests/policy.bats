@@ -101,6 +101,7 @@ ship() {
 	repl-pack -d -s S <one | cmp - plain
 }
 
+# bats test_tags=slow
 @test "a mistake is named with its line, by each program, and nothing happens" {
 	mkdir src
 	echo x >src/f
@@ -186,6 +187,7 @@ ship() {
 	has "$stderr" "cannot read 'nowhere'"
 }
 
+# bats test_tags=slow
 @test "--wait waits for what the policy says" {
 	mkdir src
 	echo x >src/f
@@ -214,6 +216,7 @@ ship() {
 }
 
 # The page's own policy, cron line and units, as they stand there; only paths become ours, and ssh runs the command here.
+# bats test_tags=slow
 @test "the examples of repl-policy(5) work" {
 	mkdir bin www db state
 	printf '#!/bin/sh\nshift\nexec sh -c "$*"\n' >bin/ssh

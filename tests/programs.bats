@@ -49,6 +49,7 @@ on_tty() {
 	[[ ! -e S && ! -e R ]]
 }
 
+# bats test_tags=slow
 @test "no stream is written to a terminal, and none is read from one" {
 	mkdir src
 	echo x >src/x

@@ -9,10 +9,10 @@ many() { # TYPE MODE
 	local fs seed i
 	requires root "$1"
 	fs=$(mk_fs "$1" 400M)
-	for ((i = 0; i < ${REPL_RUNS:-$(samples 3)}; i++)); do
+	for ((i = 0; i < ${REPL_RUNS:-$(samples 2)}; i++)); do
 		seed=$((${REPL_SEED:-1} + i))
 		mkdir "$fs/$i"
-		"$repl_root/tests/lib/random-trees" --dir "$fs/$i" --seed "$seed" --steps 10 --mode "$2"
+		"$repl_root/tests/lib/random-trees" --dir "$fs/$i" --seed "$seed" --steps "$(samples 18)" --mode "$2"
 	done
 }
 
@@ -21,6 +21,7 @@ many() { # TYPE MODE
 @test "random changes arrive exactly, with a state, on XFS" { many xfs state; }
 # bats test_tags=slow
 @test "random changes arrive exactly, with a state, on btrfs" { many btrfs state; }
+# bats test_tags=slow
 @test "random changes arrive exactly, without a state, on ext4" { many ext4 stateless; }
 # bats test_tags=slow
 @test "random changes arrive exactly, without a state, on btrfs" { many btrfs stateless; }

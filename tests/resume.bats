@@ -119,6 +119,7 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	many_cuts "$(samples 20)" 3
 }
 
+# bats test_tags=slow
 @test "a rest that is cut is resumed too, and again" {
 	make_trees .
 	cp -a base R
@@ -231,6 +232,7 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	done
 }
 
+# bats test_tags=slow
 @test "a token that is stale, foreign or damaged, and another delta, are refused before anything flows" {
 	make_trees .
 	cp -a base R
@@ -367,6 +369,7 @@ open("bad", "wb").write(b)'
 	run -2 repl-snap -s S --again src
 }
 
+# bats test_tags=slow
 @test "the recipe over ssh: the line breaks, the token comes back, the rest goes over" {
 	start_sshd
 	small_tree src

@@ -367,6 +367,7 @@ begin() {
 	(($(sed -n 's/.*content read: *\([0-9]*\) bytes/\1/p' diff.log) >= 8)) || fail "read nothing: $(cat diff.log)"
 }
 
+# bats test_tags=slow
 @test "other patterns than the base's: everything is compared, once" {
 	source_on ext4
 	for f in a.o b.c c.d; do echo old >"$src/$f"; done
@@ -485,6 +486,7 @@ begin() {
 	[[ $(cat R/f) == two ]]
 }
 
+# bats test_tags=slow
 @test "a mount over a directory hides what is below it, which stays" {
 	source_on ext4
 	mkdir "$src/mnt"
@@ -508,6 +510,7 @@ begin() {
 
 # ---- losses ----
 
+# bats test_tags=slow
 @test "loss: no recorder, and a new one" {
 	source_on ext4
 	begin
@@ -625,6 +628,7 @@ begin() {
 	ship_listed
 }
 
+# bats test_tags=slow
 @test "loss: other roots than those of the base" {
 	source_on ext4
 	mkdir "$fs/second"

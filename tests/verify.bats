@@ -216,6 +216,7 @@ print(r["end"]["id"])')
 	has "$stderr" "verify again"
 }
 
+# bats test_tags=slow
 @test "what changed at the source meanwhile comes as it is now, and what moved is found" {
 	requires root
 	pair
@@ -233,6 +234,7 @@ print(r["end"]["id"])')
 	has "$(repl-snap -s S --list)" "pending  none"
 }
 
+# bats test_tags=slow
 @test "an answer that is lost after mending costs one run" {
 	requires root
 	pair
@@ -246,6 +248,7 @@ print(r["end"]["id"])')
 	has "$(repl-snap -s S --list)" "pending  none"
 }
 
+# bats test_tags=slow
 @test "mending works for several members, and for a wide tree that is gone" {
 	mkdir one two
 	for n in $(seq 500); do echo "$n" >"one/$n"; done
@@ -273,6 +276,7 @@ print(r["end"]["id"])')
 	is_clean R
 }
 
+# bats test_tags=slow
 @test "a crash in the middle of mending is finished by whoever comes next" {
 	requires root strace
 	pair
@@ -408,6 +412,7 @@ print(r["end"]["id"])')
 	same_tree src copy
 }
 
+# bats test_tags=slow
 @test "what was decided about edits survives a crash" {
 	requires strace
 	pair

@@ -34,6 +34,7 @@ look_into() {
 	umount inside
 }
 
+# bats test_tags=slow
 @test "an image file: only blocks that changed travel, sizes and holes follow, the copy is a filesystem" {
 	fs=$(mk_fs ext4 64M)
 	volume=$BATS_TEST_TMPDIR/.fs0.img
@@ -131,6 +132,7 @@ look_into() {
 	cmp "$volume" R/v
 }
 
+# bats test_tags=slow
 @test "beside trees, with a recorder: one image, one commit" {
 	mkdir srv
 	echo 1 >srv/file
@@ -158,6 +160,7 @@ look_into() {
 	repl-apply --verify R
 }
 
+# bats test_tags=slow
 @test "two volumes are compared without a state" {
 	noise old 3000000
 	cp old new
