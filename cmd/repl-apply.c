@@ -19,7 +19,7 @@
 struct settings {
 	bool adopt, answer, token, status, list, restore, verify, wanted, dry, itemize, no_owner, no_setuid, no_devices, restricted;
 	const char *key_file, *max_delete, *edited, *keep, *rollback, *at, *into;
-	struct list maps;
+	struct list maps, places;
 	struct buf key, lines;
 	struct owner_rule *rules;
 	int64_t threads, max_age;
@@ -252,6 +252,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	s->a.path = c->args[0];
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
 	s->a.dry = s->dry;
+	s->a.places = s->places.v;
+	s->a.n_places = s->places.n;
 	s->a.policy = (struct meta_policy){.no_owner = s->no_owner, .no_setuid = s->no_setuid || s->restricted,
 		.no_devices = s->no_devices || s->restricted};
 	s->a.warn = &c->warn;
@@ -316,6 +318,7 @@ int main(int argc, char **argv)
 		{"rollback", 0, OPT_STRING, &s.rollback, "WHICH", "back to an image: its id, a time, a bookmark or -N", 0},
 		{"at", 0, OPT_STRING, &s.at, "WHICH", "with --into: that image beside the replica", 0},
 		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},
+		{"where", 0, OPT_LIST, &s.places, "NAME=PATH", "a volume's place: a block device, or a file elsewhere", 0},
 		{"keep", 0, OPT_STRING, &s.keep, "N|AGES", "undos to keep: a number, or 24h,7d,4w,12m; 0: make none", 0},
 		{"restore-meta", 0, OPT_FLAG, &s.restore, NULL, "set all metadata again, as the image has it; reads no delta", 0},
 		{"verify", 0, OPT_FLAG, &s.verify, NULL, "read everything again, name what is not as it was applied", 0},

@@ -76,7 +76,7 @@ _repl() {
 			-o --output --force'
 		;;
 	repl-apply)
-		opts='-n --dry-run -i --itemize --adopt --list --status --max-age --json --rollback --at --into --keep --restore-meta --restrict
+		opts='-n --dry-run -i --itemize --adopt --list --status --max-age --json --rollback --at --into --keep --where --restore-meta --restrict
 			--ack --resume-token --checkpoint --timeout --edited --verify --wanted -T --threads
 			--max-delete --max-memory --max-content --map-owner --no-owner --no-setuid --no-devices --key-file
 			-f --force'

@@ -123,6 +123,11 @@ int apply_adopt(struct apply *a, struct err *e)
 	job_start(&j, a);
 	if (job_confine(&j, NULL, e) || replica_open(&j.r, a->path, REPLICA_ADOPT, e) || settle_decided(&j, e))
 		goto out;
+	if (j.r.where.n) {
+		err_set(e, ERR_REFUSED, "'%s' has volumes that stand elsewhere, and cannot be adopted: begin another replica with --where "
+			"and a full copy", a->path);
+		goto out;
+	}
 	base_path = replica_file(&j.r, "empty");
 	next_path = replica_file(&j.r, "next");
 	unlink(base_path);

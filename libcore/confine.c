@@ -64,7 +64,7 @@ static int add(int rules, const struct confine_dir *d, uint64_t all, struct err 
 	if (fd < 0) /* missing or closed to us, and so it stays */
 		return 0;
 	if (!is_directory(fd))
-		rule.allowed_access &= ~(uint64_t)LANDLOCK_ACCESS_FS_READ_DIR;
+		rule.allowed_access &= LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | FS_TRUNCATE;
 	return syscall(SYS_landlock_add_rule, rules, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) ?
 		err_sys(e, "cannot confine the process to '%s'", d->path) : 0;
 }

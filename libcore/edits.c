@@ -262,6 +262,18 @@ static int find_movable(struct finder *x, uint64_t parent, struct span name, str
 	return fd < 0 ? 0 : find_mounted(x, fd, cname, e);
 }
 
+/* What stands elsewhere can be made, changed and given up there, but neither be something else nor get there by a name. From here
+ * on we have it alone, or nothing is decided. */
+static int find_placed(const struct finder *x, uint64_t parent, struct span name, bool is_fine, bool changes, struct err *e)
+{
+	struct where_row *row = parent == CATALOG_ROOT ? where_find(&x->p->r->where, name) : NULL;
+
+	if (!row || is_fine)
+		return row && changes && where_write(row, e) < 0 ? -1 : 0;
+	return err_set(e, ERR_REFUSED, "the member '%s' is to stand at '%s', and is no volume, or one that had another name: that is for "
+		"another replica", row->name, row->path);
+}
+
 static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 {
 	struct plan *p = x->p;
@@ -280,6 +292,8 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	if (alive < 0 || base_object(p, no, &o, e) != 1 || plan_base_path(p, dir, b->name, e))
 		goto out;
 	bool detaches = b->flags & BASE_DETACH;
+	if (find_placed(x, dir, b->name, !detaches || !alive, bits_has(&x->changed, no), e))
+		goto out;
 	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then */
 		rc = 0;
 		goto out;
@@ -290,7 +304,7 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	if (fd >= 0 && (find_mounted(x, fd, NULL, e) || find_mounted(x, fd, name, e)))
 		goto out;
 	bool goes = !alive || bits_has(&x->whole, no);
-	int known = fd < 0 ? !alive : is_as_known(&o, !alive, fd, name, e);
+	int known = where_find(&p->r->where, span_of(path.p, path.len)) ? 1 : fd < 0 ? !alive : is_as_known(&o, !alive, fd, name, e);
 	if (known < 0)
 		goto out;
 	rc = 0;
@@ -353,9 +367,15 @@ static int on_record(void *ctx, const struct record *rec, struct err *e)
 	case REC_STRAY:
 		return on_stray(x, image_ref(l, rec->u.stray.parent), rec->u.stray.name, e);
 	case REC_CREATE:
-		return rec->u.create.ref == REF_ROOT ? 0 :
-			on_new(x, image_ref(l, rec->u.create.parent), rec->u.create.name, e);
+		if (rec->u.create.ref == REF_ROOT)
+			return 0;
+		if (find_placed(x, image_ref(l, rec->u.create.parent), rec->u.create.name, rec->u.create.type == OBJ_FILE,
+				true, e))
+			return -1;
+		return on_new(x, image_ref(l, rec->u.create.parent), rec->u.create.name, e);
 	case REC_ATTACH:
+		if (find_placed(x, image_ref(l, rec->u.attach.parent), rec->u.attach.name, false, false, e))
+			return -1;
 		return on_new(x, image_ref(l, rec->u.attach.parent), rec->u.attach.name, e);
 	default:
 		return 0;

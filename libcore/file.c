@@ -106,6 +106,50 @@ int file_clone(int from, int to, uint64_t size)
 	return file_copy(from, to, 0, size) || ftruncate(to, (off_t)size) ? -1 : 0;
 }
 
+int file_zero(int fd, uint64_t off, uint64_t len)
+{
+	static const uint8_t zeros[64 * 1024];
+
+	if (!len || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
+		return 0;
+	/* EINVAL: of a block device no part of a sector. */
+	if (errno != EOPNOTSUPP && errno != EINVAL)
+		return -1;
+	for (uint64_t at = 0; at < len; at += sizeof zeros)
+		if (file_write_at(fd, zeros, len - at < sizeof zeros ? (size_t)(len - at) : sizeof zeros, off + at))
+			return -1;
+	return 0;
+}
+
+int file_resize(int fd, uint64_t size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -1;
+	return S_ISBLK(st.st_mode) ? 0 : ftruncate(fd, (off_t)size);
+}
+
+int file_overwrite(int from, int to, uint64_t size)
+{
+	uint64_t pos = 0;
+
+	if (file_resize(to, size))
+		return -1;
+	while (pos < size) {
+		off_t data = lseek(from, (off_t)pos, SEEK_DATA);
+		if (data < 0 && errno != ENXIO)
+			return -1;
+		uint64_t start = data < 0 || (uint64_t)data > size ? size : (uint64_t)data;
+		off_t hole = start < size ? lseek(from, data, SEEK_HOLE) : 0;
+		uint64_t stop = start == size || (uint64_t)hole > size ? size : (uint64_t)hole;
+		if (hole < 0 || file_zero(to, pos, start - pos) || copy_piece(from, to, start, stop))
+			return -1;
+		pos = stop;
+	}
+	return 0;
+}
+
 int file_temp(const char *dir)
 {
 	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);

@@ -27,6 +27,13 @@ int file_copy(int from, int to, uint64_t off, uint64_t end);
 /* The same for all of a file of this size, with shared extents where the filesystem can; `to` is empty. */
 int file_clone(int from, int to, uint64_t size);
 
+/* As file_clone onto what is not empty, or a block device: holes become zeros there. What lies beyond size stays. */
+int file_overwrite(int from, int to, uint64_t size);
+/* This range becomes zeros, as a hole where that can be; the size stays. */
+int file_zero(int fd, uint64_t off, uint64_t len);
+/* Gives it this size; a block device has its own. */
+int file_resize(int fd, uint64_t size);
+
 /* It belongs to root or to us, and nobody else can write to it: what it says to do may be done. */
 bool file_is_trusted(const struct stat *st);
 

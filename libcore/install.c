@@ -11,6 +11,7 @@
 
 #include "attr.h"
 #include "entry.h"
+#include "file.h"
 #include "inode.h"
 #include "path.h"
 #include "redo.h"
@@ -324,6 +325,41 @@ static int put_file(struct install *p, const struct target *t, const char *stage
 	return fd < 0 || redo_fill(p->plan->r, staged, fd, t->o.size, e) ? -1 : replace(p, t, staged, e);
 }
 
+/* The link that stands for it in the replica. */
+static int link_elsewhere(struct install *p, const struct target *t, const struct where_row *row, struct err *e)
+{
+	int stage = p->plan->r->stage, dirfd = target_dir(p, t, e);
+	AUTO_FREE char *have = xalloc(REC_TARGET_MAX + 1);
+
+	if (dirfd < 0)
+		return -1;
+	ssize_t n = readlinkat(dirfd, t->name, have, REC_TARGET_MAX);
+	if (n >= 0 && span_eq(span_of(have, (size_t)n), span_cstr(row->path)))
+		return 0;
+	unlinkat(stage, "link", 0);
+	if (symlinkat(row->path, stage, "link"))
+		return install_fail(p, "make the link", t->name, e);
+	entry_open_up(dirfd);
+	install_touch(p, t->dir);
+	return put_over(p, "link", dirfd, t->name, e) < 0 ? -1 : 0;
+}
+
+/* Nobody has a file like that open as they have those of the replica: nothing is replaced. What is not staged is there already. */
+static int put_elsewhere(struct install *p, const struct target *t, struct where_row *row, const char *staged, struct err *e)
+{
+	struct replica *r = p->plan->r;
+	AUTO_CLOSE int from = path_open_at(r->stage, staged, O_RDONLY, 0);
+	int to = from < 0 && errno == ENOENT ? -1 : where_write(row, e);
+
+	if (to < 0 && (from >= 0 || errno != ENOENT))
+		return from < 0 ? install_fail(p, "open the staged", t->name, e) : -1;
+	if (to >= 0 && redo_is(r, staged) && redo_replay(r, staged, to, t->o.size, e))
+		return -1;
+	if (to >= 0 && !redo_is(r, staged) && file_overwrite(from, to, t->o.size))
+		return install_fail(p, "write", t->name, e);
+	return link_elsewhere(p, t, row, e);
+}
+
 int install_object(struct install *p, const struct plan_object *po, struct err *e)
 {
 	struct target t = {0};
@@ -340,6 +376,12 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 	rc = -1;
 	if (find_name(p, &t, e))
 		goto out;
+	struct where_row *row = t.dir == CATALOG_ROOT ? where_find(&p->plan->r->where, span_cstr(t.name)) : NULL;
+	if (row) {
+		snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
+		rc = put_elsewhere(p, &t, row, staged, e);
+		goto out;
+	}
 	if (t.o.type != OBJ_FILE) {
 		/* A link's target and a node's number cannot be changed, only replaced. */
 		snprintf(staged, sizeof staged, "s%llu", (unsigned long long)t.o.no);

@@ -3,7 +3,7 @@
  *
  * Directories on the way are opened up, and noted as touched: who goes through the plan gives them their metadata last.
  *
- * May use: plan, redo, owners, entry, image, meta, attr, inode, path, err.
+ * May use: plan, redo, where, owners, entry, image, meta, attr, inode, path, err.
  */
 #ifndef REPL_INSTALL_H
 #define REPL_INSTALL_H

@@ -76,6 +76,19 @@ static void load_name_services(void)
 /* The directory, or the one that it will be made in; copy: room for the latter's name. */
 static const char *made_in(const char *path, char *copy) { return access(path, F_OK) == 0 ? path : dirname(copy); }
 
+/* While they can still be looked for. */
+static int load_places(struct job *j, struct err *e)
+{
+	const struct apply *a = j->a;
+
+	if (where_load(&j->r.where, a->path, e))
+		return -1;
+	for (size_t i = 0; i < a->n_places; i++)
+		if (where_add(&j->r.where, a->places[i], !a->dry, e))
+			return -1;
+	return 0;
+}
+
 /* From here on there is the replica and `into` (NULL: none), and the folder for temporary files; and the process may look at
  * itself, as sanitizers do. */
 int job_confine(struct job *j, const char *into, struct err *e)
@@ -83,17 +96,24 @@ int job_confine(struct job *j, const char *into, struct err *e)
 	struct apply *a = j->a;
 	bool no_nodes = a->policy.no_devices;
 	AUTO_FREE char *copy = xstrdup(a->path), *copy_into = xstrdup(into ? into : a->path);
-	struct confine_dir dirs[] = {{made_in(a->path, copy), false, no_nodes},
+	const struct where *w = &j->r.where;
+	struct confine_dir few[] = {{made_in(a->path, copy), false, no_nodes},
 		{made_in(into ? into : a->path, copy_into), false, no_nodes}, {a->tmpdir, false, true}, {"/proc/self", true, true},
 		{"/etc/passwd", true, true}, {"/etc/group", true, true}, {"/etc/nsswitch.conf", true, true}};
-	size_t all = sizeof dirs / sizeof dirs[0];
+	size_t n = sizeof few / sizeof few[0] - (a->map_names ? 0 : 3);
 	char text[64];
 
+	if (load_places(j, e))
+		return -1;
 	if (!a->confine)
 		return 0;
 	if (a->map_names)
 		load_name_services();
-	int abi = confine_to(dirs, a->map_names ? all : all - 3, e);
+	AUTO_FREE struct confine_dir *dirs = xalloc((n + w->n) * sizeof *dirs);
+	memcpy(dirs, few, n * sizeof *dirs);
+	for (size_t i = 0; i < w->n; i++)
+		dirs[n + i] = (struct confine_dir){w->v[i].path, false, true};
+	int abi = confine_to(dirs, n + w->n, e);
 	if (abi < 0)
 		return -1;
 	snprintf(text, sizeof text, abi ? "confined to the replica (Landlock ABI %d)" : "not confined: no Landlock here", abi);

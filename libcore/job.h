@@ -36,6 +36,8 @@ struct apply {
 	void (*note)(void *ctx, const char *text); /* what happened, for -v */
 	void *ctx;
 	const char *tmpdir;
+	const char *const *places; /* NAME=PATH */
+	size_t n_places;
 	bool confine;            /* give up everything else before the first byte is read (confine.h) */
 	bool is_live;            /* deltas come as they are made: one that does not fit is an error at once, not when the input ends */
 	uint64_t checkpoint;     /* bytes of the stream after which what came is made durable, for partial.h; 0: never */
@@ -79,6 +81,8 @@ struct job {
 	uint64_t cur;            /* base object that is current; 0: a new one */
 	bool cur_is_file, cur_has_meta;
 	uint32_t cur_attr;
+	struct where_row *place; /* where a new one is to stand; NULL: in the replica */
+	bool place_is_free;      /* nothing of the base is there */
 	uint64_t n_content, announced;
 	uint64_t memory, content; /* what the delta costs so far: see charge, charge_content */
 	uint64_t last_parent;

@@ -8,7 +8,7 @@
 #include "file.h"
 
 #define NAME "partial"
-#define HEAD "repl-partial 2\n"
+#define HEAD "repl-partial 3\n"
 #define HEAD_LEN (sizeof HEAD - 1)
 #define LEN_MAX (1u << 20)
 
@@ -23,7 +23,7 @@ static void sum(struct digest *out, const void *p, size_t n)
 	digest_run_end(&r, out);
 }
 
-int partial_save(const struct replica *r, struct partial *p, struct err *e)
+int partial_save(struct replica *r, struct partial *p, struct err *e)
 {
 	AUTO_BUF struct buf b = {0};
 	struct digest d;

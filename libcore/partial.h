@@ -21,7 +21,7 @@ struct partial {
 	struct buf stage;          /* what stage_save said */
 };
 /* Makes everything in the replica durable, then this. head is set. */
-int partial_save(const struct replica *r, struct partial *p, struct err *e);
+int partial_save(struct replica *r, struct partial *p, struct err *e);
 /* 1; 0: there is none; -1, ERR_SYSTEM: it cannot be used. p is empty before. */
 int partial_load(const struct replica *r, struct partial *p, struct err *e);
 void partial_free(struct partial *p);

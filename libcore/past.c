@@ -8,6 +8,7 @@
 
 #include "file.h"
 #include "image.h"
+#include "json.h"
 #include "partial.h"
 #include "rewind.h"
 #include "stamp.h"
@@ -45,7 +46,7 @@ static int recover(struct apply *a, struct err *e)
 int past_list(struct apply *a, bool json, struct buf *out, struct err *e)
 {
 	const char *path = a->path;
-	struct replica r;
+	struct replica r = {0};
 	AUTO_BUF struct buf store = {0};
 	struct history h = {0};
 	struct r_image now = {0};
@@ -104,7 +105,30 @@ static int find_status(struct job *j, struct status *st, int64_t now_ns, struct 
 	return rc;
 }
 
-static void put_status(struct buf *out, const struct status *st, bool json)
+static void put_places(struct buf *out, const struct where *w, bool json)
+{
+	if (json)
+		buf_str(out, ",\"where\":{");
+	for (size_t i = 0; i < w->n; i++) {
+		struct span name = span_cstr(w->v[i].name), path = span_cstr(w->v[i].path);
+		if (json) {
+			buf_str(out, i ? "," : "");
+			json_string(out, name);
+			buf_str(out, ":");
+			json_string(out, path);
+			continue;
+		}
+		buf_str(out, "where    ");
+		esc_name(out, name);
+		buf_str(out, " is ");
+		esc_name(out, path);
+		buf_str(out, "\n");
+	}
+	if (json)
+		buf_str(out, "}");
+}
+
+static void put_status(struct buf *out, const struct status *st, const struct where *w, bool json)
 {
 	bool is_empty = digest_is_zero(&st->id);
 
@@ -118,8 +142,10 @@ static void put_status(struct buf *out, const struct status *st, bool json)
 			buf_str(out, ",\"age\":null");
 		else
 			buf_fmt(out, ",\"age\":%" PRId64, st->age_s);
-		buf_fmt(out, ",\"recovered\":\"%s\",\"partial\":%" PRIu64 ",\"history\":{\"images\":%" PRIu64 ",\"bytes\":%" PRIu64 "}}\n",
+		buf_fmt(out, ",\"recovered\":\"%s\",\"partial\":%" PRIu64 ",\"history\":{\"images\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
 			st->left, st->partial, st->n_history, st->history);
+		put_places(out, w, true);
+		buf_str(out, "}\n");
 		return;
 	}
 	if (is_empty)
@@ -132,6 +158,7 @@ static void put_status(struct buf *out, const struct status *st, bool json)
 	if (st->partial)
 		buf_fmt(out, "partial  %" PRIu64 " bytes of a delta\n", st->partial);
 	buf_fmt(out, "history  %" PRIu64 " undos, %" PRIu64 " bytes\n", st->n_history, st->history);
+	put_places(out, w, false);
 }
 
 int past_status(struct apply *a, int64_t now_ns, int64_t max_age, bool json, struct buf *out, struct err *e)
@@ -142,7 +169,7 @@ int past_status(struct apply *a, int64_t now_ns, int64_t max_age, bool json, str
 	job_start(&j, a);
 	int rc = find_status(&j, &st, now_ns, e);
 	if (!rc) {
-		put_status(out, &st, json);
+		put_status(out, &st, &j.r.where, json);
 		if (digest_is_zero(&st.id))
 			rc = err_set(e, ERR_MISMATCH, "the replica '%s' holds no image yet", a->path);
 		else if (max_age && (st.age_s < 0 || st.age_s > max_age))

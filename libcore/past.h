@@ -1,7 +1,7 @@
 /*
  * past: the images before the current one: which they are, back to one of them, or one of them beside the replica.
  *
- * May use: rewind, job, replica, history, image, land, plan, stamp, err.
+ * May use: rewind, job, replica, where, history, image, land, plan, stamp, json, err.
  */
 #ifndef REPL_PAST_H
 #define REPL_PAST_H

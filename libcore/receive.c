@@ -84,7 +84,7 @@ static int check_space(const struct job *j, uint64_t bytes, struct err *e)
 {
 	struct statvfs s;
 
-	if (j->a->dry || !digest_is_zero(&j->base) || faccessat(j->r.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	if (j->a->dry || j->r.where.n || !digest_is_zero(&j->base) || faccessat(j->r.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
 			compresses(j->r.root) || fstatvfs(j->r.root, &s))
 		return 0;
 	uint64_t room = (geteuid() ? s.f_bavail : s.f_bfree) * s.f_frsize;
@@ -258,7 +258,8 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		if (j->cur && catalog_get(j->r.cat, j->cur, &old, e) != 1)
 			return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
 		j->stage.attr = j->cur_has_meta ? j->cur_attr : old.meta.attr;
-		rc = stage_begin(&j->stage, j->n_content, &rec->u.content, j->cur ? &old : NULL, e);
+		rc = stage_begin(&j->stage, j->n_content, &rec->u.content,
+			&(struct stage_file){j->cur ? &old : NULL, j->place, j->place_is_free}, e);
 		object_free(&old);
 		return rc;
 	case REC_DATA:
@@ -303,6 +304,7 @@ static int find_base(struct job *j, const struct r_base *b, struct err *e)
 			"side is damaged, see repl(7), \"A catalog is damaged\"",
 			esc_cut(text, sizeof text, b->name));
 	j->cur = no;
+	j->place = NULL;
 	j->cur_is_file = type == OBJ_FILE && !(b->flags & BASE_DETACH);
 	return set_ref(j, b->ref, no, e);
 }
@@ -315,6 +317,7 @@ static int find_object(struct job *j, uint64_t ref, struct err *e)
 	if (base_of(j, ref, &no, e))
 		return -1;
 	j->cur = no;
+	j->place = NULL;
 	j->cur_is_file = !no; /* a new one: the loader knows its type and will say so */
 	if (no) {
 		int got = catalog_get(j->r.cat, no, &o, e);
@@ -323,6 +326,19 @@ static int find_object(struct job *j, uint64_t ref, struct err *e)
 		return got < 0 ? -1 : 0;
 	}
 	return 0;
+}
+
+/* A new member may stand elsewhere: at once when the base has none under this name. */
+static int find_place(struct job *j, const struct r_create *c, struct err *e)
+{
+	uint64_t no;
+
+	j->place = c->parent == REF_ROOT && c->ref != REF_ROOT ? where_find(&j->r.where, c->name) : NULL;
+	if (!j->place)
+		return 0;
+	int got = catalog_lookup(j->r.cat, CATALOG_ROOT, c->name, &no, NULL, e);
+	j->place_is_free = got == 0;
+	return got < 0 ? -1 : 0;
 }
 
 /* Under another name than `plan` until it is known to fit: part of another delta may be waiting for its rest. */
@@ -393,6 +409,8 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	case REC_CREATE:
 		j->cur = 0;
 		j->cur_is_file = rec->u.create.type == OBJ_FILE;
+		if (!j->skip && !j->a->dry && find_place(j, &rec->u.create, e))
+			return -1;
 		if (!j->skip && rec->u.create.ref == REF_ROOT) {
 			if (j->has_root || !digest_is_zero(&j->base))
 				return err_set(e, ERR_STREAM, "a second root");

@@ -42,16 +42,7 @@ void redo_free(struct redo *d)
 
 static int punch(int fd, uint64_t off, uint64_t len, struct err *e)
 {
-	static const uint8_t zeros[PIECE];
-
-	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
-		return 0;
-	if (errno != EOPNOTSUPP)
-		return fail("punch a hole into", e);
-	for (uint64_t at = 0; at < len; at += PIECE)
-		if (file_write_at(fd, zeros, (size_t)min_u64(PIECE, len - at), off + at))
-			return fail("write", e);
-	return 0;
+	return file_zero(fd, off, len) ? fail("punch a hole into", e) : 0;
 }
 
 static int flush_rows(struct redo *d, struct err *e)
@@ -323,17 +314,17 @@ static int open_list(struct redo_reader *x, const struct replica *r, const char 
 int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size, struct err *e)
 {
 	struct redo_reader p;
-	struct stat st;
 	int got = open_list(&p, r, name, e);
+	off_t was = lseek(fd, 0, SEEK_END); /* also of a block device */
 
-	if (got > 0 && fstat(fd, &st))
-		got = fail("stat", e);
+	if (got > 0 && was < 0)
+		got = fail("size", e);
 	while (got > 0 && (got = redo_next(&p, e)) > 0) {
 		uint64_t end = min_u64(p.now.off + p.now.len, size);
 		if (p.now.off >= end)
 			continue;
 		/* Beyond the old end everything is a hole already. */
-		if (p.now.hole && p.now.off >= (uint64_t)st.st_size)
+		if (p.now.hole && p.now.off >= (uint64_t)was)
 			continue;
 		if (p.now.hole ? punch(fd, p.now.off, end - p.now.off, e) : copy(p.fd, fd, p.now.off, end - p.now.off, e))
 			got = -1;
@@ -341,7 +332,7 @@ int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size
 	redo_close(&p);
 	if (got < 0)
 		return -1;
-	return ftruncate(fd, (off_t)size) ? fail("size", e) : 0;
+	return file_resize(fd, size) ? fail("size", e) : 0;
 }
 
 int redo_fill(const struct replica *r, const char *name, int base, uint64_t size, struct err *e)

@@ -95,8 +95,11 @@ static int take_lock(struct replica *r, struct err *e)
 
 int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e)
 {
-	*r = (struct replica){.root = -1, .ctl = -1, .lock = -1, .stage = -1, .slots = -1, .read_only = how == REPLICA_READ};
+	*r = (struct replica){.root = -1, .ctl = -1, .lock = -1, .stage = -1, .slots = -1, .read_only = how == REPLICA_READ,
+		.where = r->where};
 	r->path = xstrdup(path);
+	if (where_load(&r->where, path, e))
+		return -1;
 	r->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (r->root < 0 && errno == ENOENT && how == REPLICA_APPLY) {
 		if (mkdir(path, 0700))
@@ -201,6 +204,7 @@ int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e)
 void replica_close(struct replica *r)
 {
 	catalog_close(&r->cat);
+	where_free(&r->where);
 	if (r->lock >= 0 && !r->read_only && ftruncate(r->lock, 0)) /* only for the eye: the lock goes with the descriptor */
 		errno = 0;
 	close_fd(&r->stage);
@@ -254,7 +258,7 @@ static int strip(const struct replica *r, struct err *e)
 
 int replica_snapshot(const struct replica *r, struct err *e)
 {
-	if (!subvol_is(r->root))
+	if (!subvol_is(r->root) || r->where.n)
 		return 0;
 	if (replica_drop(r, "undo", e))
 		return -1;
@@ -277,8 +281,10 @@ int replica_discard(struct replica *r, struct err *e)
 	return is_as_new(r->slots) ? 0 : empty_sub(r, "slots", &r->slots, e);
 }
 
-int replica_sync(const struct replica *r, struct err *e)
+int replica_sync(struct replica *r, struct err *e)
 {
+	if (where_sync(&r->where, e))
+		return -1;
 	/* One call for all that was staged or renamed; it reports write-back errors since Linux 5.8 (syncfs(2)). */
 	return syncfs(r->ctl) ? err_sys(e, "cannot make '%s' durable", r->path) : 0;
 }
@@ -310,6 +316,21 @@ int replica_is_intact(const struct object *o, const struct attr *a, int fd, stru
 	return digest_eq(&f.digest, &o->content);
 }
 
+struct where_row *replica_elsewhere(const struct replica *r, uint64_t no, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+
+	if (!r->where.n || catalog_object_path(r->cat, no, &path, e))
+		return NULL;
+	return where_find(&r->where, span_of(path.p, path.len));
+}
+
+/* Somebody may have put a smaller device there. */
+static int open_elsewhere(struct where_row *row, const struct object *o, struct err *e)
+{
+	return where_fits(row, o->size, e) ? -1 : where_read(row, e);
+}
+
 int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 {
 	AUTO_BUF struct buf path = {0};
@@ -319,6 +340,9 @@ int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 	if (catalog_object_path(r->cat, o->no, &path, e))
 		return -1;
 	struct span p = span_of(path.p, path.len);
+	struct where_row *row = where_find(&r->where, p);
+	if (row)
+		return open_elsewhere(row, o, e);
 	struct err why = {0};
 	int fd = path_open(r->root, p, O_RDONLY, 0, &why), intact = 0;
 	if (fd < 0 && why.sys != ENOENT && why.sys != ELOOP && why.sys != ENOTDIR) {

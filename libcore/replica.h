@@ -15,14 +15,16 @@
  *   .repl/goal       the image that a rollback of several steps is on its way to
  *   .repl/edits      what was decided about local edits (edits.h), and .repl/aside, where they are kept
  *   .repl/next       the catalog after the delta, when the change is large
+ *   .repl/where      volumes that stand elsewhere (see where.h)
  *
- * May use: content, catalog, attr, path, err; makes system calls.
+ * May use: where, content, catalog, attr, path, err; makes system calls.
  */
 #ifndef REPL_REPLICA_H
 #define REPL_REPLICA_H
 
 #include "attr.h"
 #include "catalog.h"
+#include "where.h"
 
 #define REPLICA_CTL ".repl"
 /* When its catalog is damaged. */
@@ -32,6 +34,7 @@ struct replica {
 	char *path;
 	int root, ctl, lock, stage, slots; /* -1: not open */
 	struct catalog *cat;
+	struct where where; /* {0}, or loaded and added to already, before the replica is opened */
 	bool read_only;
 };
 enum replica_open {
@@ -55,19 +58,21 @@ int replica_replace(const struct replica *r, const struct digest *id, struct err
  * taken for damaged: an older copy would have it that nothing was edited. */
 int replica_catalog(struct replica *r, enum catalog_mode mode, struct err *e);
 bool replica_has(const struct replica *r, const char *name);
-/* Keeps the image in place as a snapshot, .repl/undo, when the replica is a btrfs subvolume: 1; 0 when it is none; -1. */
+/* Keeps the image in place as a snapshot, .repl/undo, when the replica is a btrfs subvolume and all stands in it: 1; else 0; -1. */
 int replica_snapshot(const struct replica *r, struct err *e);
 /* Removes a file, or a snapshot, of the control directory, if it is there. */
 int replica_drop(const struct replica *r, const char *name, struct err *e);
 /* Removes partial, stage, plan and slots of an apply that was not decided. */
 int replica_discard(struct replica *r, struct err *e);
 /* Makes everything below it durable. */
-int replica_sync(const struct replica *r, struct err *e);
+int replica_sync(struct replica *r, struct err *e);
 /* The stat says that it was changed since it was placed; of a replica that was itself copied it says so everywhere. */
 bool replica_is_touched(const struct object *o, const struct attr *a);
 /* A file that may have been touched: what it holds is what the catalog says. 1, 0, -1. Where the stat is as it was nothing is
  * read. a: its stat; fd: open. */
 int replica_is_intact(const struct object *o, const struct attr *a, int fd, struct err *e);
+/* The place of an object that stands elsewhere; NULL: it does not, or e says why nobody knows. */
+struct where_row *replica_elsewhere(const struct replica *r, uint64_t no, struct err *e);
 /* Opens the content of a base file for reading, checked against the catalog: ERR_REFUSED when it was edited. Owned. */
 int replica_open_base(struct replica *r, const struct object *o, struct err *e);
 

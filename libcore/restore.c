@@ -26,7 +26,9 @@ static int one(struct walk *w, uint64_t dir, struct span name, uint64_t no, stru
 	if (name.len) /* a directory itself has none here */
 		span_name(cname, name);
 	int rc = -1;
-	if (catalog_get(c, no, &o, e) == 1) {
+	if (dir == CATALOG_ROOT && where_find(&w->s->r->where, name)) {
+		rc = 0;
+	} else if (catalog_get(c, no, &o, e) == 1) {
 		int fd = plan_dir(&w->plan, dir, e);
 		rc = fd < 0 ? -1 : install_again(&w->install, fd, name.len ? cname : NULL, &o, e);
 	}

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "content.h"
 #include "file.h"
 #include "image.h"
 #include "path.h"
@@ -152,6 +153,59 @@ int rewind_recover(struct job *j, struct err *e)
 	return finish_rollback(j, e);
 }
 
+/* Another place for a volume that the replica has must hold what its image says. */
+static int prove_place(struct job *j, struct where_row *row, struct err *e)
+{
+	struct object o = {0};
+	struct content c = {0};
+	char text[300];
+	uint64_t no;
+	int got = catalog_lookup(j->r.cat, CATALOG_ROOT, span_cstr(row->name), &no, NULL, e);
+
+	if (got <= 0)
+		return got;
+	if (catalog_get(j->r.cat, no, &o, e) != 1 || where_fits(row, o.size, e)) {
+		object_free(&o);
+		return -1;
+	}
+	AUTO_CLOSE int fd = where_read(row, e);
+	struct content_file f = {.fd = fd, .size = o.size, .grain = content_grain(o.size), .only_digest = true};
+	int rc = fd < 0 || content_run(&c, &f, e) ? -1 : 0;
+	if (o.type != OBJ_FILE || (f.is_short && rc) || (!rc && !digest_eq(&f.digest, &o.content)))
+		rc = err_set(e, ERR_REFUSED, "'%s' does not hold what the replica's '%s' does: copy that there first",
+			esc_cut(text, sizeof text, span_cstr(row->path)), row->name);
+	content_free(&c);
+	object_free(&o);
+	return rc;
+}
+
+/* What was decided is finished where it was decided. */
+static int hold_places(const struct job *j, struct err *e)
+{
+	const struct where *w = &j->r.where;
+
+	for (size_t i = 0; i < w->n; i++)
+		if (w->v[i].is_new && replica_has(&j->r, "commit"))
+			return err_set(e, ERR_REFUSED, "a delta was interrupted on '%s': finish it with repl-apply --status before '%s' gets another "
+				"place", j->a->path, w->v[i].name);
+	return 0;
+}
+
+static int settle_places(struct job *j, struct err *e)
+{
+	struct where *w = &j->r.where;
+	bool is_new = false;
+
+	for (size_t i = 0; i < w->n; i++) {
+		if (!w->v[i].is_new)
+			continue;
+		is_new = true;
+		if (prove_place(j, &w->v[i], e))
+			return -1;
+	}
+	return is_new ? where_save(w, j->r.ctl, e) : 0;
+}
+
 int rewind_open(struct job *j, enum replica_open how, struct err *e)
 {
 	struct apply *a = j->a;
@@ -169,7 +223,7 @@ int rewind_open(struct job *j, enum replica_open how, struct err *e)
 			return err_set(e, ERR_BUSY, "a delta was interrupted on '%s': run repl-apply there without --dry-run first", a->path);
 		return replica_catalog(&j->r, CATALOG_READ, e);
 	}
-	return replica_open(&j->r, a->path, how, e) || rewind_recover(j, e) ? -1 : 0;
+	return replica_open(&j->r, a->path, how, e) || hold_places(j, e) || rewind_recover(j, e) || settle_places(j, e) ? -1 : 0;
 }
 
 /* What history has too much of. */

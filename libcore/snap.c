@@ -136,7 +136,7 @@ static int sync_members(const struct head *h, struct err *e)
 			rc = err_sys(e, "cannot look at '%s'", esc_cut(text, sizeof text, h->members[i].path));
 			break;
 		}
-		if (h->members[i].kind == MEMBER_VOLUME && (rc = volume_mounts(roots[i].fd, sync_mounted, NULL, e)))
+		if (h->members[i].kind == MEMBER_VOLUME && (rc = volume_mounts(roots[i].fd, true, sync_mounted, NULL, e)))
 			break;
 		if (S_ISBLK(st.st_mode)) { /* what is written to a device is in its own pages, not in those of its node's filesystem */
 			if (fsync(roots[i].fd))
@@ -228,7 +228,7 @@ static int check_volumes(const struct snap *s, struct err *e)
 	for (size_t i = 0; i < s->head.n_members && !rc; i++) {
 		struct mounted m = {s, &s->head.members[i]};
 		if (m.member->kind == MEMBER_VOLUME)
-			rc = volume_mounts(roots[i].fd, on_mounted, &m, e);
+			rc = volume_mounts(roots[i].fd, true, on_mounted, &m, e);
 	}
 	head_close_roots(&roots, s->head.n_members);
 	return rc;
@@ -319,7 +319,7 @@ static int plan_freeze(const struct snap *s, struct freeze *f, struct err *e)
 	int rc = head_open_live(&s->head, &roots, e);
 
 	for (size_t i = 0; i < s->head.n_members && !rc; i++)
-		rc = s->head.members[i].kind == MEMBER_VOLUME ? volume_mounts(roots[i].fd, freeze_mounted, f, e) :
+		rc = s->head.members[i].kind == MEMBER_VOLUME ? volume_mounts(roots[i].fd, true, freeze_mounted, f, e) :
 			freeze_add(f, roots[i].fd, s->head.members[i].path, e);
 	head_close_roots(&roots, s->head.n_members);
 	if (rc || (s->state && freeze_spare(f, s->state->fd, "the state directory", e)))
@@ -496,7 +496,7 @@ static int write_catalog(struct catalog *c, const char *path, struct stream_out 
 int snap_replica_image(const char *path, struct stream_out *o, struct err *e)
 {
 	AUTO_BUF struct buf file = {0};
-	struct replica r;
+	struct replica r = {0};
 	char text[SHOWN];
 
 	buf_fmt(&file, "%s/" REPLICA_CTL "/catalog", path);

@@ -105,9 +105,9 @@ static int open_old(struct stage *s, uint64_t no, struct err *e)
 /* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */
 static int start_patch(struct stage *s, struct err *e)
 {
-	bool is_clone = ioctl(s->fd, FICLONE, s->base_fd) == 0;
+	bool is_clone = !s->place && ioctl(s->fd, FICLONE, s->base_fd) == 0;
 
-	s->is_redo = !is_clone && s->old.size >= REDO_MIN;
+	s->is_redo = !is_clone && (s->place || s->old.size >= REDO_MIN);
 	if (!is_clone && !s->is_redo) {
 		s->bytes_written += s->old.size;
 		return file_clone(s->base_fd, s->fd, s->old.size) ? fail(s, "copy the base of", e) : 0;
@@ -123,7 +123,7 @@ static int end_redo(struct stage *s, uint64_t size, struct err *e)
 {
 	if (redo_end(&s->redo, e))
 		return -1;
-	if (!s->is_redo || s->redo.bytes <= size / 2)
+	if (!s->is_redo || s->place || s->redo.bytes <= size / 2)
 		return 0;
 	s->bytes_written += size - min_u64(size, s->redo.bytes);
 	return redo_fill(s->r, s->name, s->base_fd, size, e);
@@ -137,7 +137,41 @@ static void make_buffers(struct stage *s)
 	s->waiting = xalloc(STAGE_WAITING * sizeof *s->waiting);
 }
 
-int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct object *old, struct err *e)
+/* The bytes up to `end` fit where they will be. */
+static int check_room(const struct stage *s, uint64_t end, struct err *e)
+{
+	return s->place ? where_fits(s->place, end, e) : 0;
+}
+
+/* Nothing that was there shows through: what no extent names is made zeros as it is passed. */
+static int begin_direct(struct stage *s, struct err *e)
+{
+	int fd = where_write(s->place, e);
+
+	if (fd < 0)
+		return -1;
+	s->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	return s->fd < 0 ? fail(s, "open", e) : 0;
+}
+
+static int begin_file(struct stage *s, struct err *e)
+{
+	s->fd = openat(s->r->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (s->fd < 0)
+		return fail(s, "make", e);
+	if (s->attr)
+		meta_early(s->fd, &(struct r_meta){.attr = s->attr});
+	return 0;
+}
+
+static int find_place(struct stage *s, const struct stage_file *f, struct err *e)
+{
+	s->place = f->old ? replica_elsewhere(s->r, f->old->no, e) : f->place;
+	s->is_direct = !f->old && f->place && f->is_direct;
+	return s->place || !e->kind ? 0 : -1;
+}
+
+int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct stage_file *f, struct err *e)
 {
 	make_buffers(s);
 	close_fd(&s->fd);
@@ -146,14 +180,11 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	s->is_open = s->is_redo = s->has_pieces = false;
 	s->n_waiting = 0;
 	s->is_patch = c->flags & CONTENT_PATCH;
-	if (s->is_patch && !old)
+	if (s->is_patch && !f->old)
 		return err_set(e, ERR_STREAM, "a patch of content that the base does not have");
 	snprintf(s->name, sizeof s->name, "%llu", (unsigned long long)n);
-	s->fd = openat(s->r->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (s->fd < 0)
-		return fail(s, "make", e);
-	if (s->attr)
-		meta_early(s->fd, &(struct r_meta){.attr = s->attr});
+	if (find_place(s, f, e) || (s->is_direct ? begin_direct(s, e) : begin_file(s, e)))
+		return -1;
 	object_free(&s->old);
 	s->grain = c->grain;
 	s->pos = s->block = s->old_blocks = 0;
@@ -161,7 +192,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	s->tail_len = 0;
 	s->row_n = 0;
 	digest_tree_init(&s->tree);
-	if (s->is_patch && (open_old(s, old->no, e) || start_patch(s, e)))
+	if (s->is_patch && (open_old(s, f->old->no, e) || start_patch(s, e)))
 		return -1;
 	s->is_open = true;
 	return 0;
@@ -317,13 +348,22 @@ static int advance(struct stage *s, uint64_t off, struct err *e)
 	return s->block < end ? keep_blocks(s, end, e) : 0;
 }
 
+/* Up to off nothing is said. In a file there are zeros where nothing was; at a place elsewhere, whatever was left there. */
+static int pass_gap(struct stage *s, uint64_t off, struct err *e)
+{
+	if (s->is_direct)
+		return file_zero(s->fd, s->pos, off - s->pos) ? fail(s, "punch a hole into", e) : 0;
+	uint64_t from = max_u64(s->pos, s->old.size);
+	return s->place && s->is_patch && from < off ? redo_hole(&s->redo, from, off - from, e) : 0;
+}
+
 static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
 {
 	if (!s->is_open)
 		return err_set(e, ERR_STREAM, "an extent without content");
 	if (off < s->pos)
 		return err_set(e, ERR_STREAM, "extents out of order or overlapping");
-	if (advance(s, off, e))
+	if (check_room(s, off + len, e) || pass_gap(s, off, e) || advance(s, off, e))
 		return -1;
 	s->pos = off + len;
 	return 0;
@@ -413,20 +453,18 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 
 	if (extent(s, h->off, h->len, e))
 		return -1;
-	if (s->is_patch && h->off < s->old.size) {
-		uint64_t len = min_u64(h->len, s->old.size - h->off);
+	uint64_t stop = s->place ? end : min_u64(end, s->old.size);
+	if (s->is_patch && h->off < stop) {
+		uint64_t len = stop - h->off;
 		if (s->has_pieces) {
 			if (redo_hole(&s->redo, h->off, len, e))
 				return -1;
-		} else if (fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)h->off, (off_t)len)) {
-			if (errno != EOPNOTSUPP)
-				return fail(s, "punch a hole into", e);
-			memset(s->buf, 0, PIECE);
-			for (uint64_t at = 0; at < len; at += PIECE)
-				if (write_at(s, s->buf, (size_t)min_u64(PIECE, len - at), h->off + at, e))
-					return -1;
+		} else if (file_zero(s->fd, h->off, len)) {
+			return fail(s, "punch a hole into", e);
 		}
 	}
+	if (s->is_direct && file_zero(s->fd, h->off, h->len))
+		return fail(s, "punch a hole into", e);
 	s->tail_len = 0;
 	if (h->off % s->grain) {
 		s->touched = true;
@@ -453,7 +491,9 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 	s->is_open = false;
 	if (seal->size < s->pos)
 		return err_set(e, ERR_STREAM, "content beyond the end of its file");
-	if (!s->is_redo && ftruncate(s->fd, (off_t)seal->size))
+	if (check_room(s, seal->size, e) || pass_gap(s, seal->size, e))
+		return -1;
+	if (!s->is_redo && file_resize(s->fd, seal->size))
 		return fail(s, "size", e);
 	if (advance(s, seal->size, e) || close_waiting(s, e))
 		return -1;
@@ -538,6 +578,8 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	wr_u8(out, s->is_redo);
 	wr_u8(out, s->has_pieces);
 	wr_u8(out, s->touched);
+	wr_str(out, s->place ? s->place->name : "", s->place ? strlen(s->place->name) : 0);
+	wr_u8(out, s->is_direct);
 	wr_u64(out, s->old.no);
 	wr_u64(out, s->pos);
 	wr_u64(out, s->block);
@@ -565,6 +607,8 @@ static int restore_rest(struct stage *s, struct err *e)
 
 static int open_again(struct stage *s, struct rd *in, struct err *e)
 {
+	if (s->is_direct)
+		return begin_direct(s, e);
 	s->fd = openat(s->r->stage, s->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (s->fd < 0)
 		return fail(s, "open", e);
@@ -588,6 +632,10 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	s->is_redo = rd_u8(in);
 	s->has_pieces = rd_u8(in);
 	s->touched = rd_u8(in);
+	struct span place = rd_str(in, REC_NAME_MAX);
+	s->place = place.len ? where_find(&s->r->where, place) : NULL;
+	in->bad |= place.len && !s->place;
+	s->is_direct = rd_u8(in);
 	s->old.no = rd_u64(in);
 	s->pos = rd_u64(in);
 	s->block = rd_u64(in);

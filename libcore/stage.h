@@ -8,6 +8,8 @@
  * file's digest is proved before anything of the replica has changed. What has to be read for that is announced to the kernel
  * first, many blocks at a time.
  *
+ * Of a volume that stands elsewhere (where.h) a patch is a list of pieces always, and a new one is written to its place at once.
+ *
  * May use: redo, replica, catalog, meta, digest, record, err; makes system calls.
  */
 #ifndef REPL_STAGE_H
@@ -38,6 +40,8 @@ struct stage {
 	char name[32];
 	struct redo redo;
 	bool is_open, is_patch, is_foreign, touched;
+	struct where_row *place; /* where the file will stand; NULL: in the replica */
+	bool is_direct;       /* written there at once */
 	bool is_redo;         /* redo keeps all content that there is */
 	bool has_pieces;      /* redo knows what is not the base's */
 	uint32_t grain;
@@ -57,8 +61,14 @@ struct stage {
 	uint64_t tail_len;
 };
 void stage_start(struct stage *s, struct replica *r);
-/* Begins the content with stage number n; old: the base object when it is one, else NULL. */
-int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct object *old, struct err *e);
+/* What the stream says of a file before its content. */
+struct stage_file {
+	const struct object *old; /* the base object when it is one, else NULL */
+	struct where_row *place;  /* of a new one: where it is to stand; NULL: in the replica */
+	bool is_direct;           /* with place: nothing of the base stands there */
+};
+/* Begins the content with stage number n. */
+int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct stage_file *f, struct err *e);
 int stage_data(struct stage *s, const struct r_data *d, struct err *e);
 /* src: the base object that is copied from. */
 int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err *e);

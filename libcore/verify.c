@@ -35,6 +35,7 @@ struct item {
 	enum verify_kind kind;
 	uint8_t flags;       /* for the change stream */
 	bool is_itself;      /* a difference of the entered directory */
+	bool is_elsewhere;   /* a volume: nobody keeps its metadata */
 	bool is_unread, is_kept_otherwise;
 	uint64_t bytes;
 	char detail[200];
@@ -143,7 +144,7 @@ static void judge_content(struct item *it, struct content *c)
 {
 	struct content_file f = {.fd = it->fd, .size = it->is.size, .grain = content_grain(it->is.size), .only_digest = true};
 	struct err why = {0};
-	bool touched = replica_is_touched(&it->want, &it->is);
+	bool touched = it->is_elsewhere || replica_is_touched(&it->want, &it->is);
 	bool same_time = it->want.meta.mtime_s == it->is.meta.mtime_s && it->want.meta.mtime_ns == it->is.meta.mtime_ns;
 
 	if (it->is.size != it->want.size) {
@@ -176,7 +177,9 @@ static void judge_file(const struct job *j, struct item *it, struct content *c)
 
 	judge_content(it, c);
 	if (it->kind == VERIFY_SAME && !it->is_unread) {
-		if (attr_rest(&it->is, it->fd, NULL, j->v->warn, &why))
+		if (it->is_elsewhere)
+			;
+		else if (attr_rest(&it->is, it->fd, NULL, j->v->warn, &why))
 			not_read(it, why.sys);
 		else
 			judge_meta(j, it);
@@ -311,7 +314,7 @@ static struct item *fresh(struct job *j, struct span path, struct err *e)
 	it->fd = -1;
 	it->kind = VERIFY_SAME;
 	it->flags = CHANGED_WANTED;
-	it->is_itself = it->is_unread = it->is_kept_otherwise = it->is_taken = false;
+	it->is_itself = it->is_elsewhere = it->is_unread = it->is_kept_otherwise = it->is_taken = false;
 	it->is_done = true;
 	it->detail[0] = '\0';
 	return it;
@@ -473,6 +476,33 @@ static int leave(struct job *j, struct err *e)
 	return 0;
 }
 
+/* A volume that stands elsewhere, whatever is under its name here. */
+static int on_elsewhere(struct job *j, const struct scan_item *si, struct where_row *row, struct err *e)
+{
+	struct item *it = fresh(j, si->path, e);
+	struct err why = {0};
+	struct attr a = {.type = OBJ_FILE};
+
+	if (!it)
+		return -1;
+	if (catalog_get(j->r.cat, si->prior, &it->want, e) != 1)
+		return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
+	j->v->files++;
+	it->is_elsewhere = true;
+	it->fd = where_read(row, &why);
+	off_t size = it->fd < 0 ? 0 : lseek(it->fd, 0, SEEK_END);
+	attr_free(&it->is);
+	it->is = a;
+	/* A device may be larger. */
+	it->is.size = where_fits(row, it->want.size, &(struct err){0}) || !row->is_device ? (uint64_t)size : it->want.size;
+	if (it->fd < 0)
+		not_read(it, why.sys);
+	else
+		it->is_done = false;
+	push(j);
+	return 0;
+}
+
 static int on_item(void *ctx, const struct scan_item *si, struct err *e)
 {
 	struct job *j = ctx;
@@ -484,6 +514,9 @@ static int on_item(void *ctx, const struct scan_item *si, struct err *e)
 		j->has_gone = false; /* something else stands there */
 	if (flush_gone(j, e))
 		return -1;
+	struct where_row *row = si->prior ? where_find(&j->r.where, si->path) : NULL;
+	if (row)
+		return on_elsewhere(j, si, row, e);
 	if (!is_ours(si)) {
 		j->is_aside = si->kind == SCAN_ENTER;
 		return is_aside(si) ? 0 : on_other(j, si, e);
@@ -553,7 +586,7 @@ static int put_end(struct job *j, struct err *e)
 /* A delta that was decided is finished first, as by any run. */
 static int recover(struct verify *v, struct err *e)
 {
-	struct replica r;
+	struct replica r = {0};
 	enum land_left left = LAND_NOTHING;
 
 	v->land.r = &r;

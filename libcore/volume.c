@@ -151,7 +151,7 @@ int volume_place(int fd, struct buf *dir, struct buf *file)
 	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
-int volume_mounts(int fd, int (*fn)(void *ctx, const char *point, struct err *e), void *ctx, struct err *e)
+int volume_mounts(int fd, bool writable, int (*fn)(void *ctx, const char *point, struct err *e), void *ctx, struct err *e)
 {
 	struct devices d = {0};
 	struct mounts m = {0};
@@ -170,7 +170,7 @@ int volume_mounts(int fd, int (*fn)(void *ctx, const char *point, struct err *e)
 	if (d.n)
 		rc = mounts_read(&m, e);
 	for (size_t i = 0; i < m.n && !rc; i++)
-		if (!m.v[i].is_read_only && is_on(&m.v[i], &d))
+		if (!(writable && m.v[i].is_read_only) && is_on(&m.v[i], &d))
 			rc = fn(ctx, m.v[i].point, e);
 	mounts_free(&m);
 	free(d.v);

@@ -18,8 +18,8 @@ void volume_fresh(int fd);
 int volume_place(int fd, struct buf *dir, struct buf *file);
 /* Calls fn for each loop device: its name and directory in sysfs, and the path of what is behind it. 0, or -1 with errno. */
 int volume_loops(void (*fn)(void *ctx, int at, const char *name, const char *backing), void *ctx);
-/* Calls fn for each place where a filesystem on this volume is mounted so that it can be written to, until it fails. -1 with its
- * error or our own. */
-int volume_mounts(int fd, int (*fn)(void *ctx, const char *point, struct err *e), void *ctx, struct err *e);
+/* Calls fn for each place where a filesystem on this volume is mounted (writable: so that it can be written to), until it fails. -1
+ * with its error or our own. */
+int volume_mounts(int fd, bool writable, int (*fn)(void *ctx, const char *point, struct err *e), void *ctx, struct err *e);
 
 #endif
