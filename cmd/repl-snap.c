@@ -103,7 +103,7 @@ static int open_again(struct cli *c, struct settings *o, struct err *e)
 	if (c->n_args)
 		return err_set(e, ERR_USAGE, "--again takes no ROOT: the image under way says what it is of");
 	if (o->time || o->snap.bookmark)
-		return err_set(e, ERR_USAGE, "--again keeps the image's time and bookmark");
+		return err_set(e, ERR_USAGE, "--again keeps the image's time and bookmark, and its group");
 	if (open_output(c, o, e) || snap_again(&o->s, seconds(o->lock_wait), &o->snap.head, e) ||
 			head_put(&o->snap.head, &o->out, KIND_IMAGE, e) || stream_finish(&o->out, e) || sink_flush(&o->sink, e))
 		return -1;
@@ -376,6 +376,7 @@ int main(int argc, char **argv)
 		{"json", 0, OPT_FLAG, &c.json, NULL, "with --list: one JSON object", 0},
 		{"check-policy", 0, OPT_FLAG, &o.is_check, NULL, "is what the state's policy says right?", 0},
 		{"bookmark", 0, OPT_STRING, &o.snap.bookmark, "NAME", "give the image a name", 0},
+		{"group", 0, OPT_STRING, &o.snap.group, "NAME", "name of what all the members are together", 0},
 		{"time", 0, OPT_STRING, &o.time, "TIME", "stamp it with this time, past or now: RFC 3339 or @SECONDS", 0},
 		{"provider", 0, OPT_STRING, &o.provider, "HOW", "auto, live, btrfs, reflink, or a program's name", 0},
 		{"providers", 0, OPT_STRING, &o.providers, "DIR", "where programs that make snapshots are", 0},

@@ -48,7 +48,7 @@ _repl() {
 		return
 		;;
 	-T | --threads | -l | --level | --rate | --chunk | --resume | --checkpoint | --max-delete | --max-memory | \
-		--max-content | --include | --exclude | --bookmark | --time | --lock-wait | --cut-timeout | --max-journal | --timeout | \
+		--max-content | --include | --exclude | --bookmark | --group | --time | --lock-wait | --cut-timeout | --max-journal | --timeout | \
 		--quiesce | --quiesce-timeout | --provider-timeout | --freeze-limit | \
 		--interval | --changes | --bytes | --settle | --keepalive)
 		return
@@ -57,7 +57,7 @@ _repl() {
 
 	case ${COMP_WORDS[0]##*/} in
 	repl-snap)
-		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --provider --providers --provider-timeout --time --lock-wait
+		opts='-s --state --again --digest --commit --adopt --abort --list --check-policy --json --bookmark --group --provider --providers --provider-timeout --time --lock-wait
 			--quiesce --resume --quiesce-timeout --crash-consistent --freeze --freeze-limit
 			--queue --queue-limit --chain --cut-timeout --timeout --one-file-system --include --exclude --exclude-from --block-size
 			-o --output --force'

@@ -66,6 +66,7 @@ complete -c repl-snap -l chain -d 'Follow the last image in the queue'
 for p in repl-snap repl-pack
 	complete -c $p -l queue -x -a '(__fish_complete_directories)' -d 'What deltas wait in until they are sent'
 end
+complete -c repl-snap -l group -x -d 'Name of what all the members are together'
 complete -c repl-snap -l bookmark -x -d 'Give the image a name'
 complete -c repl-snap -l one-file-system -d 'Do not enter other filesystems'
 

@@ -91,6 +91,7 @@ static const struct key {
 	const char *(*wants)(const char *value);
 } keys[] = {
 	{"root", OPT_LIST, SNAP " " TRACK, NULL},
+	{"group", OPT_STRING, SNAP, NULL},
 	{"provider", OPT_STRING, SNAP, provider},
 	{"providers", OPT_STRING, SNAP, NULL},
 	{"provider-timeout", OPT_DURATION, SNAP, NULL},

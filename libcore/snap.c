@@ -292,6 +292,8 @@ static int stamp(struct snap *s, uint8_t provider, struct err *e)
 		.consistency = CONS_LIVE, .host = span_cstr(host)};
 	if (s->bookmark)
 		r.u.image.bookmark = span_cstr(s->bookmark);
+	if (s->group)
+		r.u.image.group = span_cstr(s->group);
 	/* A time to come would make what is written until then look old. */
 	if (s->has_time && s->time_ns > r.u.image.time_ns)
 		return err_set(e, ERR_USAGE, "the image's time lies in the future");

@@ -29,7 +29,7 @@ struct snap {
 	unsigned lock_wait;     /* seconds */
 	bool has_time;          /* else: now */
 	int64_t time_ns;
-	const char *bookmark;   /* NULL: none */
+	const char *bookmark, *group; /* NULL: none */
 	uint64_t cut_timeout_ms; /* that the recorder gets whose journal the state remembers */
 	enum snap_provider provider; /* stateless: always live */
 	const char *program;    /* of SNAP_EXEC, with the state's run; an absolute path */

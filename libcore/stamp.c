@@ -121,12 +121,25 @@ void stamp_text(struct buf *b, const char *what, const struct digest *id, const 
 		buf_fmt(b, " %s", stamp_consistencies[s->consistency]);
 	if (s->provider > PROV_LIVE && s->provider < STAMP_PROVIDERS)
 		buf_fmt(b, " (%s)", stamp_providers[s->provider]);
+	if (s->group.len) {
+		buf_str(b, " of ");
+		esc_name(b, s->group);
+	}
 	if (s->bookmark.len) {
 		buf_str(b, " '");
 		esc_name(b, s->bookmark);
 		buf_str(b, "'");
 	}
 	buf_str(b, "\n");
+}
+
+static void text_json(struct buf *b, const char *name, struct span text)
+{
+	buf_fmt(b, ",\"%s\":", name);
+	if (text.len)
+		json_string(b, text);
+	else
+		buf_str(b, "null");
 }
 
 void stamp_json(struct buf *b, const char *what, const struct digest *id, const struct r_image *s)
@@ -151,10 +164,8 @@ void stamp_json(struct buf *b, const char *what, const struct digest *id, const 
 	buf_fmt(b, ",\"consistency\":\"%s\",\"provider\":\"%s\"",
 		stamp_consistencies[s->consistency < STAMP_CONSISTENCIES ? s->consistency : CONS_UNKNOWN],
 		stamp_providers[s->provider < STAMP_PROVIDERS ? s->provider : PROV_NONE]);
-	buf_str(b, ",\"bookmark\":");
-	if (s->bookmark.len)
-		json_string(b, s->bookmark);
-	else
-		buf_str(b, "null");
+	text_json(b, "bookmark", s->bookmark);
+	text_json(b, "group", s->group);
+	text_json(b, "host", s->host);
 	buf_str(b, "}");
 }

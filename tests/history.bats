@@ -12,7 +12,7 @@ teardown() { common_teardown; }
 
 # One image of src on R; arguments go to repl-apply.
 image() {
-	repl-snap -s S ${mark:+--bookmark "$mark"} ${time:+--time "$time"} src | repl-track -s S | repl-diff -s S |
+	repl-snap -s S --group=shop ${mark:+--bookmark "$mark"} ${time:+--time "$time"} src | repl-track -s S | repl-diff -s S |
 		repl-apply "$@" R | repl-snap -s S --commit
 }
 
@@ -46,6 +46,7 @@ four_images() {
 	python3 -c 'import json, sys
 d = json.loads(sys.argv[1])
 assert [x["back"] for x in d] == [0, 1, 2, 3]
+assert all(x["image"]["group"] == "shop" and x["image"]["host"] for x in d)
 assert d[1]["image"]["bookmark"] == "before the upgrade" and d[3]["bytes"] > 0
 assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	# What is kept are ordinary deltas.
