@@ -266,7 +266,7 @@ holds_of() {
 	run -0 "$cut" trace calls repl-apply R <delta
 	same state2
 	n=$(wc -l <calls)
-	max=$(samples 36)
+	max=$(samples 24)
 	old=0 new=0
 	for ((at = 0; at < max && at < n; at++)); do
 		k=$((at * n / (max < n ? max : n) + 1))

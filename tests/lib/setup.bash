@@ -12,7 +12,8 @@
 #   has TEXT PART            fails and prints both unless TEXT contains PART
 #   fail TEXT...             fails with this text
 #   until_true COMMAND...    waits until it succeeds; fails after two minutes, or at once when its status is 99
-#   samples N                prints N when REPL_LONG is set (make soak), else a third of it: a check takes some, others all
+#   samples N                prints N when REPL_LONG is set (make soak), else a third of it, with sanitizers, which are slow, a sixth:
+#                            a check takes some, others all
 #
 # A test tagged "slow" (bats test_tags=slow) is left out by "make check" with sanitizers; "make asan" has it.
 #
@@ -53,7 +54,9 @@ until_true() {
 }
 
 samples() {
-	echo $((${REPL_LONG:-0} ? $1 : ($1 + 2) / 3))
+	local part=3
+	[[ $REPL_BUILD != *san ]] || part=6
+	echo $((${REPL_LONG:-0} ? $1 : ($1 + part - 1) / part))
 }
 
 run_pipe() {
