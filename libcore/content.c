@@ -29,6 +29,52 @@ void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d)
 		memcpy(d->b, row, DIGEST_LEN);
 }
 
+static uint64_t block_len(uint64_t size, uint32_t grain, uint64_t block)
+{
+	return min_u64(grain, size - block * grain);
+}
+
+/* The blocks from `first` on of a file of this size. */
+static void add_rows(struct digest_tree *t, const uint8_t *rows, size_t n, uint64_t first, uint64_t size, uint32_t grain)
+{
+	struct digest zeros, d;
+
+	digest_zeros(&zeros, grain);
+	for (size_t i = 0; i < n;) {
+		size_t same = 0;
+		while (i + same < n && is_zero(rows + (i + same) * DIGESTS_ROW, DIGESTS_ROW) && block_len(size, grain, first + i + same) == grain)
+			same++;
+		digest_tree_repeat(t, &zeros, same);
+		i += same;
+		if (i < n) {
+			content_row_digest(rows + i * DIGESTS_ROW, block_len(size, grain, first + i), &d);
+			digest_tree_add(t, &d);
+			i++;
+		}
+	}
+}
+
+int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
+{
+	uint8_t rows[48 * DIGESTS_ROW];
+	struct digest_tree t;
+	struct digest d;
+
+	if (o->size < DIGEST_LEAF)
+		return 1;
+	if (!o->grain)
+		return 0;
+	digest_tree_init(&t);
+	for (uint64_t n, block = 0, stop = object_blocks(o->size, o->grain); block < stop; block += n) {
+		n = min_u64(48, stop - block);
+		if (catalog_blocks(c, o->no, block, (size_t)n, rows, e))
+			return -1;
+		add_rows(&t, rows, (size_t)n, block, o->size, o->grain);
+	}
+	digest_tree_root(&t, &d);
+	return digest_eq(&d, &o->content);
+}
+
 /* ---- the index of block starts ---- */
 
 struct anchor {
@@ -222,11 +268,6 @@ static int fill(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 		p->f->read += (uint64_t)n;
 	}
 	return 0;
-}
-
-static uint64_t block_len(uint64_t size, uint32_t grain, uint64_t block)
-{
-	return min_u64(grain, size - block * grain);
 }
 
 /* Proves the copy for one more block of the source from target offset off on. */
@@ -585,26 +626,12 @@ static int keep(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	struct content_file *f = p->f;
 	uint64_t block = off / f->grain, stop = object_blocks(end, f->grain);
 	uint8_t rows[48 * DIGESTS_ROW];
-	struct digest zeros, d;
 
-	digest_zeros(&zeros, f->grain);
 	while (block < stop) {
 		size_t n = (size_t)min_u64(48, stop - block);
 		if (catalog_blocks(p->c->base, f->old->no, block, n, rows, e))
 			return -1;
-		for (size_t i = 0; i < n;) {
-			size_t same = 0;
-			while (i + same < n && is_zero(rows + (i + same) * DIGESTS_ROW, DIGESTS_ROW) &&
-					block_len(f->size, f->grain, block + i + same) == f->grain)
-				same++;
-			digest_tree_repeat(&p->tree, &zeros, same);
-			i += same;
-			if (i < n) {
-				content_row_digest(rows + i * DIGESTS_ROW, block_len(f->size, f->grain, block + i), &d);
-				digest_tree_add(&p->tree, &d);
-				i++;
-			}
-		}
+		add_rows(&p->tree, rows, n, block, f->size, f->grain);
 		if (f->is_prior && !f->only_digest && p->c->rows(p->c->ctx, block, n, rows, e))
 			return -1;
 		block += n;

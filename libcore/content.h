@@ -58,5 +58,7 @@ void content_free(struct content *c);
 uint32_t content_grain(uint64_t size);
 /* Digest of a block from its row: all zero stands for a block of zeros. */
 void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d);
+/* Whether the catalog's rows of a file lead to its digest: 1, 0, -1. */
+int content_rows_fit(struct catalog *c, const struct object *o, struct err *e);
 
 #endif

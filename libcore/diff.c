@@ -245,6 +245,24 @@ static int seal(struct job *j, uint64_t size, const struct digest *d, bool unset
 	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
 }
 
+/* What was put of a file's content does not count: it begins again, in the state that the base has where it is a patch. */
+static int start_over(struct job *j, const struct object *old, struct err *e)
+{
+	uint64_t n = j->cur_patch && old->size >= DIGEST_LEAF ? object_blocks(old->size, j->cur_grain) : 0;
+	uint8_t rows[48 * DIGESTS_ROW];
+
+	j->cur_begun = false;
+	j->copy.len = 0;
+	if (content_begin(j, e))
+		return -1;
+	for (uint64_t first = 0; first < n; first += 48) {
+		size_t take = (size_t)min_u64(48, n - first);
+		if (catalog_blocks(j->d->base, old->no, first, take, rows, e) || on_rows(j, first, take, rows, e))
+			return -1;
+	}
+	return 0;
+}
+
 /* One file whose content is put. */
 struct putting {
 	int fd;
@@ -269,9 +287,8 @@ static int put_read(struct job *j, struct content_file *f, const struct object *
 	f->only_digest = false;
 	/* Of a single block nothing is kept when it changes: the replica need not even look at what it has. */
 	j->cur_patch = f->old && !f->is_prior && (f->old->size > f->grain || f->size > f->grain);
-	/* This CONTENT replaces the one before, if there was one. */
-	j->cur_begun = false;
-	j->copy.len = 0;
+	if (j->cur_begun && start_over(j, old, e))
+		return -1;
 	if (is_still && j->d->still.old && (j->cur_patch || (f->old && f->is_prior)) && f->size >= SHARED_MIN && old->size >= SHARED_MIN)
 		was = j->d->still.old(j->d->still.ctx, old);
 	struct extents *shared = was < 0 ? NULL : extents_open(was, f->fd, min_u64(f->size, old->size));
@@ -398,6 +415,8 @@ static int put_content(struct job *j, struct putting *p, const struct object *pr
 	f.old = p->old && p->old->size && p->old->grain == f.grain ? p->old : NULL;
 	f.is_prior = p->is_prior;
 	j->cur_grain = f.grain;
+	j->cur_begun = false;
+	j->copy.len = 0;
 	AUTO_CLOSE int copy = take_still(j, p, e);
 	if (e->kind)
 		return -1;
@@ -538,10 +557,9 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 			/* Back to the base's state: a patch without extents. */
 			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e))
 				goto out;
-			j->cur_begun = false;
 			j->cur_patch = true;
 			j->cur_grain = old.grain ? old.grain : DIGEST_GRAIN_MIN;
-			rc = seal(j, old.size, &old.content, true, e);
+			rc = start_over(j, &old, e) || seal(j, old.size, &old.content, true, e) ? -1 : 0;
 			goto out;
 		}
 		if (a.meta.mtime_s != first.mtime_s || a.meta.mtime_ns != first.mtime_ns) {

@@ -65,8 +65,6 @@ static int flush(struct image_loader *l, struct err *e)
 	if (!l->has_cur)
 		return 0;
 	l->has_cur = false;
-	if (l->was_dropped)
-		return 0;
 	if (l->is_new && !l->cur.store.len)
 		return err_set(e, ERR_STREAM, "an object was created without META");
 	if (l->is_new && l->cur.no != CATALOG_ROOT) {
@@ -85,7 +83,7 @@ static int make_current(struct image_loader *l, uint64_t no, struct err *e)
 	if (got != 1)
 		return got ? -1 : err_set(e, ERR_STREAM, "a record speaks of an object that is gone");
 	l->has_cur = true;
-	l->is_new = l->was_dropped = false;
+	l->is_new = false;
 	return 0;
 }
 
@@ -173,6 +171,8 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 	}
 	if (set_ref(l, c->ref, no, e))
 		return -1;
+	l->created = no;
+	l->created_ref = c->ref;
 	object_free(&l->cur);
 	l->cur.no = no;
 	l->cur.type = c->type;
@@ -181,8 +181,42 @@ static int load_create(struct image_loader *l, const struct r_create *c, struct 
 	buf_reset(&l->cur_name);
 	buf_add(&l->cur_name, c->name.p, c->name.len);
 	l->has_cur = l->is_new = true;
-	l->was_dropped = l->was_sealed = false;
+	l->was_sealed = false;
 	return 0;
+}
+
+static uint64_t row_blocks(uint64_t size, uint32_t grain) { return size < DIGEST_LEAF ? 0 : object_blocks(size, grain); }
+
+/* Its number goes as well. It is in the catalog already when something else was current since. */
+static int load_drop(struct image_loader *l, struct err *e)
+{
+	if (l->cur.no != l->created || l->cur.nlink != 1 || l->cur.type == OBJ_DIR)
+		return err_set(e, ERR_STREAM, "only what was just created can be dropped");
+	if (l->open != l->cur.no && need_sealed(l, e))
+		return -1;
+	l->has_cur = false;
+	l->open = l->created = l->refs[l->created_ref] = 0;
+	if (!l->is_new && catalog_remove_name(l->cat, l->cur_dir, span_of(l->cur_name.p, l->cur_name.len), e))
+		return -1;
+	return catalog_blocks_clear(l->cat, l->cur.no, e);
+}
+
+static int load_content(struct image_loader *l, const struct r_content *c, struct err *e)
+{
+	struct object *o = &l->cur;
+	bool is_again = l->open == o->no;
+
+	if (o->type != OBJ_FILE)
+		return err_set(e, ERR_STREAM, "content for what is not a file");
+	if (!is_again && need_sealed(l, e))
+		return -1;
+	l->open = o->no;
+	bool starts = !(c->flags & CONTENT_PATCH) || o->grain != c->grain;
+	o->grain = c->grain;
+	if (starts)
+		return l->is_new && !is_again ? 0 : catalog_blocks_clear(l->cat, o->no, e);
+	/* What the one before added to the base's rows; those that it changed come again. */
+	return is_again ? catalog_blocks_cut(l->cat, o->no, row_blocks(o->size, o->grain), e) : 0;
 }
 
 static int load_attach(struct image_loader *l, const struct r_attach *a, struct err *e)
@@ -195,8 +229,8 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 	int got = catalog_get(l->cat, no, &o, e);
 	bool is_second = o.type == OBJ_DIR && o.nlink;
 	object_free(&o);
-	if (got < 0)
-		return -1;
+	if (got != 1)
+		return got ? -1 : err_set(e, ERR_STREAM, "a record speaks of an object that is gone");
 	if (is_second)
 		return err_set(e, ERR_STREAM, "a second name for a directory");
 	return catalog_add_name(l->cat, dir, a->name, no, e);
@@ -230,22 +264,9 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 		o->hint = r->u.hint;
 		return 0;
 	case REC_DROP:
-		if (!l->is_new || o->type == OBJ_DIR || o->no == CATALOG_ROOT)
-			return err_set(e, ERR_STREAM, "only what was just created can be dropped");
-		l->was_dropped = true;
-		l->open = 0;
-		return catalog_blocks_clear(l->cat, o->no, e);
+		return load_drop(l, e);
 	case REC_CONTENT:
-		if (o->type != OBJ_FILE)
-			return err_set(e, ERR_STREAM, "content for what is not a file");
-		if (l->open != o->no && need_sealed(l, e))
-			return -1;
-		l->open = o->no;
-		if ((!(r->u.content.flags & CONTENT_PATCH) || o->grain != r->u.content.grain) && !l->is_new &&
-				catalog_blocks_clear(l->cat, o->no, e))
-			return -1;
-		o->grain = r->u.content.grain;
-		return 0;
+		return load_content(l, &r->u.content, e);
 	case REC_DIGESTS:
 		if (o->type != OBJ_FILE || !o->grain)
 			return err_set(e, ERR_STREAM, "digests without content");
@@ -256,8 +277,7 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 			return err_set(e, ERR_STREAM, "a seal without content");
 		l->open = 0;
 		l->was_sealed = true;
-		if (!l->is_new && o->size > r->u.seal.size && catalog_blocks_cut(l->cat, o->no,
-				r->u.seal.size < DIGEST_LEAF ? 0 : object_blocks(r->u.seal.size, o->grain), e))
+		if (!l->is_new && o->size > r->u.seal.size && catalog_blocks_cut(l->cat, o->no, row_blocks(r->u.seal.size, o->grain), e))
 			return -1;
 		o->size = r->u.seal.size;
 		o->content = r->u.seal.digest;

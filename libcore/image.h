@@ -21,13 +21,14 @@ struct image_loader {
 	struct r_image stamps; /* spans point into store */
 	struct buf store, members, cursor, again;
 	/* the current object */
-	bool has_cur, is_new, was_dropped, was_sealed;
+	bool has_cur, is_new, was_sealed;
 	bool has_placed;    /* the target has begun: nothing is detached any more */
 	uint64_t reachable; /* the directory last found to have a way up to the root */
 	uint64_t open; /* the file whose CONTENT waits for its SEAL; 0: none */
 	struct object cur;
-	uint64_t cur_dir;
+	uint64_t cur_dir;   /* of what was created last, as the three that follow */
 	struct buf cur_name;
+	uint64_t created, created_ref;
 	bool local; /* a plan: OBJECT, CHANGED and GAP may give a catalog number, with the top bit set */
 };
 void image_load_start(struct image_loader *l, struct catalog *cat);

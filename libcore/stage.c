@@ -173,7 +173,11 @@ static int find_place(struct stage *s, const struct stage_file *f, struct err *e
 
 int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct stage_file *f, struct err *e)
 {
+	uint64_t of = f->old ? f->old->no : 0;
+
 	make_buffers(s);
+	s->is_again = s->is_open && s->of == of;
+	s->of = of;
 	close_fd(&s->fd);
 	close_fd(&s->base_fd);
 	redo_free(&s->redo);
@@ -255,6 +259,8 @@ static int close_kept(struct stage *s, const struct stage_closing *c, struct err
 			struct digest d;
 			content_row_digest(rows + i * DIGESTS_ROW, s->grain, &d);
 			digest_tree_add(&s->tree, &d);
+			if (s->is_again && put_row(s, c->first + at + i, rows + i * DIGESTS_ROW, e))
+				return -1;
 		}
 	}
 	return 0;
@@ -514,6 +520,8 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			else
 				content_row_digest(row, tail, &d);
 			digest_tree_add(&s->tree, &d);
+			if (s->is_again && put_row(s, s->block, row, e))
+				return -1;
 		} else if (reread_block(s, tail, e)) {
 			return -1;
 		}
@@ -530,7 +538,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 		hex(have, d.b, 8);
 		return err_set(e, s->is_patch || s->src_fd >= 0 ? ERR_REFUSED : ERR_STREAM,
 			"content came out as %s, not %s%s", have, want,
-			s->is_patch ? ": the replica's file was edited, repl-apply --verify tells more" : "");
+			s->is_patch ? ": the replica's file was edited, which repl-apply --verify tells, or a catalog is damaged, see repl(7)" : "");
 	}
 	if (s->has_pieces && end_redo(s, seal->size, e))
 		return -1;
@@ -574,6 +582,8 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	wr_str(out, s->name, strlen(s->name));
 	wr_u32(out, s->attr);
 	wr_u32(out, s->grain);
+	wr_u64(out, s->of);
+	wr_u8(out, s->is_again);
 	wr_u8(out, s->is_patch);
 	wr_u8(out, s->is_redo);
 	wr_u8(out, s->has_pieces);
@@ -628,6 +638,8 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	snprintf(s->name, sizeof s->name, "%.*s", (int)name.len, (const char *)name.p);
 	s->attr = rd_u32(in);
 	s->grain = rd_u32(in);
+	s->of = rd_u64(in);
+	s->is_again = rd_u8(in);
 	s->is_patch = rd_u8(in);
 	s->is_redo = rd_u8(in);
 	s->has_pieces = rd_u8(in);

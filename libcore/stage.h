@@ -40,6 +40,8 @@ struct stage {
 	char name[32];
 	struct redo redo;
 	bool is_open, is_patch, is_foreign, touched;
+	uint64_t of;          /* the base object whose content is open; 0: a new file's */
+	bool is_again;        /* in place of what came before: the rows that differed then are put as well, so all are */
 	struct where_row *place; /* where the file will stand; NULL: in the replica */
 	bool is_direct;       /* written there at once */
 	bool is_redo;         /* redo keeps all content that there is */

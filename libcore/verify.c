@@ -476,6 +476,15 @@ static int leave(struct job *j, struct err *e)
 	return 0;
 }
 
+/* What the catalog says of it, blocks included: of these a file itself tells nothing. */
+static int look_up(struct job *j, uint64_t no, struct object *o, struct err *e)
+{
+	if (catalog_get(j->r.cat, no, o, e) != 1)
+		return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
+	int fit = o->type == OBJ_FILE ? content_rows_fit(j->r.cat, o, e) : 1;
+	return fit ? (fit < 0 ? -1 : 0) : catalog_damaged(j->r.cat, "the blocks of a file do not make its digest", e);
+}
+
 /* A volume that stands elsewhere, whatever is under its name here. */
 static int on_elsewhere(struct job *j, const struct scan_item *si, struct where_row *row, struct err *e)
 {
@@ -485,8 +494,8 @@ static int on_elsewhere(struct job *j, const struct scan_item *si, struct where_
 
 	if (!it)
 		return -1;
-	if (catalog_get(j->r.cat, si->prior, &it->want, e) != 1)
-		return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
+	if (look_up(j, si->prior, &it->want, e))
+		return -1;
 	j->v->files++;
 	it->is_elsewhere = true;
 	it->fd = where_read(row, &why);
@@ -526,8 +535,8 @@ static int on_item(void *ctx, const struct scan_item *si, struct err *e)
 	struct item *it = fresh(j, si->path, e);
 	if (!it)
 		return -1;
-	if (catalog_get(j->r.cat, si->base, &it->want, e) != 1)
-		return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
+	if (look_up(j, si->base, &it->want, e))
+		return -1;
 	if (si->kind == SCAN_ENTER) {
 		it->event = ENTER;
 		it->dir = si->base;

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "catalog.h"
+#include "content.h"
+#include "image.h"
 
 static struct err e;
 
@@ -194,6 +195,83 @@ static void all_names(const char *tmp)
 	catalog_close(&c);
 }
 
+/* ---- content that is taken back ---- */
+
+static int put(struct image_loader *l, uint16_t type, struct record r)
+{
+	r.type = type;
+	e = (struct err){0};
+	return image_load(l, &r, &e);
+}
+
+static struct record named(uint64_t ref, const char *name)
+{
+	return (struct record){.u.base = {.ref = ref, .parent = REF_ROOT, .name = span_cstr(name)}};
+}
+
+static struct record content(uint8_t flags) { return (struct record){.u.content = {flags, 4096}}; }
+
+static struct record rows_at(uint64_t first, uint8_t byte)
+{
+	static uint8_t row[DIGESTS_ROW];
+
+	memset(row, byte, sizeof row);
+	return (struct record){.u.digests = {first, span_of(row, sizeof row)}};
+}
+
+static void taken_back(const char *tmp)
+{
+	struct catalog *c = open_at(tmp, "back", CATALOG_PRIVATE);
+	struct image_loader l = {0};
+	struct object o = {0};
+	struct digest id;
+	uint64_t root, no;
+
+	make(c, 0, "", OBJ_DIR, &root);
+	make(c, root, "f", OBJ_FILE, &no);
+	CHECK_OK(catalog_get(c, no, &o, &e) != 1, e);
+	o.size = 2 * 4096;
+	o.grain = 4096;
+	digest_zeros(&o.content, o.size);
+	CHECK_OK(catalog_put(c, &o, &e), e);
+	CHECK(content_rows_fit(c, &o, &e) == 1);
+	seal(c);
+	image_load_start(&l, c);
+	/* A patch that grew, then one that did not: nothing is left of what the first put behind the end. */
+	CHECK_OK(put(&l, REC_BASE, named(2, "f")) || put(&l, REC_CONTENT, content(CONTENT_PATCH)) ||
+		put(&l, REC_DIGESTS, rows_at(5, 1)) || put(&l, REC_CONTENT, content(CONTENT_PATCH)), e);
+	o.size = 6 * 4096;
+	digest_zeros(&o.content, o.size);
+	CHECK_OK(put(&l, REC_SEAL, (struct record){.u.seal = {o.size, o.content, 0}}), e);
+	/* A new file, whose content begins again without its first row; then with another's name in between. */
+	struct record new = {.u.create = {.ref = 3, .parent = REF_ROOT, .type = OBJ_FILE, .name = span_cstr("new")}};
+	CHECK_OK(put(&l, REC_CREATE, new) || put(&l, REC_META, (struct record){.u.meta = plain}) ||
+		put(&l, REC_CONTENT, content(0)) || put(&l, REC_DIGESTS, rows_at(0, 1)) || put(&l, REC_CONTENT, content(0)) ||
+		put(&l, REC_SEAL, (struct record){.u.seal = {o.size, o.content, 0}}), e);
+	new.u.create.ref = 4;
+	new.u.create.name = span_cstr("gone");
+	CHECK_OK(put(&l, REC_CREATE, new) || put(&l, REC_META, (struct record){.u.meta = plain}) ||
+		put(&l, REC_CONTENT, content(0)) || put(&l, REC_BASE, named(5, "f")) ||
+		put(&l, REC_OBJECT, (struct record){.u.object.ref = 4}) || put(&l, REC_DROP, (struct record){0}), e);
+	/* It has no number any more, and there is only one of it to drop. */
+	CHECK(put(&l, REC_ATTACH, (struct record){.u.attach = {4, REF_ROOT, span_cstr("again")}}) == -1 && e.kind == ERR_STREAM);
+	CHECK(put(&l, REC_DROP, (struct record){0}) == -1 && e.kind == ERR_STREAM);
+	CHECK(put(&l, REC_OBJECT, (struct record){.u.object.ref = 2}) == 0 && put(&l, REC_DROP, (struct record){0}) == -1);
+	e = (struct err){0};
+	CHECK_OK(image_load_end(&l, &id, &e), e);
+	image_loader_free(&l);
+	CHECK(catalog_lookup(c, root, span_cstr("gone"), &no, NULL, &e) == 0);
+	for (const char *const *name = (const char *const[]){"f", "new", NULL}; *name; name++) {
+		CHECK(catalog_lookup(c, root, span_cstr(*name), &no, NULL, &e) == 1 && catalog_get(c, no, &o, &e) == 1);
+		CHECK_EQ_U64(o.size, 6 * 4096);
+		CHECK(content_rows_fit(c, &o, &e) == 1);
+	}
+	CHECK_OK(catalog_blocks_put(c, no, 3, 1, rows_at(3, 1).u.digests.rows.p, &e), e);
+	CHECK(content_rows_fit(c, &o, &e) == 0);
+	object_free(&o);
+	catalog_close(&c);
+}
+
 /* ---- damage ---- */
 
 static void drop_table(const char *path, const char *name)
@@ -269,8 +347,9 @@ int unit_catalog(void)
 	every_name_counts(tmp);
 	same_again(tmp);
 	all_names(tmp);
+	taken_back(tmp);
 	damaged(tmp);
-	static const char *const files[] = {"links", "a", "b", "same", "names", "damaged"};
+	static const char *const files[] = {"links", "a", "b", "same", "names", "back", "damaged"};
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		unlinkat(fd, files[i], 0);
 	close(fd);
