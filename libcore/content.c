@@ -11,6 +11,7 @@
 #define PAGE 4096u
 #define QUEUE 256u            /* ranges that are shared, known ahead */
 #define WINDOW (2 * CHUNK)
+#define PROOFS 32u            /* blocks of a copy whose digests are made at a time */
 #define SLOTS (1u << 19)      /* of 24 bytes: 12 MiB */
 #define MOST (SLOTS / 2)
 #define BLOOM_BITS (1u << 23) /* 1 MiB */
@@ -226,6 +227,9 @@ struct pass {
 	uint8_t src_rows[48 * DIGESTS_ROW];
 	uint64_t src_first, src_n;
 	bool has_src_rows;
+	/* of the target's blocks from proof_off on, as the source is cut: some more each time, as long as they prove right */
+	struct digest proof[PROOFS];
+	uint64_t proof_off, proof_n, proof_next;
 	int64_t credit; /* bytes that failing proofs may still hash */
 	bool holes;        /* the filesystem tells where they are */
 	uint64_t data_end; /* data as far as is known */
@@ -270,11 +274,28 @@ static int fill(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	return 0;
 }
 
+/* The digest of so many bytes from off on, of one block of the source, which the window holds. */
+static const struct digest *prove(struct pass *p, uint64_t off, uint64_t len)
+{
+	uint32_t grain = p->src.grain;
+	uint64_t i = (off - p->proof_off) / grain, n = 1;
+
+	if (off >= p->proof_off && i < p->proof_n && p->proof_off + i * grain == off && len == grain)
+		return &p->proof[i];
+	if (len == grain)
+		n = max_u64(1, min_u64(min_u64(p->proof_next, CHUNK / 2 / grain), (p->win_off + p->win_len - off) / grain));
+	digest_blocks(p->proof, at(p, off), (size_t)(n * len), grain);
+	p->proof_off = off;
+	p->proof_n = n;
+	p->proof_next = min_u64(2 * n, PROOFS);
+	return p->proof;
+}
+
 /* Proves the copy for one more block of the source from target offset off on. */
 static bool copy_extend(struct pass *p, uint64_t off, struct err *e)
 {
 	uint64_t src = off + p->copy_shift, block = src / p->src.grain;
-	struct digest d, want;
+	struct digest want;
 
 	if (src % p->src.grain || block >= object_blocks(p->src.size, p->src.grain))
 		return false;
@@ -292,8 +313,7 @@ static bool copy_extend(struct pass *p, uint64_t off, struct err *e)
 	if (is_zero(row, DIGESTS_ROW))
 		return false;
 	memcpy(want.b, row, DIGEST_LEN);
-	digest_bytes(&d, at(p, off), (size_t)len);
-	if (!digest_eq(&d, &want))
+	if (!digest_eq(prove(p, off, len), &want))
 		return false;
 	p->copy_until = off + len;
 	return true;
@@ -311,6 +331,8 @@ static bool copy_start(struct pass *p, const struct anchor *a, uint64_t off, str
 	p->copy_shift = a->block * p->src.grain - off;
 	if (p->f->old && a->no == p->f->old->no && p->copy_shift == 0)
 		return false;
+	p->proof_n = 0;
+	p->proof_next = 1;
 	if (!copy_extend(p, off, e))
 		return false;
 	p->copy_no = a->no;

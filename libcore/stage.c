@@ -1,5 +1,6 @@
 #include "stage.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -13,6 +14,7 @@
 #include "file.h"
 
 #define PIECE (1024u * 1024)
+#define SEND_MIN (8u * 1024 * 1024)
 #define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
 
 void stage_start(struct stage *s, struct replica *r)
@@ -27,6 +29,7 @@ void stage_free(struct stage *s)
 	close_fd(&s->src_fd);
 	close_fd(&s->base_fd);
 	redo_free(&s->redo);
+	shifts_free(&s->shifts);
 	object_free(&s->old);
 	object_free(&s->src);
 	free(s->buf);
@@ -59,11 +62,12 @@ static int read_back(struct stage *s, uint8_t *p, size_t n, uint64_t off, struct
 }
 
 /* Copies a range of base content: shared where the filesystem can, in the kernel where it can, by hand else. */
-static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uint64_t len, struct err *e)
+static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uint64_t len, bool *is_shared, struct err *e)
 {
 	struct file_clone_range cr = {.src_fd = from, .src_offset = src, .src_length = len, .dest_offset = off};
 
-	if (!s->is_redo && src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0)
+	*is_shared = !s->is_redo && src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0;
+	if (*is_shared)
 		return s->has_pieces ? redo_replaced(&s->redo, off, len, e) : 0;
 	while (len && !s->has_pieces) {
 		off_t in = (off_t)src, out = (off_t)off;
@@ -181,6 +185,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	close_fd(&s->fd);
 	close_fd(&s->base_fd);
 	redo_free(&s->redo);
+	shifts_free(&s->shifts);
 	s->is_open = s->is_redo = s->has_pieces = false;
 	s->n_waiting = 0;
 	s->is_patch = c->flags & CONTENT_PATCH;
@@ -191,7 +196,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 		return -1;
 	object_free(&s->old);
 	s->grain = c->grain;
-	s->pos = s->block = s->old_blocks = 0;
+	s->pos = s->sent = s->block = s->old_blocks = 0;
 	s->touched = s->is_foreign = false;
 	s->tail_len = 0;
 	s->row_n = 0;
@@ -235,16 +240,22 @@ static void make_row(uint8_t row[DIGESTS_ROW], const struct digest *d, const uin
 	put_le64(row + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(p) : 0);
 }
 
-static int close_read(struct stage *s, uint64_t block, size_t len, struct err *e)
+/* n blocks from this one on, the last of which may be shorter: len bytes, no more than a piece. */
+static int close_read(struct stage *s, uint64_t block, size_t n, size_t len, struct err *e)
 {
+	struct digest d[PIECE / DIGEST_GRAIN_MIN];
 	uint8_t row[DIGESTS_ROW];
-	struct digest d;
 
 	if (read_back(s, s->buf, len, block * s->grain, e))
 		return -1;
-	digest_bytes(&d, s->buf, len);
-	make_row(row, &d, s->buf, len);
-	return close_row(s, block, row, e);
+	digest_blocks(d, s->buf, len, s->grain);
+	for (size_t i = 0; i < n; i++) {
+		size_t at = i * s->grain;
+		make_row(row, &d[i], s->buf + at, min_u64(s->grain, len - at));
+		if (close_row(s, block + i, row, e))
+			return -1;
+	}
+	return 0;
 }
 
 static int close_kept(struct stage *s, const struct stage_closing *c, struct err *e)
@@ -270,8 +281,6 @@ static int close_one(struct stage *s, const struct stage_closing *c, struct err 
 {
 	struct digest zero;
 
-	if (c->len)
-		return close_read(s, c->first, c->len, e);
 	if (c->has_row)
 		return close_row(s, c->first, c->row, e);
 	if (c->is_kept)
@@ -283,12 +292,17 @@ static int close_one(struct stage *s, const struct stage_closing *c, struct err 
 
 static int close_waiting(struct stage *s, struct err *e)
 {
-	size_t n = s->n_waiting;
+	size_t n = s->n_waiting, k;
 
 	s->n_waiting = 0;
-	for (size_t i = 0; i < n; i++)
-		if (close_one(s, &s->waiting[i], e))
+	for (size_t i = 0; i < n; i += k) {
+		const struct stage_closing *c = &s->waiting[i];
+		size_t len = c->len;
+		for (k = 1; len && i + k < n && c[k].len && len % s->grain == 0 && len + c[k].len <= PIECE; k++)
+			len += c[k].len;
+		if (len ? close_read(s, c->first, k, len, e) : close_one(s, c, e))
 			return -1;
+	}
 	return 0;
 }
 
@@ -301,7 +315,7 @@ static int close_next(struct stage *s, struct stage_closing c, struct err *e)
 	s->tail_len = 0;
 	if (!s->n_waiting && !c.len)
 		return close_one(s, &c, e);
-	if (c.len)
+	if (c.is_cold)
 		posix_fadvise(s->has_pieces ? s->base_fd : s->fd, (off_t)(c.first * s->grain), c.len, POSIX_FADV_WILLNEED);
 	if (!s->n_waiting)
 		s->waiting_pieces = s->redo.n;
@@ -319,9 +333,9 @@ static int close_block(struct stage *s, const struct digest *d, const uint8_t *p
 	return close_next(s, c, e);
 }
 
-static int reread_block(struct stage *s, uint64_t len, struct err *e)
+static int reread_block(struct stage *s, uint64_t len, bool is_cold, struct err *e)
 {
-	return close_next(s, (struct stage_closing){.n = 1, .len = (uint32_t)len}, e);
+	return close_next(s, (struct stage_closing){.n = 1, .len = (uint32_t)len, .is_cold = is_cold}, e);
 }
 
 static int close_zeros(struct stage *s, uint64_t n, struct err *e)
@@ -339,7 +353,7 @@ static int keep_blocks(struct stage *s, uint64_t end, struct err *e)
 		return -1;
 	/* The base's short last block, longer now; or all that its rows say nothing about. */
 	while (s->is_patch && s->block < end && s->block * s->grain < s->old.size)
-		if (reread_block(s, s->grain, e))
+		if (reread_block(s, s->grain, true, e))
 			return -1;
 	return s->block < end ? close_zeros(s, end - s->block, e) : 0;
 }
@@ -349,7 +363,7 @@ static int advance(struct stage *s, uint64_t off, struct err *e)
 {
 	uint64_t end = off / s->grain;
 
-	if (s->block < end && s->touched && reread_block(s, s->grain, e))
+	if (s->block < end && s->touched && reread_block(s, s->grain, s->is_patch, e))
 		return -1;
 	return s->block < end ? keep_blocks(s, end, e) : 0;
 }
@@ -371,6 +385,11 @@ static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
 		return err_set(e, ERR_STREAM, "extents out of order or overlapping");
 	if (check_room(s, off + len, e) || pass_gap(s, off, e) || advance(s, off, e))
 		return -1;
+	/* What is written goes on its way to the disk: else all of it waits there when the delta is decided (sync_file_range(2)). */
+	if (s->pos >= s->sent + SEND_MIN) {
+		sync_file_range(s->fd, (off_t)s->sent, (off_t)(s->pos - s->sent), SYNC_FILE_RANGE_WRITE);
+		s->sent = s->pos;
+	}
 	s->pos = off + len;
 	return 0;
 }
@@ -418,7 +437,7 @@ int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 	if (off % s->grain) {
 		/* It began inside a block; the ones it filled after that are read back: shifted content is rare. */
 		while ((s->block + 1) * s->grain <= end)
-			if (reread_block(s, s->grain, e))
+			if (reread_block(s, s->grain, false, e))
 				return -1;
 		s->touched = end > s->block * s->grain;
 	}
@@ -428,6 +447,7 @@ int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err *e)
 {
 	uint64_t end = c->off + c->len;
+	bool is_shared;
 
 	if (extent(s, c->off, c->len, e))
 		return -1;
@@ -442,12 +462,14 @@ int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err
 	}
 	if (c->src + c->len > s->src.size)
 		return err_set(e, ERR_STREAM, "a copy from beyond the end of its source");
-	if (copy_range(s, s->src_fd, c->src, c->off, c->len, e))
+	if (copy_range(s, s->src_fd, c->src, c->off, c->len, &is_shared, e))
 		return -1;
+	if (src == s->of)
+		shifts_add(&s->shifts, &(struct shift){c->off, c->len, c->src});
 	s->tail_len = 0;
 	s->touched = true;
 	while ((s->block + 1) * s->grain <= end)
-		if (reread_block(s, s->grain, e))
+		if (reread_block(s, s->grain, is_shared, e))
 			return -1;
 	s->touched = end > s->block * s->grain;
 	return 0;
@@ -474,7 +496,7 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 	s->tail_len = 0;
 	if (h->off % s->grain) {
 		s->touched = true;
-		if (end >= (s->block + 1) * s->grain && reread_block(s, s->grain, e))
+		if (end >= (s->block + 1) * s->grain && reread_block(s, s->grain, s->is_patch, e))
 			return -1;
 	}
 	uint64_t full = end / s->grain;
@@ -522,7 +544,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			digest_tree_add(&s->tree, &d);
 			if (s->is_again && put_row(s, s->block, row, e))
 				return -1;
-		} else if (reread_block(s, tail, e)) {
+		} else if (reread_block(s, tail, s->is_patch, e)) {
 			return -1;
 		}
 	}
@@ -540,7 +562,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			"content came out as %s, not %s%s", have, want,
 			s->is_patch ? ": the replica's file was edited, which repl-apply --verify tells, or a catalog is damaged, see repl(7)" : "");
 	}
-	if (s->has_pieces && end_redo(s, seal->size, e))
+	if (shifts_end(&s->shifts, s->r, s->name, e) || (s->has_pieces && end_redo(s, seal->size, e)))
 		return -1;
 	close_fd(&s->base_fd);
 	int fd = s->fd;
@@ -596,7 +618,7 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	wr_u64(out, s->tail_len);
 	wr_raw(out, &s->tail, sizeof s->tail);
 	save_tree(&s->tree, out);
-	return s->has_pieces ? redo_save(&s->redo, out, e) : 0;
+	return shifts_save(&s->shifts, s->r, s->name, out, e) || (s->has_pieces && redo_save(&s->redo, out, e)) ? -1 : 0;
 }
 
 /* The base's file as stage_begin started with it, from pos on. */
@@ -617,6 +639,8 @@ static int restore_rest(struct stage *s, struct err *e)
 
 static int open_again(struct stage *s, struct rd *in, struct err *e)
 {
+	if (shifts_load(&s->shifts, s->r, s->name, in, e))
+		return -1;
 	if (s->is_direct)
 		return begin_direct(s, e);
 	s->fd = openat(s->r->stage, s->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
@@ -628,6 +652,22 @@ static int open_again(struct stage *s, struct rd *in, struct err *e)
 		return -1;
 	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .is_clone = !s->is_redo};
 	return !s->has_pieces ? 0 : redo_load(&s->redo, s->r, s->name, in, s->pos, e);
+}
+
+int stage_forget(const struct replica *r, uint64_t n, struct err *e)
+{
+	int fd = openat(r->stage, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!d) {
+		close_fd(&fd);
+		return err_sys(e, "cannot read what is staged in '%s'", r->path);
+	}
+	for (const struct dirent *de; !rc && (de = readdir(d));)
+		if (strtoull(de->d_name, NULL, 10) > n && unlinkat(r->stage, de->d_name, 0))
+			rc = err_sys(e, "cannot remove what is staged in '%s'", r->path);
+	closedir(d);
+	return rc;
 }
 
 int stage_load(struct stage *s, struct rd *in, struct err *e)
@@ -649,7 +689,7 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	in->bad |= place.len && !s->place;
 	s->is_direct = rd_u8(in);
 	s->old.no = rd_u64(in);
-	s->pos = rd_u64(in);
+	s->pos = s->sent = rd_u64(in);
 	s->block = rd_u64(in);
 	s->tail_len = rd_u64(in);
 	rd_copy(in, &s->tail, sizeof s->tail);

@@ -10,18 +10,20 @@
  *
  * Of a volume that stands elsewhere (where.h) a patch is a list of pieces always, and a new one is written to its place at once.
  *
- * May use: redo, replica, catalog, meta, digest, record, err; makes system calls.
+ * May use: redo, shifts, replica, catalog, meta, digest, record, err; makes system calls.
  */
 #ifndef REPL_STAGE_H
 #define REPL_STAGE_H
 
 #include "redo.h"
 #include "replica.h"
+#include "shifts.h"
 
 /* Blocks that are described, in the order in which their digests become the file's. */
 struct stage_closing {
 	uint64_t first, n;    /* blocks */
 	uint32_t len;         /* of one that is read; 0: not read */
+	bool is_cold;         /* it may have to come from the disk */
 	bool is_kept;         /* all as in the base */
 	bool has_row;         /* else zeros */
 	uint8_t row[DIGESTS_ROW];
@@ -39,6 +41,7 @@ struct stage {
 	int fd, base_fd;
 	char name[32];
 	struct redo redo;
+	struct shifts shifts; /* what it took from the base object of its own */
 	bool is_open, is_patch, is_foreign, touched;
 	uint64_t of;          /* the base object whose content is open; 0: a new file's */
 	bool is_again;        /* in place of what came before: the rows that differed then are put as well, so all are */
@@ -51,6 +54,7 @@ struct stage {
 	struct object src;
 	int src_fd;
 	uint64_t pos, block, old_blocks;
+	uint64_t sent;        /* on its way to the disk up to here */
 	struct digest_tree tree;
 	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */
 	size_t n_waiting;
@@ -80,6 +84,8 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
 void stage_free(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
+/* What was staged behind content n goes, lists and all: another rest of the delta may follow. */
+int stage_forget(const struct replica *r, uint64_t n, struct err *e);
 /* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */
 int stage_load(struct stage *s, struct rd *in, struct err *e);
 

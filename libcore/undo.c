@@ -9,6 +9,7 @@
 #include "file.h"
 #include "numbers.h"
 #include "redo.h"
+#include "shifts.h"
 #include "sink.h"
 
 struct undo {
@@ -154,6 +155,9 @@ struct blocks {
 	int fd;
 	struct redo_reader pieces; /* what the delta replaces, when that is known */
 	bool has_pieces;           /* one that is not passed yet */
+	struct shift *shifts;      /* what the target has at other places */
+	size_t n_shifts;
+	struct shift copy;         /* one that may still grow; len 0: none */
 	uint8_t old_rows[48 * DIGESTS_ROW], now_rows[48 * DIGESTS_ROW];
 	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
 	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
@@ -246,6 +250,34 @@ static int flush_run(struct undo *u, struct blocks *b, struct err *e)
 	return rc;
 }
 
+static int flush_copy(struct undo *u, struct blocks *b, struct err *e)
+{
+	const struct shift *x = &b->copy;
+	struct record r = {.type = REC_COPY, .u.copy = {x->src, x->len, numbers_get(&u->refs, b->old->no), x->off}};
+
+	if (!x->len)
+		return 0;
+	b->copy.len = 0;
+	return put(u, &r, e);
+}
+
+/* What the delta took from here to another place of the file comes back from there; that it is the same was proved when it was
+ * staged. */
+static int put_copy(struct undo *u, struct blocks *b, const struct shift *x, uint64_t src, uint64_t len, struct err *e)
+{
+	struct shift *c = &b->copy;
+	uint64_t off = x->off + (src - x->src);
+
+	if (c->len && c->src + c->len == src && c->off + c->len == off) {
+		c->len += len;
+		return 0;
+	}
+	if (flush_run(u, b, e) || flush_copy(u, b, e))
+		return -1;
+	*c = (struct shift){off, len, src};
+	return 0;
+}
+
 static int put_hole(struct undo *u, uint64_t off, uint64_t len, struct err *e)
 {
 	struct record r = {.type = REC_HOLE, .u.hole = {off, len}};
@@ -257,9 +289,16 @@ static int put_block(struct undo *u, struct blocks *b, uint64_t block, const uin
 {
 	uint64_t off = block * b->old->grain, len = min_u64(b->old->grain, b->old->size - off);
 
+	bool is_hole = is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF;
+	const struct shift *x = is_hole ? NULL : shifts_find(b->shifts, b->n_shifts, off, len);
+
+	if (x)
+		return put_copy(u, b, x, off, len, e);
+	if (flush_copy(u, b, e))
+		return -1;
 	if (b->len && (b->start + b->len != off || b->len + len > REC_DATA_MAX) && flush_run(u, b, e))
 		return -1;
-	if (is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF)
+	if (is_hole)
 		return flush_run(u, b, e) || put_hole(u, off, len, e) ? -1 : 0;
 	if (!b->len)
 		b->start = off;
@@ -304,15 +343,12 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 				return -1;
 		}
 	}
-	return flush_run(u, b, e);
+	return flush_copy(u, b, e) || flush_run(u, b, e) ? -1 : 0;
 }
 
 /* What of the base's content the staged file replaces, if it has a list of that. */
-static int open_pieces(const struct undo *u, struct blocks *b, uint64_t staged, struct err *e)
+static int open_pieces(const struct undo *u, struct blocks *b, const char *name, struct err *e)
 {
-	char name[32];
-
-	snprintf(name, sizeof name, "%llu", (unsigned long long)staged);
 	int got = redo_open(&b->pieces, u->p->r, name, e);
 	if (got > 0)
 		got = redo_next(&b->pieces, e);
@@ -326,16 +362,20 @@ static int put_content(struct undo *u, struct object *old, struct object *now, u
 	struct record r = {.type = REC_CONTENT};
 	struct object none = {0};
 	struct blocks b = {.old = old, .now = now ? now : &none};
+	char name[32];
 
 	if (!old->grain)
 		old->grain = DIGEST_GRAIN_MIN;
 	bool is_patch = now && now->grain == old->grain && now->size >= DIGEST_LEAF && old->size >= DIGEST_LEAF;
 	r.u.content = (struct r_content){is_patch ? CONTENT_PATCH : 0, old->grain};
+	snprintf(name, sizeof name, "%llu", (unsigned long long)staged);
 	plan_see_base(u->p, true);
 	AUTO_CLOSE int fd = replica_open_base(u->p->r, old, e);
 	plan_see_base(u->p, false);
 	b.fd = fd;
-	int rc = fd < 0 || put(u, &r, e) || (is_patch && open_pieces(u, &b, staged, e)) || differing_blocks(u, &b, is_patch, e);
+	int rc = fd < 0 || put(u, &r, e) || (now && shifts_read(&b.shifts, &b.n_shifts, u->p->r, name, e)) ||
+		(is_patch && open_pieces(u, &b, name, e)) || differing_blocks(u, &b, is_patch, e);
+	free(b.shifts);
 	redo_close(&b.pieces);
 	if (rc)
 		return -1;

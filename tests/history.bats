@@ -153,6 +153,36 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	same_tree src "$at/R"
 }
 
+@test "the way back of content that moved within its file is that it moves back, not the content" {
+	requires root ext4 xfs
+	mkdir src
+	noise src/big 9000000
+	cp src/big was
+	for fs in "$(mk_fs ext4 128M)" "$(mk_fs xfs 400M -m reflink=1)"; do
+		cp was src/big
+		rm -rf S
+		pipe() { repl-snap -s S src | repl-diff -s S | repl-apply "$fs/R" | repl-snap -s S --commit; }
+		pipe
+		# Something comes in, two parts change places, one of them is there twice, and the end goes.
+		python3 - <<-'PY'
+			s = open("src/big", "rb").read()
+			with open("src/big", "wb") as f:
+			    f.write(s[:100000] + b"ten bytes." + s[100000:3000000] + s[5000000:6000000] + s[3000000:5000000] + s[5500000:8900001])
+		PY
+		cp src/big is
+		pipe
+		cmp src/big "$fs/R/big"
+		(($(du -sb "$fs/R/.repl/history" | cut -f1) < 99999 + 12 * 16384)) || fail "$(du -sb "$fs/R/.repl/history")"
+		run -0 repl-apply --at=-1 --into "$fs/X" "$fs/R"
+		cmp was "$fs/X/big"
+		for want in was is was; do
+			run -0 repl-apply --rollback=-1 "$fs/R"
+			cmp $want "$fs/R/big"
+			run -0 repl-apply --verify "$fs/R"
+		done
+	done
+}
+
 # bats test_tags=slow
 @test "on a btrfs subvolume the history is snapshots" {
 	requires btrfs

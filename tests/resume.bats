@@ -85,6 +85,8 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 		token=$(repl-apply --resume-token R)
 		resume_exactly R "$token" delta.rpl "$border" || fail "seed $2, cut at $at"
 		diff -r --no-dereference -x .repl new R || fail "seed $2, cut at $at"
+		repl-apply --rollback=-1 R >/dev/null || fail "seed $2, cut at $at: no way back"
+		diff -r --no-dereference -x .repl old R || fail "seed $2, cut at $at: not the way back"
 		rm -rf R
 	done
 	# The last one for everything that diff does not see.
@@ -197,6 +199,7 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	cp -a new other
 	dd if=old/large of=other/large bs=100000 skip=12 seek=12 conv=notrunc status=none
 	noise other/small "$(stat -c %s new/small)" 11
+	noise other/moved "$(stat -c %s new/moved)" 12 # without a copy in it
 	touch -r new/large other/large
 	repl-diff old other >delta2.rpl
 	same=$(cmp delta.rpl delta2.rpl | sed 's/.*byte \([0-9]*\),.*/\1/')
@@ -228,6 +231,8 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 		[[ $(repl-apply --resume-token "$fs/R") == "$token" ]]
 		repl-pack --resume="$token" <delta2.rpl | repl-apply "$fs/R" >/dev/null
 		same_tree other "$fs/R"
+		repl-apply --rollback=-1 "$fs/R" >/dev/null
+		same_tree old "$fs/R"
 		rm -rf "$fs/R"
 	done
 }
