@@ -380,8 +380,11 @@ static int put_live(struct job *j, struct putting *p, struct content_file *f, st
 				f->only_digest = true;
 				if (content_run(&j->content, f, e) && !f->is_short)
 					goto out;
+				bool is_same = !f->is_short && digest_eq(&first, &f->digest);
+				/* Of what was put, not of what is there by now. */
 				f->differs = differs;
-				if (!f->is_short && digest_eq(&first, &f->digest)) {
+				f->digest = first;
+				if (is_same) {
 					p->unsettled = true;
 					goto good;
 				}

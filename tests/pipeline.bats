@@ -167,7 +167,7 @@ teardown() {
 	noise "$fs/src/table" 12000000
 	noise "$fs/src/other" 12000000 2
 	repl() {
-		repl-snap -s S "$fs/src" | repl-diff -s S 2>log | repl-apply R | repl-snap -s S --commit
+		repl-snap -s S "$fs/src" | repl-diff -s S "$@" 2>log | repl-apply R | repl-snap -s S --commit
 		echo "${PIPESTATUS[*]}"
 	}
 	[[ $(repl) == "0 0 0 0" ]]
@@ -182,6 +182,11 @@ teardown() {
 		cmp was R/table
 		[[ ! -e R/new ]]
 	done
+	# As they were read last, when that is wanted.
+	[[ $(repl --ship-unsettled) == "0 0 0 0" ]] || fail "$(cat log)"
+	repl-apply --verify R
+	! cmp -s was R/table
+	[[ $(stat -c %s R/new) == 12000000 ]]
 	kill "$restless"
 	wait "$restless" || :
 	restless=
