@@ -273,6 +273,7 @@ killed_after_the_decision() {
 	fail "it never was decided"
 }
 
+# bats test_tags=slow
 @test "a decided delta is finished before the replica is adopted, or given up with the catalog" {
 	cp -a "$BATS_FILE_TMPDIR/sent" S
 	killed_after_the_decision

@@ -23,6 +23,7 @@ sys.exit("failed") if p.wait() else print(n)' "$@"
 # Rewrites the N-th 4 KiB page of FILE.
 new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc status=none; }
 
+# bats test_tags=slow
 @test "a change inside a large file is written twice where nothing can be shared, and the file stays itself" {
 	requires ext4
 	at=$(mk_fs ext4 400M)
@@ -119,6 +120,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	same_tree src "$at/R"
 }
 
+# bats test_tags=slow
 @test "edits of every shape inside large files come out right, in place and replaced" {
 	requires ext4
 	at=$(mk_fs ext4 300M)

@@ -26,6 +26,16 @@ many() { # TYPE MODE
 # bats test_tags=slow
 @test "random changes arrive exactly, without a state, on btrfs" { many btrfs stateless; }
 
+# bats test_tags=slow
+@test "images of files that are written all the time" {
+	local fs type
+	for type in ext4 ${REPL_LONG:+xfs btrfs}; do
+		requires root "$type"
+		fs=$(mk_fs "$type" 1G)
+		"$repl_root/tests/lib/restless" --dir "$fs" --seed "${REPL_SEED:-1}" --rounds "$(samples 24)"
+	done
+}
+
 @test "a renamed directory is one record, by inode and by content" {
 	mkdir -p src/lib/deep
 	for i in {1..300}; do echo "file $i" >src/lib/deep/"$i"; done

@@ -204,6 +204,7 @@ new_subtrees() {
 	[[ -z $(comm -23 want2.txt got.txt) ]] || fail "$1: $(comm -23 want2.txt got.txt)"
 }
 
+# bats test_tags=slow
 @test "a new directory with things in it is whole in the list, however fast it was filled (A1)" {
 	each_source new_subtrees
 }

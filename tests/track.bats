@@ -251,6 +251,7 @@ begin() {
 	(($(stat -c %s delta) < 4096)) || fail "metadata cost $(stat -c %s delta) bytes"
 }
 
+# bats test_tags=slow
 @test "stores through a mapping are named while it stands, and when it goes" {
 	source_on ext4
 	head -c 64K /dev/zero >"$src/mapped"
@@ -586,6 +587,7 @@ begin() {
 	ship_listed
 }
 
+# bats test_tags=slow
 @test "loss: the journal is cut, damaged, or incomplete" {
 	source_on ext4
 	begin

@@ -99,6 +99,7 @@ damage() {
 	[[ -z $output ]]
 }
 
+# bats test_tags=slow
 @test "rot is told from an edit by the inode: bytes that change below the filesystem, on ext4 and XFS" {
 	n=0
 	for type in ext4 xfs; do
