@@ -464,6 +464,20 @@ struct writer {
 	struct numbers links; /* refs of objects with several names */
 };
 
+/* What no row covers is zeros: of a hole there is nothing to say, however large it is. */
+static int write_rows(struct writer *w, uint64_t first, const uint8_t *rows, size_t n, struct err *e)
+{
+	for (size_t i = 0, end; i < n; i = end) {
+		bool is_hole = is_zero(rows + i * DIGESTS_ROW, DIGESTS_ROW);
+		for (end = i + 1; end < n && is_zero(rows + end * DIGESTS_ROW, DIGESTS_ROW) == is_hole; end++)
+			;
+		struct record r = {.type = REC_DIGESTS, .u.digests = {first + i, span_of(rows + i * DIGESTS_ROW, (end - i) * DIGESTS_ROW)}};
+		if (!is_hole && stream_put(w->o, &r, e))
+			return -1;
+	}
+	return 0;
+}
+
 static int write_content(struct writer *w, const struct object *o, struct err *e)
 {
 	struct record r = {.type = REC_CONTENT};
@@ -477,10 +491,7 @@ static int write_content(struct writer *w, const struct object *o, struct err *e
 		size_t take = (size_t)min_u64(64, n - at);
 		if (catalog_blocks(w->cat, o->no, at, take, rows, e))
 			return -1;
-		r = (struct record){.type = REC_DIGESTS};
-		r.u.digests.first = at;
-		r.u.digests.rows = span_of(rows, take * DIGESTS_ROW);
-		if (stream_put(w->o, &r, e))
+		if (write_rows(w, at, rows, take, e))
 			return -1;
 	}
 	r = (struct record){.type = REC_SEAL};

@@ -157,7 +157,7 @@ static void put_status(struct buf *out, const struct status *st, const struct wh
 	buf_fmt(out, "recovery %s\n", st->left);
 	if (st->partial)
 		buf_fmt(out, "partial  %" PRIu64 " bytes of a delta\n", st->partial);
-	buf_fmt(out, "history  %" PRIu64 " undos, %" PRIu64 " bytes\n", st->n_history, st->history);
+	buf_fmt(out, "history  %" PRIu64 " undo%s, %" PRIu64 " bytes\n", st->n_history, st->n_history == 1 ? "" : "s", st->history);
 	put_places(out, w, false);
 }
 
