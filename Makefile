@@ -151,7 +151,7 @@ lint:
 
 demo bench:
 	$(call deps,build)
-	$(call flavour,release) programs
+	$(call flavour,release) programs $(if $(filter bench,$@),tools)
 	$(Q)PATH="$(CURDIR)/build/release:$$PATH" tests/$@
 
 track-torture:
