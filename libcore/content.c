@@ -35,24 +35,32 @@ static uint64_t block_len(uint64_t size, uint32_t grain, uint64_t block)
 	return min_u64(grain, size - block * grain);
 }
 
-/* The blocks from `first` on of a file of this size. */
-static void add_rows(struct digest_tree *t, const uint8_t *rows, size_t n, uint64_t first, uint64_t size, uint32_t grain)
+void content_rows_add(struct content_rows *x, const uint8_t *rows, size_t n, uint64_t first)
 {
-	struct digest zeros, d;
+	struct digest d;
 
-	digest_zeros(&zeros, grain);
-	for (size_t i = 0; i < n;) {
-		size_t same = 0;
-		while (i + same < n && is_zero(rows + (i + same) * DIGESTS_ROW, DIGESTS_ROW) && block_len(size, grain, first + i + same) == grain)
-			same++;
-		digest_tree_repeat(t, &zeros, same);
-		i += same;
-		if (i < n) {
-			content_row_digest(rows + i * DIGESTS_ROW, block_len(size, grain, first + i), &d);
-			digest_tree_add(t, &d);
-			i++;
+	for (size_t i = 0; i < n; i++) {
+		uint64_t len = block_len(x->size, x->grain, first + i);
+		/* However many, they are one step. */
+		if (len == x->grain && is_zero(rows + i * DIGESTS_ROW, DIGESTS_ROW)) {
+			x->zeros++;
+			continue;
 		}
+		content_rows_end(x);
+		content_row_digest(rows + i * DIGESTS_ROW, len, &d);
+		digest_tree_add(x->tree, &d);
 	}
+}
+
+void content_rows_end(struct content_rows *x)
+{
+	struct digest d;
+
+	if (!x->zeros)
+		return;
+	digest_zeros(&d, x->grain);
+	digest_tree_repeat(x->tree, &d, x->zeros);
+	x->zeros = 0;
 }
 
 int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
@@ -66,12 +74,14 @@ int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 	if (!o->grain)
 		return 0;
 	digest_tree_init(&t);
+	struct content_rows x = {&t, o->size, o->grain, 0};
 	for (uint64_t n, block = 0, stop = object_blocks(o->size, o->grain); block < stop; block += n) {
 		n = min_u64(48, stop - block);
 		if (catalog_blocks(c, o->no, block, (size_t)n, rows, e))
 			return -1;
-		add_rows(&t, rows, (size_t)n, block, o->size, o->grain);
+		content_rows_add(&x, rows, (size_t)n, block);
 	}
+	content_rows_end(&x);
 	digest_tree_root(&t, &d);
 	return digest_eq(&d, &o->content);
 }
@@ -648,16 +658,18 @@ static int keep(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	struct content_file *f = p->f;
 	uint64_t block = off / f->grain, stop = object_blocks(end, f->grain);
 	uint8_t rows[48 * DIGESTS_ROW];
+	struct content_rows x = {&p->tree, f->size, f->grain, 0};
 
 	while (block < stop) {
 		size_t n = (size_t)min_u64(48, stop - block);
 		if (catalog_blocks(p->c->base, f->old->no, block, n, rows, e))
 			return -1;
-		add_rows(&p->tree, rows, n, block, f->size, f->grain);
+		content_rows_add(&x, rows, n, block);
 		if (f->is_prior && !f->only_digest && p->c->rows(p->c->ctx, block, n, rows, e))
 			return -1;
 		block += n;
 	}
+	content_rows_end(&x);
 	if (!f->is_prior || f->only_digest)
 		return 0;
 	f->differs = true;

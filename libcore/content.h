@@ -58,6 +58,16 @@ void content_free(struct content *c);
 uint32_t content_grain(uint64_t size);
 /* Digest of a block from its row: all zero stands for a block of zeros. */
 void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d);
+/* The digests of consecutive blocks of a file of this size, from their rows, for its tree. */
+struct content_rows {
+	struct digest_tree *tree; /* borrowed */
+	uint64_t size;            /* bytes */
+	uint32_t grain;
+	uint64_t zeros;           /* private: blocks of zeros that are not in the tree yet */
+};
+void content_rows_add(struct content_rows *x, const uint8_t *rows, size_t n, uint64_t first);
+/* The tree has all of them. */
+void content_rows_end(struct content_rows *x);
 /* Whether the catalog's rows of a file lead to its digest: 1, 0, -1. */
 int content_rows_fit(struct catalog *c, const struct object *o, struct err *e);
 

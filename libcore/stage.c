@@ -261,19 +261,18 @@ static int close_read(struct stage *s, uint64_t block, size_t n, size_t len, str
 static int close_kept(struct stage *s, const struct stage_closing *c, struct err *e)
 {
 	uint8_t rows[48 * DIGESTS_ROW];
+	struct content_rows x = {&s->tree, UINT64_MAX, s->grain, 0};
 
 	for (uint64_t at = 0; at < c->n; at += 48) {
 		size_t n = (size_t)min_u64(48, c->n - at);
 		if (catalog_blocks(s->r->cat, s->old.no, c->first + at, n, rows, e))
 			return -1;
-		for (size_t i = 0; i < n; i++) {
-			struct digest d;
-			content_row_digest(rows + i * DIGESTS_ROW, s->grain, &d);
-			digest_tree_add(&s->tree, &d);
-			if (s->is_again && put_row(s, c->first + at + i, rows + i * DIGESTS_ROW, e))
+		content_rows_add(&x, rows, n, c->first + at);
+		for (size_t i = 0; s->is_again && i < n; i++)
+			if (put_row(s, c->first + at + i, rows + i * DIGESTS_ROW, e))
 				return -1;
-		}
 	}
+	content_rows_end(&x);
 	return 0;
 }
 
