@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "file.h"
-#include "path.h"
 
 #define ROW 24u
 

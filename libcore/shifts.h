@@ -3,7 +3,7 @@
  *
  *   stage/N.shifts   rows of u64 offset in the staged file, u64 length, u64 offset in the base's file
  *
- * May use: replica, path, file, err; makes system calls. Memory: 24 bytes for each row, SHIFTS_MAX of them; what goes beyond is not listed.
+ * May use: replica, file, err; makes system calls. Memory: 24 bytes for each row, SHIFTS_MAX of them; what goes beyond is not listed.
  */
 #ifndef REPL_SHIFTS_H
 #define REPL_SHIFTS_H

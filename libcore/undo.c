@@ -288,7 +288,6 @@ static int put_hole(struct undo *u, uint64_t off, uint64_t len, struct err *e)
 static int put_block(struct undo *u, struct blocks *b, uint64_t block, const uint8_t *row, struct err *e)
 {
 	uint64_t off = block * b->old->grain, len = min_u64(b->old->grain, b->old->size - off);
-
 	bool is_hole = is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF;
 	const struct shift *x = is_hole ? NULL : shifts_find(b->shifts, b->n_shifts, off, len);
 
