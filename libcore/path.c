@@ -107,14 +107,16 @@ static int open_piece(int dirfd, char *piece, int flags, mode_t mode)
 	};
 	long fd;
 	/* EAGAIN: something was renamed while the kernel walked. Somebody who does nothing else does not stop us:
-	 * the steps below do not depend on it. */
+	 * the steps below do not depend on it. EXDEV: what was found had left the root by then; the path has no other way out. */
 	for (int tries = 0; tries < 100; tries++) {
 		fd = syscall(SYS_openat2, dirfd, piece, &how, sizeof(how));
 		if (fd >= 0)
 			return (int)fd;
-		if (errno != EAGAIN && errno != EINTR)
+		if (errno != EAGAIN && errno != EINTR && errno != EXDEV)
 			break;
 	}
+	if (errno == EXDEV)
+		errno = ENOENT;
 	/* EPERM is how older container filters refuse calls that they do not know; a true one comes back from openat. */
 	if (errno == ENOSYS || errno == E2BIG || errno == EPERM || errno == EAGAIN || errno == EINTR)
 		return open_steps(dirfd, piece, flags, mode);

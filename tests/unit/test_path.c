@@ -391,6 +391,41 @@ static void swapped(int root)
 	CHECK_OK(path_remove(root, "evil", &e), e);
 }
 
+/* Somebody moves a directory out of what we open below, and back, while we do. It is there or it is not: openat2 calls it EXDEV
+ * where it went on the way. */
+static void moved_out(int root)
+{
+	struct err e = {0};
+	unsigned inside = 0, others = 0;
+	CHECK(!mkdirat(root, "in", 0755) && !mkdirat(root, "in/a", 0755) && !mkdirat(root, "in/a/b", 0755) &&
+		!mkdirat(root, "in/a/b/c", 0755) && !mkdirat(root, "out", 0755));
+	int in = path_dir(root, span_cstr("in"), &e);
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;) {
+			renameat(root, "in/a", root, "out/a");
+			renameat(root, "out/a", root, "in/a");
+		}
+	}
+	for (int i = 0; i < 20000; i++) {
+		int fd = path_dir(in, span_cstr("a/b/c"), &e);
+		inside += fd >= 0;
+		others += fd < 0 && e.sys != ENOENT;
+		if (fd >= 0)
+			close(fd);
+		err_clear(&e);
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(in);
+	CHECK(inside > 0);
+	CHECK_EQ_U64(others, 0);
+	CHECK_OK(path_remove(root, "in", &e), e);
+	CHECK_OK(path_remove(root, "out", &e), e);
+}
+
 int unit_path(void)
 {
 	unsigned long before = unit_failures;
@@ -410,6 +445,7 @@ int unit_path(void)
 	obstacles(root);
 	mounts(root, base);
 	swapped(root);
+	moved_out(root);
 	close(root);
 	CHECK(!rmdir(base));
 	return (int)(unit_failures - before);
