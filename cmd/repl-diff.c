@@ -159,7 +159,7 @@ int main(int argc, char **argv)
 		{"exclude", 0, OPT_LIST, &s.patterns, "PATTERN", "leave out what matches", '-'},
 		{"exclude-from", 0, OPT_LIST, &s.patterns, "FILE", "patterns from a file, one a line", 'f'},
 		{"one-file-system", 'x', OPT_FLAG, &s.one_file_system, NULL, "do not cross into other filesystems", 0},
-		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that list directories; 0: all cores", 0},
+		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that list directories and hash large files; 0: all cores", 0},
 		{"time", 0, OPT_STRING, &s.time, "TIME", "stamp the image; without a state there is none", 0},
 		{"key-file", 0, OPT_STRING, &s.key_file, "FILE", "sign the delta with this key", 0},
 		{"exit-code", 0, OPT_FLAG, &s.exit_code, NULL, "exit with 10 when there are differences", 0},

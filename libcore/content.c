@@ -3,14 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "extents.h"
 
-#define CHUNK (1024u * 1024)
+#define CHUNK WINDOW_PIECE
 #define PAGE 4096u
+#define STRETCHES 32u         /* that are read, or holes, known ahead */
 #define QUEUE 256u            /* ranges that are shared, known ahead */
-#define WINDOW (2 * CHUNK)
 #define PROOFS 32u            /* blocks of a copy whose digests are made at a time */
 #define SLOTS (1u << 19)      /* of 24 bytes: 12 MiB */
 #define MOST (SLOTS / 2)
@@ -96,14 +97,25 @@ struct anchors {
 	uint8_t *bloom;
 	size_t n;
 	uint64_t sample; /* only sums with these bits clear are kept */
+	uint64_t only;   /* all are of this object; 0: of several, or there are none */
 };
+
+/* Zeros, in large pages where there are such: each look is at another place. */
+static void *table_new(size_t size)
+{
+	uint8_t *p = xalloc(size);
+	size_t skip = (size_t)(-(uintptr_t)p % PAGE);
+
+	madvise(p + skip, size - skip, MADV_HUGEPAGE);
+	return p;
+}
 
 static struct anchors *anchors_new(void)
 {
 	struct anchors *a = xalloc(sizeof *a);
 
-	a->slot = xalloc(SLOTS * sizeof *a->slot);
-	a->bloom = xalloc(BLOOM_BITS / 8);
+	a->slot = table_new(SLOTS * sizeof *a->slot);
+	a->bloom = table_new(BLOOM_BITS / 8);
 	return a;
 }
 
@@ -140,7 +152,7 @@ static void anchors_add(struct anchors *a, struct anchor x)
 		/* Full: keep every other one, chosen by content, so that both sides of a move choose alike. */
 		struct anchor *old = a->slot;
 		a->sample = a->sample << 1 | 1;
-		a->slot = xalloc(SLOTS * sizeof *a->slot);
+		a->slot = table_new(SLOTS * sizeof *a->slot);
 		memset(a->bloom, 0, BLOOM_BITS / 8);
 		a->n = 0;
 		for (size_t i = 0; i < SLOTS; i++)
@@ -153,9 +165,15 @@ static void anchors_add(struct anchors *a, struct anchor x)
 	anchors_put(a, x);
 }
 
+/* False for most of what is not there. NULL has nothing. */
+static inline bool anchors_may_have(const struct anchors *a, uint64_t weak)
+{
+	return a && a->bloom[anchor_bit(weak) / 8] >> (anchor_bit(weak) % 8) & 1 && !(weak & a->sample);
+}
+
 static const struct anchor *anchors_find(const struct anchors *a, uint64_t weak)
 {
-	if (weak & a->sample || !(a->bloom[anchor_bit(weak) / 8] >> (anchor_bit(weak) % 8) & 1))
+	if (!anchors_may_have(a, weak))
 		return NULL;
 	for (size_t at = anchor_slot(weak); a->slot[at].weak; at = (at + 1) & (SLOTS - 1))
 		if (a->slot[at].weak == weak)
@@ -198,6 +216,7 @@ static int all_row(void *ctx, uint64_t no, uint64_t block, const uint8_t *row)
 		int got = catalog_get(x->base, no, &x->o, x->e);
 		if (got < 0)
 			return -1;
+		x->a->only = x->no ? 0 : no;
 		x->no = no;
 		x->n_blocks = got ? object_blocks(x->o.size, x->o.grain) : 0;
 	}
@@ -226,11 +245,15 @@ struct pass {
 	struct content *c;
 	struct content_file *f;
 	struct digest_tree tree;
-	uint64_t win_off, win_len; /* what the window holds */
 	uint64_t old_blocks;
-	/* digests of the chunk's blocks */
+	/* the window's piece, and what comes behind it up to `planned` */
 	uint64_t chunk;
-	struct digest *digests;
+	struct stretch {
+		uint64_t off, end;
+		bool is_hole;
+	} next[STRETCHES];
+	size_t next_at, next_n;
+	uint64_t planned;
 	/* a proved copy: target bytes up to `until` equal base bytes of object no at (offset + shift) */
 	uint64_t copy_no, copy_until, copy_shift;
 	struct object src;
@@ -251,38 +274,7 @@ struct pass {
 	bool page_shared[CHUNK / PAGE];
 };
 
-static const uint8_t *at(const struct pass *p, uint64_t off) { return p->c->win + (off - p->win_off); }
-
-/* Makes the window hold [off, end), end clipped to the file; what it holds already is kept. */
-static int fill(struct pass *p, uint64_t off, uint64_t end, struct err *e)
-{
-	uint8_t *win = p->c->win;
-
-	if (off >= p->win_off && off < p->win_off + p->win_len) {
-		size_t drop = (size_t)(off - p->win_off);
-		memmove(win, win + drop, (size_t)p->win_len - drop);
-		p->win_len -= drop;
-	} else {
-		p->win_len = 0;
-	}
-	p->win_off = off;
-	end = min_u64(end, p->f->size);
-	while (p->win_off + p->win_len < end) {
-		ssize_t n = pread(p->f->fd, win + p->win_len, (size_t)(end - p->win_off - p->win_len),
-			(off_t)(p->win_off + p->win_len));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_sys(e, "cannot read");
-		if (n == 0) {
-			p->f->is_short = true;
-			return -1;
-		}
-		p->win_len += (uint64_t)n;
-		p->f->read += (uint64_t)n;
-	}
-	return 0;
-}
+static const uint8_t *at(const struct pass *p, uint64_t off) { return p->c->window.bytes + (off - p->c->window.off); }
 
 /* The digest of so many bytes from off on, of one block of the source, which the window holds. */
 static const struct digest *prove(struct pass *p, uint64_t off, uint64_t len)
@@ -293,7 +285,7 @@ static const struct digest *prove(struct pass *p, uint64_t off, uint64_t len)
 	if (off >= p->proof_off && i < p->proof_n && p->proof_off + i * grain == off && len == grain)
 		return &p->proof[i];
 	if (len == grain)
-		n = max_u64(1, min_u64(min_u64(p->proof_next, CHUNK / 2 / grain), (p->win_off + p->win_len - off) / grain));
+		n = max_u64(1, min_u64(min_u64(p->proof_next, CHUNK / 2 / grain), (p->c->window.until - off) / grain));
 	digest_blocks(p->proof, at(p, off), (size_t)(n * len), grain);
 	p->proof_off = off;
 	p->proof_n = n;
@@ -310,7 +302,7 @@ static bool copy_extend(struct pass *p, uint64_t off, struct err *e)
 	if (src % p->src.grain || block >= object_blocks(p->src.size, p->src.grain))
 		return false;
 	uint64_t len = block_len(p->src.size, p->src.grain, block);
-	if (off + len > p->win_off + p->win_len)
+	if (off + len > p->c->window.until)
 		return false;
 	if (!p->has_src_rows || block < p->src_first || block >= p->src_first + p->src_n) {
 		p->src_first = block;
@@ -376,7 +368,7 @@ static int put_data(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 		struct digest_tree t;
 		digest_tree_init(&t);
 		for (uint64_t off = from; off < to; off += f->grain)
-			digest_tree_add(&t, &p->digests[(off - p->chunk) / f->grain]);
+			digest_tree_add(&t, &p->c->window.digests[(off - p->chunk) / f->grain]);
 		digest_tree_root(&t, &d);
 	} else {
 		digest_bytes(&d, at(p, from), len);
@@ -385,34 +377,53 @@ static int put_data(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 	return p->c->data(p->c->ctx, from, &d, span_of(at(p, from), len), e);
 }
 
+/* A block of the base starts here, and is proved. */
+static bool match(struct pass *p, uint64_t weak, uint64_t off, struct err *e)
+{
+	const struct anchor *a = anchors_find(p->c->own, weak);
+
+	if (!a)
+		a = anchors_find(p->c->all, weak);
+	return a && copy_try(p, a, off, e);
+}
+
+static void earn(struct pass *p, uint64_t bytes)
+{
+	p->credit += (int64_t)(CREDIT_PER_BYTE * bytes);
+	if (p->credit > CREDIT_MAX)
+		p->credit = CREDIT_MAX;
+}
+
 /* Next position from off on, before `to`, where a block of the base starts and is proved; `to` when there is none. */
 static int search(struct pass *p, uint64_t off, uint64_t to, uint64_t *hit, struct err *e)
 {
 	const struct anchors *own = p->c->own, *all = p->c->all;
 	const uint64_t *tab = roll_out_table();
-	uint64_t win_end = p->win_off + p->win_len;
+	uint64_t until = p->c->window.until, from = off;
 
 	*hit = to;
-	if (win_end < DIGEST_LEAF || off + DIGEST_LEAF > win_end)
+	if (until < DIGEST_LEAF || off + DIGEST_LEAF > until)
 		return 0;
-	uint64_t last = min_u64(to, win_end - DIGEST_LEAF + 1);
-	uint64_t h = roll_raw(at(p, off));
-	for (;;) {
+	uint64_t last = min_u64(to, until - DIGEST_LEAF + 1);
+	const uint8_t *b = at(p, off);
+	for (uint64_t h = roll_raw(b);; b++) {
 		uint64_t weak = h ? h : 1;
-		const struct anchor *a = own ? anchors_find(own, weak) : NULL;
-		if (!a && all)
-			a = anchors_find(all, weak);
-		if (a && copy_try(p, a, off, e)) {
-			*hit = off;
-			return 0;
+		if (anchors_may_have(own, weak) || anchors_may_have(all, weak)) {
+			earn(p, off - from);
+			from = off;
+			if (match(p, weak, off, e)) {
+				*hit = off;
+				return 0;
+			}
+			if (e->kind)
+				return -1;
 		}
-		if (e->kind)
-			return -1;
-		p->credit += p->credit < CREDIT_MAX ? CREDIT_PER_BYTE : 0;
 		if (++off >= last)
-			return 0;
-		h = roll_step(h, at(p, off)[DIGEST_LEAF - 1], at(p, off)[-1], tab);
+			break;
+		h = roll_step(h, b[DIGEST_LEAF], b[0], tab);
 	}
+	earn(p, off - from);
+	return 0;
 }
 
 static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
@@ -423,9 +434,10 @@ static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 	/* A page or two between others that stayed: no copy of a whole block begins there. */
 	if (!c->copies || catalog_is_empty(c->base) || (p->f->shared && to - from < p->f->grain))
 		return put_data(p, from, to, e);
-	if (!c->own && p->f->old && p->old_blocks > 1 && anchors_own(&c->own, c->base, p->f->old, e))
-		return -1;
 	if (!c->all && c->everywhere && anchors_all(&c->all, c->base, e))
+		return -1;
+	bool is_in_all = c->all && p->f->old && c->all->only == p->f->old->no;
+	if (!c->own && p->f->old && p->old_blocks > 1 && !is_in_all && anchors_own(&c->own, c->base, p->f->old, e))
 		return -1;
 	while (off < to) {
 		if (p->copy_no && p->copy_until == off && !copy_extend(p, off, e))
@@ -509,6 +521,7 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	struct content_file *f = p->f;
 	size_t n = (size_t)((end - off + f->grain - 1) / f->grain);
 	uint64_t first = off / f->grain;
+	const struct digest *digests = p->c->window.digests;
 	AUTO_FREE uint8_t *old = xalloc(n * DIGESTS_ROW), *fresh = xalloc(n * DIGESTS_ROW);
 	AUTO_FREE bool *same = xalloc(n * sizeof *same), *holes = xalloc(n * sizeof *holes); /* that the old version does not have there */
 
@@ -516,22 +529,21 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	if (f->old && first < p->old_blocks &&
 			catalog_blocks(p->c->base, f->old->no, first, (size_t)min_u64(n, p->old_blocks - first), old, e))
 		return -1;
-	digest_blocks(p->digests, at(p, off), (size_t)(end - off), f->grain);
 	for (size_t i = 0; i < n; i++) {
 		uint64_t len = min_u64(f->grain, end - off - i * f->grain);
 		const uint8_t *b = at(p, off + i * f->grain);
-		digest_tree_add(&p->tree, &p->digests[i]);
+		digest_tree_add(&p->tree, &digests[i]);
 		if (f->old && first + i < p->old_blocks && block_len(f->old->size, f->grain, first + i) == len) {
 			struct digest was;
 			if (f->old->size < DIGEST_LEAF)
 				was = f->old->content;
 			else
 				content_row_digest(old + i * DIGESTS_ROW, len, &was);
-			same[i] = digest_eq(&was, &p->digests[i]);
+			same[i] = digest_eq(&was, &digests[i]);
 		}
 		holes[i] = f->zeros_are_holes && !same[i] && is_zero(b, (size_t)len);
 		if (!same[i] || f->is_prior) {
-			memcpy(fresh + i * DIGESTS_ROW, p->digests[i].b, DIGEST_LEN);
+			memcpy(fresh + i * DIGESTS_ROW, digests[i].b, DIGEST_LEN);
 			put_le64(fresh + i * DIGESTS_ROW + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(b) : 0);
 		}
 	}
@@ -614,40 +626,67 @@ static void mark_pages(struct pass *p, uint64_t off, uint64_t end)
 	}
 }
 
-/* [off, to), read and compared; where moved content is looked for, some of what follows is read as well. */
-static int look_at(struct pass *p, uint64_t off, uint64_t to, struct err *e)
+/* How far the hole reaches that begins here, where there is one. */
+static uint64_t hole_end(struct pass *p, uint64_t off, uint64_t to)
 {
 	struct content_file *f = p->f;
-	uint64_t ahead = p->c->copies && !f->only_digest && !catalog_is_empty(p->c->base) ? CHUNK : 0;
 
-	while (off < to) {
-		if (p->holes && off >= p->data_end) {
-			off_t data = lseek(f->fd, (off_t)off, SEEK_DATA);
-			if (data < 0 && errno != ENXIO) {
-				p->holes = false; /* the filesystem cannot tell */
-			} else {
-				uint64_t next = data < 0 ? f->size : min_u64((uint64_t)data, f->size);
-				next = next == f->size ? next : next - next % f->grain;
-				if (next > off) {
-					next = min_u64(next, to);
-					if (hole(p, off, next, e))
-						return -1;
-					off = next;
-					continue;
-				}
-				off_t end = lseek(f->fd, data, SEEK_HOLE);
-				p->data_end = end < 0 ? f->size : (uint64_t)end;
-				p->data_end += (f->grain - p->data_end % f->grain) % f->grain;
-			}
+	if (!p->holes || off < p->data_end)
+		return off;
+	off_t data = lseek(f->fd, (off_t)off, SEEK_DATA);
+	if (data < 0 && errno != ENXIO) {
+		p->holes = false; /* the filesystem cannot tell */
+		return off;
+	}
+	uint64_t next = data < 0 ? f->size : min_u64((uint64_t)data, f->size);
+	next = next == f->size ? next : next - next % f->grain;
+	if (next > off)
+		return min_u64(next, to);
+	off_t end = lseek(f->fd, data, SEEK_HOLE);
+	p->data_end = end < 0 ? f->size : round_up((uint64_t)end, f->grain);
+	return off;
+}
+
+/* Finds out what comes next, up to `to`, as far as there is room to read it ahead. */
+static void look_ahead(struct pass *p, uint64_t to)
+{
+	while (p->planned < to && p->next_n < STRETCHES) {
+		struct stretch s = {p->planned, hole_end(p, p->planned, to), true};
+		if (s.end == s.off) {
+			s.is_hole = false;
+			s.end = min_u64(s.off - s.off % CHUNK + CHUNK, to);
+			if (p->holes)
+				s.end = min_u64(s.end, p->data_end);
+			if (!window_expect(&p->c->window, s.off, s.end))
+				return;
 		}
-		uint64_t end = min_u64(off - off % CHUNK + CHUNK, to);
-		if (p->holes)
-			end = min_u64(end, p->data_end);
-		if (f->shared)
-			mark_pages(p, off, end);
-		if (fill(p, off, f->shared ? min_u64(end + ahead, to) : end + ahead, e) || chunk(p, off, end, e))
+		p->next[(p->next_at + p->next_n++) % STRETCHES] = s;
+		p->planned = s.end;
+	}
+}
+
+static int piece(struct pass *p, const struct stretch *s, struct err *e)
+{
+	struct window *w = &p->c->window;
+
+	if (p->f->shared)
+		mark_pages(p, s->off, s->end);
+	return window_step(w, e) ? -1 : chunk(p, s->off, s->end, e);
+}
+
+/* [off, to), read and compared. */
+static int look_at(struct pass *p, uint64_t off, uint64_t to, struct err *e)
+{
+	if (window_begin(&p->c->window, to - off, e))
+		return -1;
+	p->planned = off;
+	p->next_n = 0;
+	for (look_ahead(p, to); p->next_n; look_ahead(p, to)) {
+		struct stretch s = p->next[p->next_at];
+		p->next_at = (p->next_at + 1) % STRETCHES;
+		p->next_n--;
+		if (s.is_hole ? hole(p, s.off, s.end, e) : piece(p, &s, e))
 			return -1;
-		off = end;
 	}
 	return 0;
 }
@@ -726,27 +765,25 @@ int content_run(struct content *c, struct content_file *f, struct err *e)
 {
 	struct pass p = {.c = c, .f = f, .credit = CREDIT_MAX, .holes = true};
 
-	if (!c->win)
-		c->win = xalloc(WINDOW);
-	f->differs = f->is_short = false;
-	f->read = 0;
+	f->differs = false;
 	anchors_free(&c->own);
-	p.digests = xalloc(CHUNK / DIGEST_GRAIN_MIN * sizeof *p.digests);
+	/* What moved is looked for, and proved, across the end of a piece. */
+	window_start(&c->window, f->fd, f->grain, c->copies && !f->only_digest && !catalog_is_empty(c->base));
 	if (f->old && f->old->grain == f->grain)
 		p.old_blocks = object_blocks(f->old->size, f->grain);
 	digest_tree_init(&p.tree);
 	int rc = run(&p, e);
 	if (!rc)
 		digest_tree_root(&p.tree, &f->digest);
-	free(p.digests);
+	f->read = c->window.read;
+	f->is_short = c->window.is_short;
 	object_free(&p.src);
 	return rc;
 }
 
 void content_free(struct content *c)
 {
-	free(c->win);
-	c->win = NULL;
+	window_free(&c->window);
 	anchors_free(&c->all);
 	anchors_free(&c->own);
 }

@@ -9,13 +9,14 @@
  * of a block that changed only the pages of 4 KiB that are not shared are reported. The reads to come are announced to the
  * kernel, which sorts them.
  *
- * May use: catalog, extents, digest, record, bytes, err; reads one descriptor. Memory: 2 MiB for the window, and at most 14 MiB for each of
- * the two indexes (this file's base, the whole base); larger bases are sampled.
+ * May use: window, catalog, extents, digest, record, bytes, err; reads one descriptor. Memory: that of the window, and at most 14 MiB for each
+ * of the two indexes (this file's base, the whole base); larger bases are sampled.
  */
 #ifndef REPL_CONTENT_H
 #define REPL_CONTENT_H
 
 #include "catalog.h"
+#include "window.h"
 
 struct extents;
 struct anchors; /* starts of base blocks by rolling sum */
@@ -30,8 +31,9 @@ struct content {
 	int (*hole)(void *ctx, uint64_t off, uint64_t len, struct err *e);
 	int (*rows)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 	void *ctx;
-	/* private, kept from file to file */
-	uint8_t *win;
+	/* Kept from file to file. window.threads is the caller's to set: 0 where others read other files meanwhile. */
+	struct window window;
+	/* private */
 	struct anchors *all, *own;
 };
 struct content_file {

@@ -8,6 +8,7 @@
 #include "guess.h"
 #include "moves.h"
 #include "numbers.h"
+#include "pool.h"
 #include "spool.h"
 #include "tape.h"
 #include "target.h"
@@ -776,8 +777,8 @@ int diff_run(struct diff *d, struct err *e)
 	j.spool = (struct spool){.tmpdir = d->tmpdir, .all_dirs = d->mends};
 	if (spool_open(&j.spool, e))
 		goto out;
-	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends, .data = on_data,
-		.copy = on_copy, .hole = on_hole, .rows = on_rows, .ctx = &j};
+	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends,
+		.window.threads = pool_threads(d->threads), .data = on_data, .copy = on_copy, .hole = on_hole, .rows = on_rows, .ctx = &j};
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
 		goto out;
 	uint64_t objects;

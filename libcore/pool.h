@@ -26,6 +26,7 @@ void pool_join(pthread_t tid);
 /* One unit of work. The buffers keep their memory from round to round. */
 struct pool_job {
 	struct buf in, out;
+	void *what;         /* the caller's */
 	uint64_t off;       /* of the chunk, for messages */
 	uint32_t plain_len;
 	int level;

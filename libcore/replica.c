@@ -12,6 +12,7 @@
 
 #include "content.h"
 #include "path.h"
+#include "pool.h"
 #include "subvol.h"
 
 #define EMPTY_MAX 65536 /* bytes of a directory that is as good as new when it is empty */
@@ -303,7 +304,7 @@ bool replica_is_touched(const struct object *o, const struct attr *a)
 int replica_is_intact(const struct object *o, const struct attr *a, int fd, struct err *e)
 {
 	struct content_file f = {.fd = fd, .size = a->size, .grain = content_grain(a->size), .only_digest = true};
-	struct content c = {0};
+	struct content c = {.window.threads = pool_threads(0)};
 
 	if (a->type != OBJ_FILE || a->size != o->size)
 		return 0;

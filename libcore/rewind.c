@@ -9,6 +9,7 @@
 #include "file.h"
 #include "image.h"
 #include "path.h"
+#include "pool.h"
 #include "source.h"
 
 int rewind_image(struct job *j, struct digest *id, struct r_image *stamps, struct buf *store, struct err *e)
@@ -157,7 +158,7 @@ int rewind_recover(struct job *j, struct err *e)
 static int prove_place(struct job *j, struct where_row *row, struct err *e)
 {
 	struct object o = {0};
-	struct content c = {0};
+	struct content c = {.window.threads = pool_threads(0)};
 	char text[300];
 	uint64_t no;
 	int got = catalog_lookup(j->r.cat, CATALOG_ROOT, span_cstr(row->name), &no, NULL, e);
