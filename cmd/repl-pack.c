@@ -11,6 +11,7 @@
 #include "pack.h"
 #include "pool.h"
 
+#define LEVEL_FREE INT64_MIN /* nobody chose one */
 #define LONG_LOG_TEXT "23" /* --long alone: as far as one chunk reaches */
 
 struct settings {
@@ -43,12 +44,11 @@ static int64_t level_of_env(struct cli *c)
 	char shown[64], *end;
 
 	if (!text)
-		return PACK_LEVEL;
+		return LEVEL_FREE;
 	long level = strtol(text, &end, 10);
 	if (*end || end == text || level < codec_level_min() || level > codec_level_max()) {
-		cli_say(c, 0, "ZSTD_CLEVEL is '%s', not a level: using %d", esc_cut(shown, sizeof shown, span_cstr(text)),
-			PACK_LEVEL);
-		return PACK_LEVEL;
+		cli_say(c, 0, "ZSTD_CLEVEL is '%s', not a level: left alone", esc_cut(shown, sizeof shown, span_cstr(text)));
+		return LEVEL_FREE;
 	}
 	return level;
 }
@@ -74,7 +74,7 @@ static int check(const struct cli *c, const struct settings *s, struct err *e)
 		return err_set(e, ERR_USAGE, "--dequeue sends what is packed already: no --unpack, and to --resume give the queue's file");
 	if (s->dequeue && !*s->dequeue)
 		return err_set(e, ERR_USAGE, "which queue? give --dequeue=DIR, or -s DIR with a policy that names it");
-	if (check_range("level", s->level, codec_level_min(), codec_level_max(), e) ||
+	if ((s->level != LEVEL_FREE && check_range("level", s->level, codec_level_min(), codec_level_max(), e)) ||
 		check_range("threads", s->threads, 0, POOL_THREADS_MAX, e) ||
 		(s->long_log && check_range("long", s->long_log, CODEC_LONG_MIN, CODEC_LONG_MAX, e)) ||
 		(s->chunk && check_range("chunk", chunk, CODEC_CHUNK_MIN, CODEC_CHUNK_MAX, e)))
@@ -129,7 +129,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 			cli_not_tty(c, out, s->is_undo ? "write a stream to" : "write a packed stream to", e)))
 		return -1;
 	const struct pack_settings o = {
-		.level = (int)s->level,
+		.level = s->level == LEVEL_FREE ? PACK_LEVEL : (int)s->level,
+		.is_level_free = s->level == LEVEL_FREE && !s->is_adaptive,
 		.threads = (unsigned)s->threads,
 		.chunk = s->chunk,
 		.long_log = (unsigned)s->long_log,
@@ -161,7 +162,7 @@ int main(int argc, char **argv)
 	const struct opt opts[] = {
 		{"state", 's', OPT_STRING, &s.state, "DIR", "obey the policy of this state directory; REPL_STATE", 0},
 		{"unpack", 'd', OPT_FLAG, &s.is_undo, NULL, "packed stream in, plain stream out", 0},
-		{"level", 'l', OPT_NUMBER, &s.level, "N", "from fast (negative) to small (22); 3, or ZSTD_CLEVEL", 0},
+		{"level", 'l', OPT_NUMBER, &s.level, "N", "from fast (negative) to small (22); else ZSTD_CLEVEL, or what the output has time for", 0},
 		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that squeeze; 0, the default: all cores", 0},
 		{"long", 0, OPT_NUMBER, &s.long_log, "LOG",
 			"look for repetition at a distance of up to 2^LOG bytes, in chunks of 8M; alone: " LONG_LOG_TEXT, 0},

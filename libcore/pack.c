@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -296,6 +297,8 @@ struct packer {
 	struct pool *pool;
 	struct pool_job *job; /* being filled */
 	_Atomic int level;
+	int least, most;       /* where it may move */
+	uint64_t first_left;   /* bytes of the stream that are its first ones */
 	struct codec_packer *codecs[POOL_THREADS_MAX];
 	unsigned n_codecs;
 	/* the writing thread's */
@@ -328,9 +331,9 @@ static void adapt(struct packer *k)
 
 	if (k->adapt.n < ADAPT_CHUNKS || k->adapt.total < ADAPT_NS)
 		return;
-	if (k->adapt.writing > k->adapt.total / 2 && level < PACK_ADAPT_MAX)
+	if (k->adapt.writing > k->adapt.total / 2 && level < k->most)
 		k->level = level + 1;
-	else if (k->adapt.waiting > k->adapt.total / 2 && level > PACK_ADAPT_MIN)
+	else if (k->adapt.waiting > k->adapt.total / 2 && level > k->least)
 		k->level = level - 1;
 	memset(&k->adapt, 0, sizeof k->adapt);
 }
@@ -385,8 +388,7 @@ static void *writer_main(void *arg)
 		k->adapt.writing += t2 - t1;
 		k->adapt.total += t2 - t0;
 		k->adapt.n++;
-		if (k->o->is_adaptive)
-			adapt(k);
+		adapt(k);
 		t0 = t2;
 	}
 	if (!job && !write_end(k, &k->why))
@@ -399,7 +401,9 @@ static void *writer_main(void *arg)
 
 static void pack_send(struct packer *k)
 {
-	k->job->level = k->level;
+	bool is_first = k->o->is_level_free && k->first_left && k->level < PACK_LEVEL_FIRST;
+	k->job->level = is_first ? PACK_LEVEL_FIRST : k->level;
+	k->first_left = k->job->is_last ? PACK_FIRST : k->first_left - min_u64(k->first_left, k->job->in.len);
 	k->job = NULL;
 	pool_filled(k->pool);
 }
@@ -453,6 +457,11 @@ static int pack_start(struct packer *k, struct err *e)
 {
 	const struct pack_settings *o = k->o;
 	unsigned n = pool_threads(o->threads);
+	struct stat st;
+
+	k->first_left = PACK_FIRST;
+	if (o->is_level_free && !fstat(k->sink.fd, &st) && !S_ISREG(st.st_mode))
+		k->most = PACK_LEVEL_MOST;
 
 	for (; k->n_codecs < n; k->n_codecs++) {
 		if (codec_packer_open(&k->codecs[k->n_codecs], o->long_log, e))
@@ -505,11 +514,9 @@ static int packer_open(struct packer **out, int in, const struct pack_settings *
 	struct packer *k = xalloc(sizeof *k);
 	k->o = o;
 	k->chunk = o->chunk ? (size_t)o->chunk : o->long_log ? CODEC_CHUNK_MAX : CODEC_CHUNK;
-	k->level = o->level;
-	if (o->is_adaptive && o->level < PACK_ADAPT_MIN)
-		k->level = PACK_ADAPT_MIN;
-	if (o->is_adaptive && o->level > PACK_ADAPT_MAX)
-		k->level = PACK_ADAPT_MAX;
+	k->least = o->is_adaptive ? PACK_ADAPT_MIN : o->level;
+	k->most = o->is_adaptive ? PACK_ADAPT_MAX : o->level;
+	k->level = o->level < k->least ? k->least : o->level > k->most ? k->most : o->level;
 	k->relay = (struct relay){
 		.in = b,
 		.resume = o->resume,

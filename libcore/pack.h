@@ -15,7 +15,12 @@
 #include "stream.h"
 #include "token.h"
 
+/* Where nobody chose a level: that of the first bytes of a stream, so that small ones become smaller still; that of the others; and how far it
+ * rises while the output is waited for, unless that is a file, which is the same each time. */
+#define PACK_LEVEL_FIRST 6
+#define PACK_FIRST (4u * 1024 * 1024)
 #define PACK_LEVEL 3
+#define PACK_LEVEL_MOST 9
 #define PACK_ADAPT_MIN 1 /* --adapt stays between these levels */
 #define PACK_ADAPT_MAX 12
 
@@ -26,6 +31,7 @@ struct pack_stats {
 };
 struct pack_settings {
 	int level;
+	bool is_level_free;    /* nobody chose it: PACK_LEVEL, and more where it is worth that */
 	unsigned threads;      /* 0: one per processor */
 	uint64_t chunk;        /* plain bytes in a chunk, CODEC_CHUNK_MIN to CODEC_CHUNK_MAX; 0: by the other settings */
 	unsigned long_log;     /* 0: off, or CODEC_LONG_MIN to CODEC_LONG_MAX */

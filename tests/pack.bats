@@ -97,6 +97,43 @@ size() {
 	zstd -q -d -c packed | cmp - plain
 }
 
+@test "without a level: small streams harder, harder still for a slow reader; with one the same bytes each time" {
+	# Some text that is not all alike.
+	mkdir text
+	python3 - <<-'PY'
+		import random
+		r = random.Random(1)
+		words = [bytes(r.choices(b"etaoinshrdlu_", k=r.randint(2, 9))) for _ in range(4000)]
+		with open("text/t", "wb") as f:
+		    for _ in range(12):
+		        f.write(b" ".join(r.choices(words, k=170000)))
+	PY
+	repl-diff text >large
+	cat >slowly <<-'PY'
+		import os, time
+		while b := os.read(0, 65536):
+		    os.write(1, b)
+		    time.sleep(0.03)
+	PY
+	for level in "" "-l 3" "-l 6"; do
+		# shellcheck disable=SC2086 # two words
+		repl-pack $level <large >"file$level"
+		# shellcheck disable=SC2086
+		repl-pack $level <large | python3 slowly >"line$level"
+		zstd -q -d -c "line$level" | cmp - large
+	done
+	cmp "file-l 3" "line-l 3"
+	(($(size line) < $(size file) && $(size file) < $(size "file-l 3")))
+	# The first bytes are those of level 6.
+	cmp -n 1000000 file "file-l 6"
+	run -1 cmp -s file "file-l 6"
+	ZSTD_CLEVEL=3 repl-pack <large | cmp - "file-l 3"
+	run -0 bash -c 'ZSTD_CLEVEL=high repl-pack <large >again'
+	has "$output" "ZSTD_CLEVEL is 'high', not a level: left alone"
+	cmp file again
+	repl-pack --flush <plain | cmp - <(repl-pack -l 6 --flush <plain)
+}
+
 @test "several streams stay several, and packed files can be joined" {
 	echo more >src/more
 	repl-diff src >second
