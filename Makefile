@@ -5,7 +5,7 @@
 #   check       everything: gcc and clang with warnings as errors, units and bats on the release build, a good part of them
 #               once more with sanitizers, about a minute of fuzzing. Prints TAP; ends in "N passed, N failed".
 #   check-databases   databases in use, image after image: does each one open on the replica, with what was committed?
-#               SQLite, and PostgreSQL, which it installs; as root
+#               SQLite, and PostgreSQL; as root. A check has some of it
 #   soak        all tests with all their samples, on FLAVOUR; hours
 #   unit bats   only these, on FLAVOUR. "make bats T=tests/house.bats" runs one file.
 #   asan        units and all bats with AddressSanitizer and UndefinedBehaviorSanitizer
@@ -137,9 +137,9 @@ crash:
 	$(Q)REPL_CRASH=all BATS_TEST_TIMEOUT=36000 tests/run release:bats tests/crash.bats
 
 check-databases:
-	$(call deps,databases)
+	$(call deps,check)
 	$(call flavour,$(FLAVOUR)) programs tools
-	$(Q)REPL_LONG=1 BATS_TEST_TIMEOUT=36000 tests/run $(FLAVOUR):bats tests/databases.bats tests/databases/postgresql.bats
+	$(Q)REPL_LONG=1 BATS_TEST_TIMEOUT=36000 tests/run $(FLAVOUR):bats tests/databases.bats tests/postgresql.bats
 
 soak:
 	$(call flavour,$(FLAVOUR)) programs unit-programs tools

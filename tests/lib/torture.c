@@ -737,8 +737,10 @@ static void until_held(unsigned n)
 
 	for (unsigned i = 0; i < n; i++) {
 		while (!is_held(i)) {
-			if (waitpid(-1, NULL, WNOHANG) > 0) {
-				fprintf(stderr, "torture: a writer died\n");
+			int status;
+			if (waitpid(-1, &status, WNOHANG) > 0) {
+				fprintf(stderr, "torture: a writer ended, with %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
+					WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 				exit(1);
 			}
 			usleep(1000);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bats
 # PostgreSQL under load: each image starts on a copy of the replica, recovers, can be read from end to end, and holds every transaction
-# that was committed before its instant and none that was begun after it. Part of "make check-databases", as it wants a server.
+# that was committed before its instant and none that was begun after it.
 
-load ../lib/setup
+load lib/setup
 
 SERVER=$(find /usr/lib/postgresql -path '*/bin/postgres' 2>/dev/null | sort -V | tail -n 1)
 SERVER=${SERVER%/postgres}
@@ -141,7 +141,7 @@ opens_tree() {
 # images COMMAND...: so many in a row, a moment between them.
 images() {
 	local i
-	for ((i = 0; i < ${REPL_RUNS:-$(samples 9)}; i++)); do
+	for ((i = 0; i < ${REPL_RUNS:-$(samples 6)}; i++)); do
 		"$@"
 		sleep 1
 	done
@@ -163,6 +163,7 @@ images() {
 	images one
 }
 
+# bats test_tags=long
 @test "btrfs, quiesced by a checkpoint" {
 	fs=$(mk_fs btrfs 1500M)
 	btrfs -q subvolume create "$fs/db"
@@ -178,6 +179,7 @@ images() {
 	images one
 }
 
+# bats test_tags=long
 @test "XFS, a tree of clones, while all its processes stand still" {
 	fs=$(mk_fs xfs 1500M -m reflink=1)
 	cp -a "$BATS_FILE_TMPDIR/fresh/data" "$fs/"
@@ -195,6 +197,7 @@ images() {
 	images one
 }
 
+# bats test_tags=long
 @test "ext4 in a volume that is cloned while it is frozen" {
 	fs=$(mk_fs xfs 1500M -m reflink=1)
 	truncate -s 600M "$fs/img"
