@@ -217,7 +217,8 @@ $(B)/tests/golden/%: $(B)/tests/golden/%.o $(B)/libcore.a
 
 $(TOOLS): $(B)/%: $(B)/%.o
 	$(call say,LINK,$@)
-	$(Q)$(link) -o $@ $^
+	$(Q)$(link) -o $@ $^ $(if $(filter %.a,$^),$(LIBS))
+$(B)/tests/lib/speed: $(B)/libcore.a
 
 $(B)/fuzz/%: $(B)/tests/fuzz/%.o $(FUZZ_O) $(FUZZ_MAIN) $(B)/libcore.a
 	@mkdir -p $(@D)
