@@ -13,9 +13,9 @@
 #define STRETCHES 32u         /* that are read, or holes, known ahead */
 #define QUEUE 256u            /* ranges that are shared, known ahead */
 #define PROOFS 32u            /* blocks of a copy whose digests are made at a time */
-#define SLOTS (1u << 19)      /* of 24 bytes: 12 MiB */
-#define MOST (SLOTS / 2)
-#define BLOOM_BITS (1u << 23) /* 1 MiB */
+#define SLOTS (1u << 19)      /* at most; of 24 bytes: 12 MiB */
+#define AHEAD 32u             /* sums that are made before the first is looked up */
+#define HUGE_PAGE (2u * 1024 * 1024)
 
 uint32_t content_grain(uint64_t size)
 {
@@ -93,29 +93,40 @@ struct anchor {
 	uint64_t weak, no, block;
 };
 struct anchors {
+	void *memory;    /* of both tables */
 	struct anchor *slot;
-	uint8_t *bloom;
-	size_t n;
+	uint64_t *bloom; /* of each sum three bits of one word */
+	size_t n, n_slots, n_words; /* powers of two */
 	uint64_t sample; /* only sums with these bits clear are kept */
 	uint64_t only;   /* all are of this object; 0: of several, or there are none */
 };
 
-/* Zeros, in large pages where there are such: each look is at another place. */
-static void *table_new(size_t size)
+/* In large pages where it is large and there are such: each look is at another place. */
+static void anchors_make_room(struct anchors *a, size_t n_slots)
 {
-	uint8_t *p = xalloc(size);
-	size_t skip = (size_t)(-(uintptr_t)p % PAGE);
+	size_t words = n_slots / 4, size = words * sizeof *a->bloom + n_slots * sizeof *a->slot;
+	size_t align = size < HUGE_PAGE ? 64 : HUGE_PAGE;
 
-	madvise(p + skip, size - skip, MADV_HUGEPAGE);
-	return p;
+	a->memory = xalloc(size + align);
+	uint8_t *p = (uint8_t *)a->memory + -(uintptr_t)a->memory % align;
+	if (align == HUGE_PAGE)
+		madvise(p, size, MADV_HUGEPAGE);
+	a->bloom = (uint64_t *)(void *)p;
+	a->slot = (struct anchor *)(void *)(p + words * sizeof *a->bloom);
+	a->n_slots = n_slots;
+	a->n_words = words;
+	a->n = 0;
 }
 
-static struct anchors *anchors_new(void)
+/* Room for so many, and for more when they come. */
+static struct anchors *anchors_new(uint64_t n)
 {
 	struct anchors *a = xalloc(sizeof *a);
+	size_t n_slots = 64;
 
-	a->slot = table_new(SLOTS * sizeof *a->slot);
-	a->bloom = table_new(BLOOM_BITS / 8);
+	while (n_slots < SLOTS && n_slots / 2 <= n)
+		n_slots *= 2;
+	anchors_make_room(a, n_slots);
 	return a;
 }
 
@@ -123,59 +134,77 @@ static void anchors_free(struct anchors **a)
 {
 	if (!*a)
 		return;
-	free((*a)->slot);
-	free((*a)->bloom);
+	free((*a)->memory);
 	free(*a);
 	*a = NULL;
 }
 
-static size_t anchor_slot(uint64_t weak) { return (size_t)(weak >> 40) & (SLOTS - 1); }
-static size_t anchor_bit(uint64_t weak) { return (size_t)(weak >> 17) & (BLOOM_BITS - 1); }
+static size_t anchor_slot(const struct anchors *a, uint64_t weak) { return (size_t)(weak >> 40) & (a->n_slots - 1); }
+static inline size_t anchor_word(const struct anchors *a, uint64_t weak) { return (size_t)(weak >> 47) & (a->n_words - 1); }
+
+static inline uint64_t anchor_bits(uint64_t weak)
+{
+	return UINT64_C(1) << (weak >> 41 & 63) | UINT64_C(1) << (weak >> 35 & 63) | UINT64_C(1) << (weak >> 29 & 63);
+}
 
 static void anchors_put(struct anchors *a, struct anchor x)
 {
-	size_t at = anchor_slot(x.weak);
+	size_t at = anchor_slot(a, x.weak);
 
-	for (; a->slot[at].weak; at = (at + 1) & (SLOTS - 1))
+	for (; a->slot[at].weak; at = (at + 1) & (a->n_slots - 1))
 		if (a->slot[at].weak == x.weak)
 			return; /* the first one serves */
 	a->slot[at] = x;
-	a->bloom[anchor_bit(x.weak) / 8] |= (uint8_t)(1u << (anchor_bit(x.weak) % 8));
+	a->bloom[anchor_word(a, x.weak)] |= anchor_bits(x.weak);
 	a->n++;
+}
+
+/* Half full: twice as large, or where that is too much every other one is kept, chosen by content, so that both sides of a move choose
+ * alike. */
+static void anchors_grow(struct anchors *a)
+{
+	const struct anchor *old = a->slot;
+	size_t n = a->n_slots;
+	void *memory = a->memory;
+
+	if (n == SLOTS)
+		a->sample = a->sample << 1 | 1;
+	anchors_make_room(a, n < SLOTS ? 2 * n : n);
+	for (size_t i = 0; i < n; i++)
+		if (old[i].weak && !(old[i].weak & a->sample))
+			anchors_put(a, old[i]);
+	free(memory);
 }
 
 static void anchors_add(struct anchors *a, struct anchor x)
 {
-	if (!x.weak || x.weak & a->sample)
+	if (!x.weak)
 		return;
-	while (a->n >= MOST) {
-		/* Full: keep every other one, chosen by content, so that both sides of a move choose alike. */
-		struct anchor *old = a->slot;
-		a->sample = a->sample << 1 | 1;
-		a->slot = table_new(SLOTS * sizeof *a->slot);
-		memset(a->bloom, 0, BLOOM_BITS / 8);
-		a->n = 0;
-		for (size_t i = 0; i < SLOTS; i++)
-			if (old[i].weak && !(old[i].weak & a->sample))
-				anchors_put(a, old[i]);
-		free(old);
-		if (x.weak & a->sample)
-			return;
-	}
-	anchors_put(a, x);
+	while (!(x.weak & a->sample) && a->n >= a->n_slots / 2)
+		anchors_grow(a);
+	if (!(x.weak & a->sample))
+		anchors_put(a, x);
+}
+
+static inline void anchors_prefetch(const struct anchors *a, uint64_t weak)
+{
+	if (a)
+		__builtin_prefetch(&a->bloom[anchor_word(a, weak)]);
 }
 
 /* False for most of what is not there. NULL has nothing. */
 static inline bool anchors_may_have(const struct anchors *a, uint64_t weak)
 {
-	return a && a->bloom[anchor_bit(weak) / 8] >> (anchor_bit(weak) % 8) & 1 && !(weak & a->sample);
+	uint64_t bits = anchor_bits(weak);
+
+	return a && (a->bloom[anchor_word(a, weak)] & bits) == bits && !(weak & a->sample);
 }
 
 static const struct anchor *anchors_find(const struct anchors *a, uint64_t weak)
 {
 	if (!anchors_may_have(a, weak))
 		return NULL;
-	for (size_t at = anchor_slot(weak); a->slot[at].weak; at = (at + 1) & (SLOTS - 1))
+	for (size_t at = anchor_slot(a, weak); a->slot[at].weak; at = (at + 1) & (a->n_slots - 1))
 		if (a->slot[at].weak == weak)
 			return &a->slot[at];
 	return NULL;
@@ -185,7 +214,7 @@ static int anchors_own(struct anchors **out, struct catalog *base, const struct 
 {
 	uint64_t n = object_blocks(o->size, o->grain);
 	uint8_t rows[48 * DIGESTS_ROW];
-	struct anchors *a = anchors_new();
+	struct anchors *a = anchors_new(n);
 
 	for (uint64_t at = 0; at < n; at += 48) {
 		size_t take = (size_t)min_u64(48, n - at);
@@ -227,7 +256,7 @@ static int all_row(void *ctx, uint64_t no, uint64_t block, const uint8_t *row)
 
 static int anchors_all(struct anchors **out, struct catalog *base, struct err *e)
 {
-	struct all_ctx x = {.a = anchors_new(), .base = base, .e = e};
+	struct all_ctx x = {.a = anchors_new(0), .base = base, .e = e};
 	int rc = catalog_blocks_all(base, all_row, &x, e);
 
 	object_free(&x.o);
@@ -404,23 +433,30 @@ static int search(struct pass *p, uint64_t off, uint64_t to, uint64_t *hit, stru
 	*hit = to;
 	if (until < DIGEST_LEAF || off + DIGEST_LEAF > until)
 		return 0;
-	uint64_t last = min_u64(to, until - DIGEST_LEAF + 1);
+	uint64_t last = min_u64(to, until - DIGEST_LEAF + 1), weak[AHEAD];
 	const uint8_t *b = at(p, off);
-	for (uint64_t h = roll_raw(b);; b++) {
-		uint64_t weak = h ? h : 1;
-		if (anchors_may_have(own, weak) || anchors_may_have(all, weak)) {
+	for (uint64_t h = roll_raw(b); off < last;) {
+		size_t n = (size_t)min_u64(AHEAD, last - off);
+		/* Where they stand is asked for before the first of them is needed. */
+		for (size_t i = 0; i < n; i++, b++) {
+			weak[i] = h ? h : 1;
+			anchors_prefetch(own, weak[i]);
+			anchors_prefetch(all, weak[i]);
+			if (off + i + 1 < last)
+				h = roll_step(h, b[DIGEST_LEAF], b[0], tab);
+		}
+		for (size_t i = 0; i < n; i++, off++) {
+			if (!anchors_may_have(own, weak[i]) && !anchors_may_have(all, weak[i]))
+				continue;
 			earn(p, off - from);
 			from = off;
-			if (match(p, weak, off, e)) {
+			if (match(p, weak[i], off, e)) {
 				*hit = off;
 				return 0;
 			}
 			if (e->kind)
 				return -1;
 		}
-		if (++off >= last)
-			break;
-		h = roll_step(h, b[DIGEST_LEAF], b[0], tab);
 	}
 	earn(p, off - from);
 	return 0;
