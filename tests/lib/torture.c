@@ -702,6 +702,7 @@ static void write_on(uint64_t seed, unsigned no)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigaction(SIGBUS, &bus, NULL);
+	signal(SIGPIPE, SIG_IGN); /* another one had opened a FIFO, and has gone */
 	w.rng = seed * 1000003 + no;
 	w.block = aligned_alloc(BLOCK, BLOCK);
 	for (size_t i = 0; i < HELD; i++)
