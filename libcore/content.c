@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
+#include "anchors.h"
 #include "extents.h"
 
 #define CHUNK WINDOW_PIECE
@@ -13,9 +13,7 @@
 #define STRETCHES 32u         /* that are read, or holes, known ahead */
 #define QUEUE 256u            /* ranges that are shared, known ahead */
 #define PROOFS 32u            /* blocks of a copy whose digests are made at a time */
-#define SLOTS (1u << 19)      /* at most; of 24 bytes: 12 MiB */
 #define AHEAD 32u             /* sums that are made before the first is looked up */
-#define HUGE_PAGE (2u * 1024 * 1024)
 
 uint32_t content_grain(uint64_t size)
 {
@@ -85,187 +83,6 @@ int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 	content_rows_end(&x);
 	digest_tree_root(&t, &d);
 	return digest_eq(&d, &o->content);
-}
-
-/* ---- the index of block starts ---- */
-
-struct anchor {
-	uint64_t weak, no, block;
-};
-struct anchors {
-	void *memory;    /* of both tables */
-	struct anchor *slot;
-	uint64_t *bloom; /* of each sum three bits of one word */
-	size_t n, n_slots, n_words; /* powers of two */
-	uint64_t sample; /* only sums with these bits clear are kept */
-	uint64_t only;   /* all are of this object; 0: of several, or there are none */
-};
-
-/* In large pages where it is large and there are such: each look is at another place. */
-static void anchors_make_room(struct anchors *a, size_t n_slots)
-{
-	size_t words = n_slots / 4, size = words * sizeof *a->bloom + n_slots * sizeof *a->slot;
-	size_t align = size < HUGE_PAGE ? 64 : HUGE_PAGE;
-
-	a->memory = xalloc(size + align);
-	uint8_t *p = (uint8_t *)a->memory + -(uintptr_t)a->memory % align;
-	if (align == HUGE_PAGE)
-		madvise(p, size, MADV_HUGEPAGE);
-	a->bloom = (uint64_t *)(void *)p;
-	a->slot = (struct anchor *)(void *)(p + words * sizeof *a->bloom);
-	a->n_slots = n_slots;
-	a->n_words = words;
-	a->n = 0;
-}
-
-/* Room for so many, and for more when they come. */
-static struct anchors *anchors_new(uint64_t n)
-{
-	struct anchors *a = xalloc(sizeof *a);
-	size_t n_slots = 64;
-
-	while (n_slots < SLOTS && n_slots / 2 <= n)
-		n_slots *= 2;
-	anchors_make_room(a, n_slots);
-	return a;
-}
-
-static void anchors_free(struct anchors **a)
-{
-	if (!*a)
-		return;
-	free((*a)->memory);
-	free(*a);
-	*a = NULL;
-}
-
-static size_t anchor_slot(const struct anchors *a, uint64_t weak) { return (size_t)(weak >> 40) & (a->n_slots - 1); }
-static inline size_t anchor_word(const struct anchors *a, uint64_t weak) { return (size_t)(weak >> 47) & (a->n_words - 1); }
-
-static inline uint64_t anchor_bits(uint64_t weak)
-{
-	return UINT64_C(1) << (weak >> 41 & 63) | UINT64_C(1) << (weak >> 35 & 63) | UINT64_C(1) << (weak >> 29 & 63);
-}
-
-static void anchors_put(struct anchors *a, struct anchor x)
-{
-	size_t at = anchor_slot(a, x.weak);
-
-	for (; a->slot[at].weak; at = (at + 1) & (a->n_slots - 1))
-		if (a->slot[at].weak == x.weak)
-			return; /* the first one serves */
-	a->slot[at] = x;
-	a->bloom[anchor_word(a, x.weak)] |= anchor_bits(x.weak);
-	a->n++;
-}
-
-/* Half full: twice as large, or where that is too much every other one is kept, chosen by content, so that both sides of a move choose
- * alike. */
-static void anchors_grow(struct anchors *a)
-{
-	const struct anchor *old = a->slot;
-	size_t n = a->n_slots;
-	void *memory = a->memory;
-
-	if (n == SLOTS)
-		a->sample = a->sample << 1 | 1;
-	anchors_make_room(a, n < SLOTS ? 2 * n : n);
-	for (size_t i = 0; i < n; i++)
-		if (old[i].weak && !(old[i].weak & a->sample))
-			anchors_put(a, old[i]);
-	free(memory);
-}
-
-static void anchors_add(struct anchors *a, struct anchor x)
-{
-	if (!x.weak)
-		return;
-	while (!(x.weak & a->sample) && a->n >= a->n_slots / 2)
-		anchors_grow(a);
-	if (!(x.weak & a->sample))
-		anchors_put(a, x);
-}
-
-static inline void anchors_prefetch(const struct anchors *a, uint64_t weak)
-{
-	if (a)
-		__builtin_prefetch(&a->bloom[anchor_word(a, weak)]);
-}
-
-/* False for most of what is not there. NULL has nothing. */
-static inline bool anchors_may_have(const struct anchors *a, uint64_t weak)
-{
-	uint64_t bits = anchor_bits(weak);
-
-	return a && (a->bloom[anchor_word(a, weak)] & bits) == bits && !(weak & a->sample);
-}
-
-static const struct anchor *anchors_find(const struct anchors *a, uint64_t weak)
-{
-	if (!anchors_may_have(a, weak))
-		return NULL;
-	for (size_t at = anchor_slot(a, weak); a->slot[at].weak; at = (at + 1) & (a->n_slots - 1))
-		if (a->slot[at].weak == weak)
-			return &a->slot[at];
-	return NULL;
-}
-
-static int anchors_own(struct anchors **out, struct catalog *base, const struct object *o, struct err *e)
-{
-	uint64_t n = object_blocks(o->size, o->grain);
-	uint8_t rows[48 * DIGESTS_ROW];
-	struct anchors *a = anchors_new(n);
-
-	for (uint64_t at = 0; at < n; at += 48) {
-		size_t take = (size_t)min_u64(48, n - at);
-		if (catalog_blocks(base, o->no, at, take, rows, e)) {
-			anchors_free(&a);
-			return -1;
-		}
-		for (size_t i = 0; i < take; i++)
-			anchors_add(a, (struct anchor){get_le64(rows + i * DIGESTS_ROW + DIGEST_LEN), o->no, at + i});
-	}
-	*out = a;
-	return 0;
-}
-
-struct all_ctx {
-	struct anchors *a;
-	struct catalog *base;
-	uint64_t no, n_blocks;
-	struct object o;
-	struct err *e;
-};
-
-static int all_row(void *ctx, uint64_t no, uint64_t block, const uint8_t *row)
-{
-	struct all_ctx *x = ctx;
-
-	if (no != x->no) {
-		int got = catalog_get(x->base, no, &x->o, x->e);
-		if (got < 0)
-			return -1;
-		x->a->only = x->no ? 0 : no;
-		x->no = no;
-		x->n_blocks = got ? object_blocks(x->o.size, x->o.grain) : 0;
-	}
-	if (block < x->n_blocks)
-		anchors_add(x->a, (struct anchor){get_le64(row + DIGEST_LEN), no, block});
-	return 0;
-}
-
-static int anchors_all(struct anchors **out, struct catalog *base, struct err *e)
-{
-	struct all_ctx x = {.a = anchors_new(0), .base = base, .e = e};
-	int rc = catalog_blocks_all(base, all_row, &x, e);
-
-	object_free(&x.o);
-	if (rc || e->kind) {
-		anchors_free(&x.a);
-		return -1;
-	}
-	*out = x.a;
-	return 0;
 }
 
 /* ---- one file ---- */

@@ -9,8 +9,8 @@
  * of a block that changed only the pages of 4 KiB that are not shared are reported. The reads to come are announced to the
  * kernel, which sorts them.
  *
- * May use: window, catalog, extents, digest, record, bytes, err; reads one descriptor. Memory: that of the window, and at most 14 MiB for each
- * of the two indexes (this file's base, the whole base); larger bases are sampled.
+ * May use: anchors, window, catalog, extents, digest, record, bytes, err; reads one descriptor. Memory: that of the window, and of two
+ * indexes (this file's base, the whole base).
  */
 #ifndef REPL_CONTENT_H
 #define REPL_CONTENT_H
@@ -19,7 +19,7 @@
 #include "window.h"
 
 struct extents;
-struct anchors; /* starts of base blocks by rolling sum */
+struct anchors;
 
 struct content {
 	struct catalog *base;  /* borrowed; reads are made through catalog_see_base(base, true) */
