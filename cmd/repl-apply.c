@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "adopt.h"
 #include "apply.h"
 #include "cli.h"
 #include "forced.h"
@@ -217,7 +218,7 @@ static int other_mode(struct cli *c, struct settings *s, struct stream_out *out,
 	if (s->verify)
 		return verify(c, s, out, e);
 	if (s->adopt)
-		return apply_adopt(&s->a, e);
+		return adopt_run(&s->a, e);
 	if (s->restore)
 		return apply_restore(&s->a, e);
 	if (s->answer)
@@ -318,7 +319,7 @@ int main(int argc, char **argv)
 		{"rollback", 0, OPT_STRING, &s.rollback, "WHICH", "back to an image: its id, a time, a bookmark or -N", 0},
 		{"at", 0, OPT_STRING, &s.at, "WHICH", "with --into: that image beside the replica", 0},
 		{"into", 0, OPT_STRING, &s.into, "DIR", "where --at makes it", 0},
-		{"where", 0, OPT_LIST, &s.places, "NAME=PATH", "a volume's place: a block device, or a file elsewhere", 0},
+		{"where", 0, OPT_LIST, &s.places, "NAME=PATH", "a member's place: a device or file of a volume, a directory of a tree", 0},
 		{"keep", 0, OPT_STRING, &s.keep, "N|AGES", "undos to keep: a number, or 24h,7d,4w,12m; 0: make none", 0},
 		{"restore-meta", 0, OPT_FLAG, &s.restore, NULL, "set all metadata again, as the image has it; reads no delta", 0},
 		{"verify", 0, OPT_FLAG, &s.verify, NULL, "read everything again, name what is not as it was applied", 0},

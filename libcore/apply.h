@@ -1,7 +1,7 @@
 /*
- * apply: deltas from standard input onto a replica, and what else repl-apply does to one: adopting, restoring, answering.
+ * apply: deltas from standard input onto a replica, and what else repl-apply does to one: restoring, answering.
  *
- * May use: rewind, receive, job, diff, restore, partial, token, err.
+ * May use: rewind, receive, job, restore, partial, token, err.
  */
 #ifndef REPL_APPLY_H
 #define REPL_APPLY_H
@@ -10,8 +10,6 @@
 #include "token.h"
 
 int apply_run(struct apply *a, struct err *e);
-/* Takes a directory with content as it is, also a replica that was edited: digests it into a catalog, acknowledges what it holds. */
-int apply_adopt(struct apply *a, struct err *e);
 /* Sets all metadata again as the catalog has it, for who may do more than those who applied the deltas; reads no input. */
 int apply_restore(struct apply *a, struct err *e);
 /* Acknowledges what the replica holds, when an earlier answer was lost. ERR_REFUSED: no replica, ERR_MISMATCH: it is empty. */

@@ -37,6 +37,14 @@ static uint64_t block_capacity(unsigned maj, unsigned min)
 	return mul_u64(sectors, 512, &bytes) ? bytes : 0;
 }
 
+/* Of one that is open, where nobody lets us see /sys. */
+static uint64_t open_capacity(int fd)
+{
+	off_t was = lseek(fd, 0, SEEK_CUR), end = lseek(fd, 0, SEEK_END);
+
+	return was < 0 || end < 0 || lseek(fd, was, SEEK_SET) < 0 ? 0 : (uint64_t)end;
+}
+
 static void as_volume(struct attr *a)
 {
 	a->type = OBJ_FILE;
@@ -86,8 +94,11 @@ int attr_stat(struct attr *a, int dirfd, const char *name, struct err *e)
 	if (type == OBJ_BLOCK)
 		a->size = block_capacity(sx.stx_rdev_major, sx.stx_rdev_minor);
 	a->blocks512 = sx.stx_blocks;
-	if (type == OBJ_BLOCK && !name)
+	if (type == OBJ_BLOCK && !name) {
+		if (!a->size)
+			a->size = open_capacity(dirfd);
 		as_volume(a);
+	}
 	return 0;
 }
 

@@ -771,8 +771,8 @@ int diff_run(struct diff *d, struct err *e)
 		goto out;
 	j.scan = (struct scan){.base = d->base, .filter = d->filter, .prune_dev = d->prune_dev, .prune_ino = d->prune_ino,
 		.root_dev = j.target.devs, .threads = d->threads, .one_file_system = d->one_file_system, .checksum = d->checksum,
-		.by_name = d->by_name, .tmpdir = d->tmpdir, .warn = d->warn, .item = on_item, .gone = on_gone, .wanted = d->mends ? on_wanted : NULL,
-		.ctx = &j};
+		.is_group = d->n_roots && d->roots[0].name[0], .by_name = d->by_name, .tmpdir = d->tmpdir, .warn = d->warn,
+		.item = on_item, .gone = on_gone, .wanted = d->mends ? on_wanted : NULL, .ctx = &j};
 	/* When it mends, a directory may turn out to be wanted itself while what is in it is read. */
 	j.spool = (struct spool){.tmpdir = d->tmpdir, .all_dirs = d->mends};
 	if (spool_open(&j.spool, e))

@@ -203,8 +203,11 @@ static int look_at_dir(struct finder *x, struct buf *todo, uint64_t no, struct s
 		close_fd(&copy);
 		return err_sys(e, "cannot list '%s' in the replica", esc_cut(text, sizeof text, path));
 	}
+	/* At the top of a tree that stands elsewhere there is what is ours, and what a fresh filesystem has. */
+	bool is_top = where_find(&x->p->r->where, path);
 	for (struct dirent *de; !rc && (de = readdir(d));)
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, ".."))
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") &&
+				!(is_top && (!strcmp(de->d_name, ROOM_CTL) || !strcmp(de->d_name, "lost+found"))))
 			rc = look_inside(x, todo, no, path, de->d_name, dirfd(d), e);
 	closedir(d);
 	return rc;
@@ -233,17 +236,14 @@ static int look_below(struct finder *x, uint64_t no, struct span path, struct er
 
 /* ---- records ---- */
 
-/* Nothing can be moved to or from what is mounted in the replica: once decided, the delta could never be finished. fd: of a
- * directory; name: in it, or NULL for itself. */
+/* Nothing can be moved to or from what is mounted in the replica: once decided, the delta could never be finished. fd: of the
+ * directory that plan_base_dir gave; name: in it, or NULL for itself. */
 static int find_mounted(struct finder *x, int fd, const char *name, struct err *e)
 {
-	struct replica *r = x->p->r;
-	struct stat here, there;
+	struct stat there;
 	char text[512];
 
-	if (fstat(r->root, &here))
-		return err_sys(e, "cannot read the replica '%s'", r->path);
-	if (fstatat(fd, name ? name : "", &there, name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH) || here.st_dev == there.st_dev)
+	if (fstatat(fd, name ? name : "", &there, name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH) || there.st_dev == x->p->room->dev)
 		return 0;
 	return err_set(e, ERR_REFUSED, "'%s' is on another filesystem than the replica: unmount it",
 		esc_cut(text, sizeof text, name ? span_cstr(name) : span_of(x->p->path.p, x->p->path.len)));
@@ -264,14 +264,50 @@ static int find_movable(struct finder *x, uint64_t parent, struct span name, str
 
 /* What stands elsewhere can be made, changed and given up there, but neither be something else nor get there by a name. From here
  * on we have it alone, or nothing is decided. */
-static int find_placed(const struct finder *x, uint64_t parent, struct span name, bool is_fine, bool changes, struct err *e)
+static int find_placed(const struct finder *x, uint64_t parent, struct span name, uint8_t type, bool changes, struct err *e)
 {
 	struct where_row *row = parent == CATALOG_ROOT ? where_find(&x->p->r->where, name) : NULL;
 
-	if (!row || is_fine)
-		return row && changes && where_write(row, e) < 0 ? -1 : 0;
-	return err_set(e, ERR_REFUSED, "the member '%s' is to stand at '%s', and is no volume, or one that had another name: that is for "
-		"another replica", row->name, row->path);
+	if (!row)
+		return 0;
+	if (type == (row->is_tree ? OBJ_DIR : OBJ_FILE))
+		return changes && !row->is_tree && where_write(row, e) < 0 ? -1 : 0;
+	return err_set(e, ERR_REFUSED, "the member '%s' is to stand at '%s', and is no %s, or one that had another name: that is for "
+		"another replica", row->name, row->path, row->is_tree ? "tree" : "volume");
+}
+
+/* Nothing is renamed or linked from one filesystem to another. Our own programs never ask for it: to them each tree of a group is one
+ * of its own. */
+static int find_crossing(struct finder *x, uint64_t no, uint64_t parent, struct span name, struct err *e)
+{
+	struct plan *p = x->p;
+	char text[300];
+	int alive;
+
+	if (!p->r->where.has_tree)
+		return 0;
+	buf_reset(&p->path);
+	if (catalog_path(p->next, parent, (struct span){0}, &p->path, e))
+		return -1;
+	const struct room *to = replica_room(p->r, span_of(p->path.p, p->path.len)), *from = NULL;
+	/* By one of its names in the target, and by one in the base: all of them are alike, or one was refused. */
+	if (plan_find_room(p, no, e))
+		return -1;
+	bool is_apart = p->room != to;
+	plan_see_base(p, true);
+	buf_reset(&p->path);
+	struct object o = {0};
+	alive = catalog_get(p->r->cat, no, &o, e);
+	object_free(&o);
+	if (alive == 1 && !catalog_object_path(p->r->cat, no, &p->path, e))
+		from = replica_room(p->r, span_of(p->path.p, p->path.len));
+	plan_see_base(p, false);
+	if (alive < 0 || e->kind)
+		return -1;
+	if (!is_apart && (!from || from == to))
+		return 0;
+	return err_set(e, ERR_REFUSED, "the delta moves or links '%s' from one tree to another, and one of them stands elsewhere: that is for "
+		"another replica", esc_cut(text, sizeof text, name));
 }
 
 static int on_base(struct finder *x, const struct r_base *b, struct err *e)
@@ -292,7 +328,7 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	if (alive < 0 || base_object(p, no, &o, e) != 1 || plan_base_path(p, dir, b->name, e))
 		goto out;
 	bool detaches = b->flags & BASE_DETACH;
-	if (find_placed(x, dir, b->name, !detaches || !alive, bits_has(&x->changed, no), e))
+	if (find_placed(x, dir, b->name, detaches && alive ? 0 : o.type, bits_has(&x->changed, no), e))
 		goto out;
 	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then */
 		rc = 0;
@@ -369,12 +405,16 @@ static int on_record(void *ctx, const struct record *rec, struct err *e)
 	case REC_CREATE:
 		if (rec->u.create.ref == REF_ROOT)
 			return 0;
-		if (find_placed(x, image_ref(l, rec->u.create.parent), rec->u.create.name, rec->u.create.type == OBJ_FILE,
-				true, e))
+		if (find_placed(x, image_ref(l, rec->u.create.parent), rec->u.create.name, rec->u.create.type, true, e) ||
+				(rec->u.create.type != OBJ_DIR && rec->u.create.ref != REF_NONE &&
+				find_crossing(x, image_ref(l, rec->u.create.ref), image_ref(l, rec->u.create.parent),
+					rec->u.create.name, e)))
 			return -1;
 		return on_new(x, image_ref(l, rec->u.create.parent), rec->u.create.name, e);
 	case REC_ATTACH:
-		if (find_placed(x, image_ref(l, rec->u.attach.parent), rec->u.attach.name, false, false, e))
+		if (find_placed(x, image_ref(l, rec->u.attach.parent), rec->u.attach.name, 0, false, e) ||
+				find_crossing(x, image_ref(l, rec->u.attach.ref), image_ref(l, rec->u.attach.parent),
+					rec->u.attach.name, e))
 			return -1;
 		return on_new(x, image_ref(l, rec->u.attach.parent), rec->u.attach.name, e);
 	default:
@@ -451,19 +491,22 @@ static int move_away(int from_dir, const char *from, int to_dir, const char *to)
 struct settler {
 	struct replica *r;
 	char id[65];
-	int aside; /* .repl/aside/ID */
+	const struct room *room; /* of the edit at hand */
 	void (*kept)(void *ctx, struct span path, const char *to);
 	void *ctx;
 	uint64_t n;
 };
 
+/* path: in the replica. */
 static int keep(struct settler *s, int from_dir, const char *name, struct span path, struct err *e)
 {
 	struct span dir, last;
-	AUTO_BUF struct buf to = {0}, where = {0};
+	AUTO_BUF struct buf way = {0}, to = {0}, where = {0};
 
 	path_split(path, &dir, &last);
-	AUTO_CLOSE int to_dir = make_way(s->aside, dir, e);
+	buf_fmt(&way, "aside/%s%s", s->id, dir.len ? "/" : "");
+	buf_add(&way, dir.p, dir.len);
+	AUTO_CLOSE int to_dir = make_way(s->room->ctl, span_of(way.p, way.len), e);
 	if (to_dir < 0)
 		return -1;
 	buf_add(&to, last.p, last.len);
@@ -473,10 +516,10 @@ static int keep(struct settler *s, int from_dir, const char *name, struct span p
 		buf_fmt(&to, "%.240s~%u", name, n);
 	}
 	if (move_away(from_dir, name, to_dir, buf_cstr(&to)))
-		return err_sys(e, "cannot put an edited file aside in '%s'", s->r->path);
-	buf_fmt(&where, "%s/" REPLICA_CTL "/aside/%s/", s->r->path, s->id);
-	buf_add(&where, dir.p, dir.len);
-	buf_str(&where, dir.len ? "/" : "");
+		return err_sys(e, "cannot put an edited file aside in '%s'", s->room->path);
+	buf_fmt(&where, "%s/" REPLICA_CTL "/", s->room->path);
+	buf_add(&where, way.p, way.len);
+	buf_str(&where, "/");
 	buf_add(&where, to.p, to.len);
 	if (s->kept)
 		s->kept(s->ctx, path, buf_cstr(&where));
@@ -487,7 +530,10 @@ static int settle_one(struct settler *s, enum edits_mode mode, struct span path,
 {
 	struct err why = {0};
 	char name[REC_NAME_MAX + 1], slot[40];
-	AUTO_CLOSE int dirfd = path_parent(s->r->root, path, name, &why);
+	struct span below = path;
+	const struct where_row *tree = where_tree(&s->r->where, path, &below);
+	s->room = tree ? &tree->room : &s->r->room;
+	AUTO_CLOSE int dirfd = path_parent(s->room->root, below, name, &why);
 
 	s->n++;
 	/* Gone from the start, or repeating. */
@@ -497,22 +543,13 @@ static int settle_one(struct settler *s, enum edits_mode mode, struct span path,
 	if (mode == EDITS_KEEP)
 		return keep(s, dirfd, name, path, e);
 	snprintf(slot, sizeof slot, "edit-%llu", (unsigned long long)s->n);
-	return move_away(dirfd, name, s->r->slots, slot) ? err_sys(e, "cannot move an edited file in '%s'", s->r->path) : 0;
-}
-
-static int open_aside(struct settler *s, struct err *e)
-{
-	AUTO_BUF struct buf path = {0};
-
-	buf_fmt(&path, "aside/%s", s->id);
-	s->aside = make_way(s->r->ctl, span_of(path.p, path.len), e);
-	return s->aside < 0 ? -1 : 0;
+	return move_away(dirfd, name, s->room->slots, slot) ? err_sys(e, "cannot move an edited file in '%s'", s->room->path) : 0;
 }
 
 int edits_settle(struct replica *r, const struct digest *id, void (*kept)(void *ctx, struct span path, const char *to), void *ctx,
 	struct err *e)
 {
-	struct settler s = {.r = r, .aside = -1, .kept = kept, .ctx = ctx};
+	struct settler s = {.r = r, .kept = kept, .ctx = ctx};
 	AUTO_CLOSE int fd = openat(r->ctl, "edits", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
 	AUTO_BUF struct buf row = {0};
@@ -534,14 +571,11 @@ int edits_settle(struct replica *r, const struct digest *id, void (*kept)(void *
 		row.len = fread(row.p, 1, n, f);
 		if (row.len != n)
 			rc = err_set(e, ERR_SYSTEM, "'%s/" REPLICA_CTL "/edits' is damaged", r->path);
-		else if (mode == EDITS_KEEP && s.aside < 0)
-			rc = open_aside(&s, e);
-		if (!rc)
+		else
 			rc = settle_one(&s, mode, span_of(row.p, row.len), e);
 	}
 	if (!rc && ferror(f))
 		rc = err_sys(e, "cannot read '%s/" REPLICA_CTL "/edits'", r->path);
 	fclose(f);
-	close_fd(&s.aside);
 	return rc;
 }

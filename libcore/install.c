@@ -38,7 +38,7 @@ void install_touch(struct install *p, uint64_t dir)
 
 int install_displace(struct install *p, int dirfd, const char *name, struct err *e)
 {
-	int slots = p->plan->r->slots;
+	int slots = p->plan->room->slots;
 	char slot[32];
 
 	do /* some may be from before a crash */
@@ -82,7 +82,7 @@ static int refresh_hint(struct install *p, struct object *o, int dirfd, const ch
 
 static int make_special(struct install *p, const struct object *o, const char *staged, struct err *e)
 {
-	int stage = p->plan->r->stage;
+	int stage = p->plan->room->stage;
 	mode_t type = o->type == OBJ_FIFO ? S_IFIFO : o->type == OBJ_CHAR ? S_IFCHR : S_IFBLK;
 
 	unlinkat(stage, staged, 0);
@@ -115,7 +115,7 @@ static int make_special(struct install *p, const struct object *o, const char *s
  * in its place already. */
 static int put_over(struct install *p, const char *staged, int dirfd, const char *name, struct err *e)
 {
-	int stage = p->plan->r->stage;
+	int stage = p->plan->room->stage;
 
 	if (renameat(stage, staged, dirfd, name) == 0)
 		return 0;
@@ -181,7 +181,7 @@ static int too_many_names(struct install *p, uint64_t no, struct err *e)
 /* One more name, replaced in one step. 1: the filesystem allows no more of them. */
 static int link_over(struct install *p, const struct target *t, uint64_t dir, const char *name, struct err *e)
 {
-	int stage = p->plan->r->stage, fd = target_dir(p, t, e);
+	int fd = target_dir(p, t, e), stage = p->plan->room->stage;
 	struct err why = {0};
 
 	if (fd < 0)
@@ -271,7 +271,7 @@ static int restore_in_place(struct install *p, const struct target *t, struct er
 /* A staged or new object takes the place of whatever has its names. */
 static int replace(struct install *p, const struct target *t, const char *staged, struct err *e)
 {
-	int stage = p->plan->r->stage;
+	int stage = p->plan->room->stage;
 	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? path_open_at(stage, staged, O_RDWR, 0) : -1;
 
 	/* Absent: repeating, and it is in its place already. */
@@ -308,7 +308,7 @@ static int patch_in_place(struct install *p, const struct target *t, const char 
 	/* SIGURG instead of SIGIO, which would end the process, when somebody waits. */
 	if (fstat(fd, &st) || st.st_nlink != t->o.nlink || fcntl(fd, F_SETSIG, SIGURG) || fcntl(fd, F_SETLEASE, F_WRLCK))
 		return 1;
-	if (redo_replay(p->plan->r, staged, fd, t->o.size, e))
+	if (redo_replay(p->plan->room->stage, staged, fd, t->o.size, e))
 		return -1;
 	int dirfd = target_dir(p, t, e);
 	return dirfd < 0 ? -1 : restore(p, dirfd, t->name, fd, &t->o, 0, e);
@@ -316,48 +316,47 @@ static int patch_in_place(struct install *p, const struct target *t, const char 
 
 static int put_file(struct install *p, const struct target *t, const char *staged, struct err *e)
 {
-	if (!redo_is(p->plan->r, staged))
+	if (!redo_is(p->plan->room->stage, staged))
 		return replace(p, t, staged, e);
 	int rc = patch_in_place(p, t, staged, e);
 	if (rc <= 0)
 		return rc;
 	AUTO_CLOSE int fd = open_target(p, t, O_RDONLY, e);
-	return fd < 0 || redo_fill(p->plan->r, staged, fd, t->o.size, e) ? -1 : replace(p, t, staged, e);
+	return fd < 0 || redo_fill(p->plan->room->stage, staged, fd, t->o.size, e) ? -1 : replace(p, t, staged, e);
 }
 
-/* The link that stands for it in the replica. */
-static int link_elsewhere(struct install *p, const struct target *t, const struct where_row *row, struct err *e)
+int install_link(struct install *p, const struct where_row *row, struct err *e)
 {
-	int stage = p->plan->r->stage, dirfd = target_dir(p, t, e);
+	int dirfd = plan_dir(p->plan, CATALOG_ROOT, e), stage = p->plan->room->stage;
 	AUTO_FREE char *have = xalloc(REC_TARGET_MAX + 1);
 
 	if (dirfd < 0)
 		return -1;
-	ssize_t n = readlinkat(dirfd, t->name, have, REC_TARGET_MAX);
+	ssize_t n = readlinkat(dirfd, row->name, have, REC_TARGET_MAX);
 	if (n >= 0 && span_eq(span_of(have, (size_t)n), span_cstr(row->path)))
 		return 0;
 	unlinkat(stage, "link", 0);
 	if (symlinkat(row->path, stage, "link"))
-		return install_fail(p, "make the link", t->name, e);
+		return install_fail(p, "make the link", row->name, e);
 	entry_open_up(dirfd);
-	install_touch(p, t->dir);
-	return put_over(p, "link", dirfd, t->name, e) < 0 ? -1 : 0;
+	install_touch(p, CATALOG_ROOT);
+	return put_over(p, "link", dirfd, row->name, e) < 0 ? -1 : 0;
 }
 
 /* Nobody has a file like that open as they have those of the replica: nothing is replaced. What is not staged is there already. */
 static int put_elsewhere(struct install *p, const struct target *t, struct where_row *row, const char *staged, struct err *e)
 {
-	struct replica *r = p->plan->r;
-	AUTO_CLOSE int from = path_open_at(r->stage, staged, O_RDONLY, 0);
+	int stage = p->plan->room->stage;
+	AUTO_CLOSE int from = path_open_at(stage, staged, O_RDONLY, 0);
 	int to = from < 0 && errno == ENOENT ? -1 : where_write(row, e);
 
 	if (to < 0 && (from >= 0 || errno != ENOENT))
 		return from < 0 ? install_fail(p, "open the staged", t->name, e) : -1;
-	if (to >= 0 && redo_is(r, staged) && redo_replay(r, staged, to, t->o.size, e))
+	if (to >= 0 && redo_is(stage, staged) && redo_replay(stage, staged, to, t->o.size, e))
 		return -1;
-	if (to >= 0 && !redo_is(r, staged) && file_overwrite(from, to, t->o.size))
+	if (to >= 0 && !redo_is(stage, staged) && file_overwrite(from, to, t->o.size))
 		return install_fail(p, "write", t->name, e);
-	return link_elsewhere(p, t, row, e);
+	return 0;
 }
 
 int install_object(struct install *p, const struct plan_object *po, struct err *e)
@@ -374,7 +373,7 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 		goto out;
 	}
 	rc = -1;
-	if (find_name(p, &t, e))
+	if (find_name(p, &t, e) || plan_find_room(p->plan, t.o.no, e))
 		goto out;
 	struct where_row *row = t.dir == CATALOG_ROOT ? where_find(&p->plan->r->where, span_cstr(t.name)) : NULL;
 	if (row) {
@@ -468,7 +467,6 @@ static int link_from_other(struct install *p, uint64_t no, uint64_t parent, stru
 
 int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
 {
-	int slots = p->plan->r->slots;
 	struct object o = {0};
 	char name[256], slot[32];
 	int rc = catalog_get(p->plan->next, no, &o, e);
@@ -481,6 +479,7 @@ int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to
 	int fd = plan_dir(p->plan, parent, e);
 	if (fd < 0)
 		goto out;
+	int slots = p->plan->room->slots;
 	span_name(name, to);
 	install_slot(slot, no);
 	entry_open_up(fd);
@@ -515,7 +514,9 @@ int install_relock(struct install *p, uint64_t no, struct err *e)
 	}
 	/* What is left in its slot is a name that it lost while it kept others. */
 	install_slot(slot, no);
-	if (entry_remove(p->plan->r->slots, slot) && errno != ENOENT)
+	if (plan_find_room(p->plan, no, e))
+		rc = -1;
+	else if (entry_remove(p->plan->room->slots, slot) && errno != ENOENT)
 		rc = install_fail(p, "remove", slot, e);
 	else
 		rc = find_name(p, &t, e) || restore_in_place(p, &t, e) ? -1 : 0;

@@ -36,6 +36,8 @@ int install_fail(struct install *p, const char *what, const char *name, struct e
 void install_touch(struct install *p, uint64_t dir);
 /* The name in slots/ of the object with this number. */
 void install_slot(char out[32], uint64_t no);
+/* The link that stands in the replica for a member that is elsewhere. */
+int install_link(struct install *p, const struct where_row *row, struct err *e);
 /* Moves what has no business under a name into a slot of its own, where it is removed in the end. 1: there is nothing. */
 int install_displace(struct install *p, int dirfd, const char *name, struct err *e);
 

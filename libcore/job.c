@@ -112,7 +112,7 @@ int job_confine(struct job *j, const char *into, struct err *e)
 	AUTO_FREE struct confine_dir *dirs = xalloc((n + w->n) * sizeof *dirs);
 	memcpy(dirs, few, n * sizeof *dirs);
 	for (size_t i = 0; i < w->n; i++)
-		dirs[n + i] = (struct confine_dir){w->v[i].path, false, true};
+		dirs[n + i] = (struct confine_dir){w->v[i].path, false, no_nodes || !w->v[i].is_tree};
 	int abi = confine_to(dirs, n + w->n, e);
 	if (abi < 0)
 		return -1;
@@ -126,13 +126,13 @@ int job_confine(struct job *j, const char *into, struct err *e)
 void job_start(struct job *j, struct apply *a)
 {
 	*j = (struct job){.a = a, .plan_fd = -1, .stage = {.fd = -1, .src_fd = -1, .base_fd = -1}, .warn = {count_loss, j},
-		.r = {.root = -1, .ctl = -1, .lock = -1, .stage = -1, .slots = -1}};
+		.r = REPLICA_CLOSED};
 }
 
 /* What was not decided goes at once, so that a full disk is freed; but part of a delta may wait for its rest. */
 int job_end(struct job *j, int rc)
 {
-	if (rc && !j->a->dry && j->r.stage >= 0 && j->r.cat && !replica_has(&j->r, "commit")) {
+	if (rc && !j->a->dry && j->r.room.stage >= 0 && j->r.cat && !replica_has(&j->r, "commit")) {
 		struct err ignored = {0};
 		stage_free(&j->stage);
 		replica_drop(&j->r, "plan.new", &ignored);

@@ -81,7 +81,8 @@ struct job {
 	uint64_t cur;            /* base object that is current; 0: a new one */
 	bool cur_is_file, cur_has_meta;
 	uint32_t cur_attr;
-	struct where_row *place; /* where a new one is to stand; NULL: in the replica */
+	struct where_row *place; /* where a new volume is to stand; NULL: in the replica */
+	struct where_row *tree;  /* to which of those elsewhere a new one belongs; NULL: to none */
 	bool place_is_free;      /* nothing of the base is there */
 	uint64_t n_content, announced;
 	uint64_t memory, content; /* what the delta costs so far: see charge, charge_content */

@@ -262,7 +262,7 @@ static int twin_content(void *ctx, const struct plan_object *po, struct err *e)
 		return -1;
 	AUTO_CLOSE int in = replica_open_base(r, &o, e);
 	snprintf(name, sizeof name, "%llu", (unsigned long long)po->staged);
-	AUTO_CLOSE int out = in < 0 ? -1 : openat(t->to->r.stage, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	AUTO_CLOSE int out = in < 0 ? -1 : openat(t->to->r.room.stage, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (in >= 0)
 		rc = out < 0 || file_clone(in, out, o.size) ? err_sys(e, "cannot copy '%s' to '%s'",
 			esc_cut(text, sizeof text, span_of(path.p, path.len)), t->to->r.path) : 0;
@@ -297,6 +297,7 @@ int past_at(struct apply *a, const char *which, int64_t time_ns, const char *int
 	int rc = -1;
 
 	b.path = into;
+	b.n_places = 0;
 	b.keep = (struct history_keep){0};
 	b.max_delete = UINT64_MAX;
 	b.max_delete_percent = 100;

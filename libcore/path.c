@@ -228,9 +228,41 @@ void path_pop(struct buf *b)
 
 #define CACHE_MAX 64
 
+int path_is_inside(int fd, int in)
+{
+	struct stat top, st, up;
+	int at = openat(fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC), rc = -1;
+
+	if (at < 0 || fstat(in, &top) || fstat(at, &st))
+		goto out;
+	while (rc < 0) {
+		if (st.st_dev == top.st_dev && st.st_ino == top.st_ino) {
+			rc = 1;
+			break;
+		}
+		int next = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (next < 0 || fstat(next, &up)) {
+			close_fd(&next);
+			break;
+		}
+		close_fd(&at);
+		at = next;
+		if (up.st_dev == st.st_dev && up.st_ino == st.st_ino) /* the root of all */
+			rc = 0;
+		st = up;
+	}
+out:
+	close_fd(&at);
+	return rc;
+}
+
 struct path_cache {
 	int root_fd;
-	size_t n;
+	struct graft {
+		const char *name;
+		int fd;
+	} *grafts;
+	size_t n_grafts, n;
 	struct cached {
 		struct buf path;
 		int fd;
@@ -259,12 +291,23 @@ static void cache_front(struct path_cache *c, size_t i)
 	c->slot[0] = hit;
 }
 
+void path_cache_graft(struct path_cache *c, const char *name, int fd)
+{
+	c->grafts = xrealloc(c->grafts, (c->n_grafts + 1) * sizeof *c->grafts);
+	c->grafts[c->n_grafts++] = (struct graft){name, fd};
+}
+
 int path_cached(struct path_cache *c, struct span rel, struct err *e)
 {
 	int from = c->root_fd;
 	size_t best = 0;
-	if (rel.len == 0)
-		return c->root_fd;
+	for (size_t i = 0; i < c->n_grafts; i++)
+		if (is_below(rel, span_cstr(c->grafts[i].name))) {
+			best = strlen(c->grafts[i].name);
+			from = c->grafts[i].fd;
+		}
+	if (rel.len == best)
+		return from;
 	for (size_t i = 0; i < c->n; i++) {
 		const struct buf *p = &c->slot[i].path;
 		if (p->len <= best || !is_below(rel, span_of(p->p, p->len)))
@@ -311,6 +354,7 @@ void path_cache_free(struct path_cache **c)
 	if (!*c)
 		return;
 	path_cache_drop(*c, (struct span){0});
+	free((*c)->grafts);
 	free(*c);
 	*c = NULL;
 }

@@ -27,6 +27,8 @@ int path_open(int root_fd, struct span rel, int flags, mode_t mode, struct err *
 /* Opens a single component below dirfd: O_NOFOLLOW|O_NONBLOCK|O_CLOEXEC added. Returns fd or -1 with errno
  * (EINVAL: not a name). */
 int path_open_at(int dirfd, const char *name, int flags, mode_t mode);
+/* The directory fd is the directory `in`, or below it, mounts or not: 1, 0, -1 with errno. */
+int path_is_inside(int fd, int in);
 /* Splits at the last slash. */
 void path_split(struct span rel, struct span *dir, struct span *name);
 /* Appends "/name" (or "name" when b is empty). */
@@ -39,6 +41,8 @@ void path_pop(struct buf *b);
  * everything at or below rel: needed after a directory was renamed or removed. */
 struct path_cache;
 struct path_cache *path_cache_new(int root_fd); /* root_fd borrowed */
+/* From now on the directory `name` of the root is fd, whatever has that name there. Both borrowed. */
+void path_cache_graft(struct path_cache *c, const char *name, int fd);
 int path_cached(struct path_cache *c, struct span rel, struct err *e);
 void path_cache_drop(struct path_cache *c, struct span rel);
 void path_cache_free(struct path_cache **c);

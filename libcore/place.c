@@ -1,9 +1,11 @@
 #include "place.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,11 +38,30 @@ static int remove_stray(void *ctx, const struct record *rec, struct err *e)
 	return install_displace(&p->to, fd, name, e) < 0 ? -1 : 0;
 }
 
+/* A directory goes by its name, with all that is in it; of a tree that stands elsewhere the directory stays, and what is in it goes. */
+static int clear_tree(struct place *p, const struct where_row *row, struct err *e)
+{
+	int copy = openat(row->room.root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+
+	if (!d) {
+		close_fd(&copy);
+		return install_fail(&p->to, "list", row->name, e);
+	}
+	p->to.plan->room = &row->room;
+	entry_open_up(dirfd(d));
+	for (const struct dirent *de; !rc && (de = readdir(d));)
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, ROOM_CTL) &&
+				strcmp(de->d_name, "lost+found"))
+			rc = install_displace(&p->to, dirfd(d), de->d_name, e) < 0 ? -1 : 0;
+	closedir(d);
+	return rc;
+}
+
 static int detach(void *ctx, const struct r_base *b, struct err *e)
 {
 	struct place *p = ctx;
 	struct plan *plan = p->to.plan;
-	struct replica *rp = plan->r;
 	struct object o = {0};
 	struct err why = {0};
 	char name[256], slot[32];
@@ -58,18 +79,22 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 			*e = why;
 		return is_way_gone(why.sys) ? 0 : -1;
 	}
+	int slots = plan->room->slots;
 	span_name(name, b->name);
 	install_slot(slot, no);
 	entry_open_up(fd);
 	if (plan_base_path(plan, dir, b->name, e))
 		return -1;
 	path_cache_drop(plan->base_dirs, span_of(plan->path.p, plan->path.len));
+	const struct where_row *row = !alive && dir == CATALOG_ROOT ? where_find(&plan->r->where, b->name) : NULL;
+	if (row && row->is_tree && clear_tree(p, row, e))
+		return -1;
 	if (!alive && entry_remove(fd, name) == 0)
 		return 0;
 	/* A further name of an object that has a slot. */
-	if (alive && !is_dir && faccessat(rp->slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+	if (alive && !is_dir && faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return entry_remove(fd, name) && errno != ENOENT ? install_fail(&p->to, "remove", name, e) : 0;
-	return entry_move(fd, name, rp->slots, slot) && errno != ENOENT ? install_fail(&p->to, "move", name, e) : 0;
+	return entry_move(fd, name, slots, slot) && errno != ENOENT ? install_fail(&p->to, "move", name, e) : 0;
 }
 
 int place_detach(struct place *p, struct err *e)
@@ -94,6 +119,26 @@ static int ensure_dir(struct place *p, int dirfd, const char *name, struct err *
 	return mkdirat(dirfd, name, 0700) ? install_fail(&p->to, "make", name, e) : 0;
 }
 
+/* The directory under this name of the root is a tree that stands elsewhere. */
+static bool is_elsewhere(const struct place *p, uint64_t parent, struct span name)
+{
+	return parent == CATALOG_ROOT && where_find(&p->to.plan->r->where, name);
+}
+
+/* Of all members that do, whatever somebody made of their links. */
+static int link_places(struct place *p, struct err *e)
+{
+	const struct where *w = &p->to.plan->r->where;
+	uint64_t no;
+
+	for (size_t i = 0; i < w->n; i++) {
+		int got = catalog_lookup(p->to.plan->next, CATALOG_ROOT, span_cstr(w->v[i].name), &no, NULL, e);
+		if (got < 0 || (got && install_link(&p->to, &w->v[i], e)))
+			return -1;
+	}
+	return 0;
+}
+
 static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
 {
 	struct place *p = ctx;
@@ -111,6 +156,8 @@ static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
 		return got < 0 ? -1 : 0;
 	if (catalog_name(p->to.plan->next, po->no, &parent, &name, e) != 1)
 		return -1;
+	if (is_elsewhere(p, parent, span_of(name.p, name.len)))
+		return 0;
 	int fd = plan_dir(p->to.plan, parent, e);
 	if (fd < 0)
 		return -1;
@@ -123,9 +170,11 @@ static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
 static int make_dir(struct place *p, const struct r_create *c, struct err *e)
 {
 	uint64_t parent = image_ref(&p->to.plan->loader, c->parent);
-	int fd = plan_dir(p->to.plan, parent, e);
 	char name[256];
 
+	if (is_elsewhere(p, parent, c->name))
+		return 0;
+	int fd = plan_dir(p->to.plan, parent, e);
 	if (fd < 0)
 		return -1;
 	span_name(name, c->name);
@@ -154,7 +203,7 @@ static int attach_dir(void *ctx, const struct r_attach *a, struct err *e)
 	entry_open_up(fd);
 	install_touch(&p->to, parent);
 	install_touch(&p->to, no);
-	return entry_move(p->to.plan->r->slots, slot, fd, name) && errno != ENOENT ? install_fail(&p->to, "move", name, e) : 0;
+	return entry_move(p->to.plan->room->slots, slot, fd, name) && errno != ENOENT ? install_fail(&p->to, "move", name, e) : 0;
 }
 
 static int dirs_record(void *ctx, const struct record *rec, struct err *e)
@@ -273,7 +322,7 @@ int place_all(struct place *p, struct err *e)
 	entry_open_up(p->to.plan->r->root);
 	if (p->map_names && plan_walk(p->to.plan, &owners, e))
 		return -1;
-	return plan_walk(p->to.plan, &dirs, e) || plan_walk(p->to.plan, &files, e) || plan_walk(p->to.plan, &settle, e) ||
+	return link_places(p, e) || plan_walk(p->to.plan, &dirs, e) || plan_walk(p->to.plan, &files, e) || plan_walk(p->to.plan, &settle, e) ||
 		finish_dirs(p, e) ? -1 : 0;
 }
 

@@ -12,17 +12,17 @@
 
 int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e)
 {
-	*p = (struct plan){.r = r, .fd = openat(r->ctl, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
+	*p = (struct plan){.r = r, .room = &r->room, .fd = openat(r->ctl, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
 	if (p->fd < 0)
 		return err_sys(e, "cannot read '%s/" REPLICA_CTL "/%s'", r->path, name);
-	p->base_dirs = path_cache_new(r->root);
-	p->dirs = path_cache_new(r->root);
+	p->base_dirs = replica_dirs(r);
+	p->dirs = replica_dirs(r);
 	return 0;
 }
 
 void plan_hold(struct plan *p, struct replica *r)
 {
-	*p = (struct plan){.r = r, .fd = -1, .next = r->cat, .base_dirs = path_cache_new(r->root), .dirs = path_cache_new(r->root)};
+	*p = (struct plan){.r = r, .room = &r->room, .fd = -1, .next = r->cat, .base_dirs = replica_dirs(r), .dirs = replica_dirs(r)};
 }
 
 void plan_close(struct plan *p)
@@ -235,6 +235,7 @@ int plan_base_dir(struct plan *p, uint64_t dir, struct err *e)
 {
 	if (plan_base_path(p, dir, (struct span){0}, e))
 		return -1;
+	p->room = replica_room(p->r, span_of(p->path.p, p->path.len));
 	return path_cached(p->base_dirs, span_of(p->path.p, p->path.len), e);
 }
 
@@ -243,5 +244,18 @@ int plan_dir(struct plan *p, uint64_t dir, struct err *e)
 	buf_reset(&p->path);
 	if (catalog_path(p->next, dir, (struct span){0}, &p->path, e))
 		return -1;
+	p->room = replica_room(p->r, span_of(p->path.p, p->path.len));
 	return path_cached(p->dirs, span_of(p->path.p, p->path.len), e);
+}
+
+int plan_find_room(struct plan *p, uint64_t no, struct err *e)
+{
+	p->room = &p->r->room;
+	if (!p->r->where.has_tree)
+		return 0;
+	buf_reset(&p->path);
+	if (catalog_object_path(p->next, no, &p->path, e))
+		return -1;
+	p->room = replica_room(p->r, span_of(p->path.p, p->path.len));
+	return 0;
 }

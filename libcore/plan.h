@@ -19,6 +19,7 @@ struct plan {
 	struct catalog *next;  /* the target; r->cat itself when the change is small */
 	struct image_loader loader;
 	struct path_cache *base_dirs, *dirs; /* directories by their path in the base, in the target */
+	const struct room *room; /* of what plan_base_dir, plan_dir or plan_find_room were asked for last */
 	struct buf path;       /* scratch of plan_base_path and plan_dir */
 };
 /* What the plan says about one object, when it has said all of it. */
@@ -60,5 +61,7 @@ int plan_base_path(struct plan *p, uint64_t dir, struct span name, struct err *e
 int plan_base_dir(struct plan *p, uint64_t dir, struct err *e);
 /* The same in the target. */
 int plan_dir(struct plan *p, uint64_t dir, struct err *e);
+/* p->room becomes that of an object of the target. */
+int plan_find_room(struct plan *p, uint64_t no, struct err *e);
 
 #endif

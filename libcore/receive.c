@@ -84,7 +84,7 @@ static int check_space(const struct job *j, uint64_t bytes, struct err *e)
 {
 	struct statvfs s;
 
-	if (j->a->dry || j->r.where.n || !digest_is_zero(&j->base) || faccessat(j->r.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+	if (j->a->dry || j->r.where.n || !digest_is_zero(&j->base) || faccessat(j->r.room.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
 			compresses(j->r.root) || fstatvfs(j->r.root, &s))
 		return 0;
 	uint64_t room = (geteuid() ? s.f_bavail : s.f_bfree) * s.f_frsize;
@@ -93,6 +93,8 @@ static int check_space(const struct job *j, uint64_t bytes, struct err *e)
 	return err_set(e, ERR_SYSTEM, "the image needs %llu bytes, and '%s' has room for %llu", (unsigned long long)bytes,
 		j->a->path, (unsigned long long)room);
 }
+
+#define REF_IN_TREE (UINT64_C(1) << 63)
 
 static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
 {
@@ -114,8 +116,28 @@ static int base_of(const struct job *j, uint64_t ref, uint64_t *no, struct err *
 {
 	if (ref >= j->n_refs || !ref)
 		return err_set(e, ERR_STREAM, "object number %llu was never given", (unsigned long long)ref);
-	*no = j->refs[ref];
+	*no = j->refs[ref] & REF_IN_TREE ? 0 : j->refs[ref];
 	return 0;
+}
+
+/* A new directory's number in refs says as well in which of the trees elsewhere it is. */
+static uint64_t new_in(const struct job *j, const struct where_row *tree)
+{
+	return tree ? REF_IN_TREE | (uint64_t)(tree - j->r.where.v) : 0;
+}
+
+/* The tree elsewhere that what is in this directory belongs to; NULL: none, or e says why nobody knows. */
+static struct where_row *tree_of(const struct job *j, uint64_t ref, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+	struct span below;
+	uint64_t no = j->refs[ref];
+
+	if (no & REF_IN_TREE)
+		return &j->r.where.v[no & ~REF_IN_TREE];
+	if (!no || no == CATALOG_ROOT || catalog_object_path(j->r.cat, no, &path, e))
+		return NULL;
+	return where_tree(&j->r.where, span_of(path.p, path.len), &below);
 }
 
 static int keep_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
@@ -259,7 +281,7 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 			return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
 		j->stage.attr = j->cur_has_meta ? j->cur_attr : old.meta.attr;
 		rc = stage_begin(&j->stage, j->n_content, &rec->u.content,
-			&(struct stage_file){j->cur ? &old : NULL, j->place, j->place_is_free}, e);
+			&(struct stage_file){j->cur ? &old : NULL, j->tree ? &j->tree->room : &j->r.room, j->place, j->place_is_free}, e);
 		object_free(&old);
 		return rc;
 	case REC_DATA:
@@ -318,6 +340,7 @@ static int find_object(struct job *j, uint64_t ref, struct err *e)
 		return -1;
 	j->cur = no;
 	j->place = NULL;
+	j->tree = no ? NULL : tree_of(j, ref, e);
 	j->cur_is_file = !no; /* a new one: the loader knows its type and will say so */
 	if (no) {
 		int got = catalog_get(j->r.cat, no, &o, e);
@@ -328,12 +351,17 @@ static int find_object(struct job *j, uint64_t ref, struct err *e)
 	return 0;
 }
 
-/* A new member may stand elsewhere: at once when the base has none under this name. */
+/* A new volume may stand elsewhere: at once when the base has none under this name. What is new in a tree elsewhere gets there by way
+ * of that one's room. */
 static int find_place(struct job *j, const struct r_create *c, struct err *e)
 {
+	struct where_row *row = c->parent == REF_ROOT && c->ref != REF_ROOT ? where_find(&j->r.where, c->name) : NULL;
 	uint64_t no;
 
-	j->place = c->parent == REF_ROOT && c->ref != REF_ROOT ? where_find(&j->r.where, c->name) : NULL;
+	j->place = row && !row->is_tree ? row : NULL;
+	j->tree = row && row->is_tree ? row : NULL;
+	if (!row && j->r.where.has_tree && c->ref != REF_ROOT && !(j->tree = tree_of(j, c->parent, e)))
+		return e->kind ? -1 : 0;
 	if (!j->place)
 		return 0;
 	int got = catalog_lookup(j->r.cat, CATALOG_ROOT, c->name, &no, NULL, e);
@@ -388,6 +416,9 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	case REC_IMAGE:
 		if (j->has_delta)
 			return err_set(e, ERR_STREAM, "a '%s' record after DELTA", rec_row(rec->type)->name);
+		if (rec->type == REC_MEMBER && j->r.where.has_tree && !j->is_ours && !rec->u.member.name.len)
+			return err_set(e, ERR_REFUSED, "the image is one tree, in which things move from directory to directory: what is to "
+				"stand elsewhere has to be a member of a group, NAME=PATH of repl-snap");
 		if (rec->type == REC_MEMBER)
 			break;
 		j->time_ns = rec->u.image.time_ns;
@@ -408,15 +439,15 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		break;
 	case REC_CREATE:
 		j->cur = 0;
+		j->place = j->tree = NULL;
 		j->cur_is_file = rec->u.create.type == OBJ_FILE;
-		if (!j->skip && !j->a->dry && find_place(j, &rec->u.create, e))
-			return -1;
 		if (!j->skip && rec->u.create.ref == REF_ROOT) {
 			if (j->has_root || !digest_is_zero(&j->base))
 				return err_set(e, ERR_STREAM, "a second root");
 			j->has_root = true;
 		} else if (!j->skip && (charge_name(j, rec->u.create.parent, rec->u.create.name, e) ||
-				base_of(j, rec->u.create.parent, &unused, e) || set_ref(j, rec->u.create.ref, 0, e))) {
+				base_of(j, rec->u.create.parent, &unused, e) || (!j->a->dry && find_place(j, &rec->u.create, e)) ||
+				set_ref(j, rec->u.create.ref, new_in(j, j->tree), e))) {
 			return -1;
 		}
 		break;

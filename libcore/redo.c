@@ -21,12 +21,12 @@ static void rows_name(char out[40], const char *name, bool is_clone)
 	snprintf(out, 40, "%.30s.%s", name, is_clone ? "pieces" : "redo");
 }
 
-int redo_begin(struct redo *d, const struct replica *r, const char *name, struct err *e)
+int redo_begin(struct redo *d, int stage, const char *name, struct err *e)
 {
 	char rows[40];
 
 	rows_name(rows, name, d->is_clone);
-	d->rows = openat(r->stage, rows, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	d->rows = openat(stage, rows, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	return d->rows < 0 ? fail("make", e) : 0;
 }
 
@@ -203,7 +203,7 @@ static int forget_after(struct redo *d, uint64_t pos, struct err *e)
 	return file_write_at(d->fd, rest, (size_t)(end - pos), pos) ? fail("write", e) : 0;
 }
 
-int redo_load(struct redo *d, const struct replica *r, const char *name, struct rd *in, uint64_t pos, struct err *e)
+int redo_load(struct redo *d, int stage, const char *name, struct rd *in, uint64_t pos, struct err *e)
 {
 	char rows[40];
 	uint64_t size = rd_u64(in);
@@ -217,7 +217,7 @@ int redo_load(struct redo *d, const struct replica *r, const char *name, struct 
 		x->hole = rd_u8(in);
 	}
 	rows_name(rows, name, d->is_clone);
-	d->rows = openat(r->stage, rows, O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
+	d->rows = openat(stage, rows, O_RDWR | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
 	if (d->rows < 0 || ftruncate(d->rows, (off_t)size))
 		return fail("open", e);
 	return d->is_clone ? 0 : forget_after(d, pos, e);
@@ -234,29 +234,29 @@ int redo_end(struct redo *d, struct err *e)
 
 /* ---- using ---- */
 
-bool redo_is(const struct replica *r, const char *name)
+bool redo_is(int stage, const char *name)
 {
 	char rows[40];
 
 	rows_name(rows, name, false);
-	return faccessat(r->stage, rows, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+	return faccessat(stage, rows, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-int redo_open(struct redo_reader *x, const struct replica *r, const char *name, struct err *e)
+int redo_open(struct redo_reader *x, int stage, const char *name, struct err *e)
 {
 	char rows[40];
 
 	*x = (struct redo_reader){.rows = -1};
 	for (int is_clone = 0; is_clone < 2 && x->rows < 0; is_clone++) {
 		rows_name(rows, name, is_clone);
-		x->rows = path_open_at(r->stage, rows, O_RDONLY, 0);
+		x->rows = path_open_at(stage, rows, O_RDONLY, 0);
 		if (x->rows < 0 && errno != ENOENT)
 			return fail("open", e);
 	}
 	if (x->rows < 0)
 		return 0;
 	x->is_open = true;
-	x->fd = path_open_at(r->stage, name, O_RDWR, 0);
+	x->fd = path_open_at(stage, name, O_RDWR, 0);
 	return x->fd < 0 ? fail("open", e) : 1;
 }
 
@@ -303,18 +303,18 @@ static int copy(int from, int to, uint64_t off, uint64_t len, struct err *e)
 }
 
 /* One that has to be there: of a sparse file. */
-static int open_list(struct redo_reader *x, const struct replica *r, const char *name, struct err *e)
+static int open_list(struct redo_reader *x, int stage, const char *name, struct err *e)
 {
-	int got = redo_open(x, r, name, e);
+	int got = redo_open(x, stage, name, e);
 
 	errno = ENOENT;
 	return got ? got : fail("open the list of", e);
 }
 
-int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size, struct err *e)
+int redo_replay(int stage, const char *name, int fd, uint64_t size, struct err *e)
 {
 	struct redo_reader p;
-	int got = open_list(&p, r, name, e);
+	int got = open_list(&p, stage, name, e);
 	off_t was = lseek(fd, 0, SEEK_END); /* also of a block device */
 
 	if (got > 0 && was < 0)
@@ -335,13 +335,13 @@ int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size
 	return file_resize(fd, size) ? fail("size", e) : 0;
 }
 
-int redo_fill(const struct replica *r, const char *name, int base, uint64_t size, struct err *e)
+int redo_fill(int stage, const char *name, int base, uint64_t size, struct err *e)
 {
 	struct redo_reader p;
 	struct stat st = {0};
 	uint64_t pos = 0;
 	char rows[40];
-	int got = open_list(&p, r, name, e);
+	int got = open_list(&p, stage, name, e);
 
 	if (got > 0 && fstat(base, &st))
 		got = fail("stat", e);
@@ -361,7 +361,7 @@ int redo_fill(const struct replica *r, const char *name, int base, uint64_t size
 		got = fail("sync", e);
 	redo_close(&p);
 	rows_name(rows, name, false);
-	if (got == 0 && unlinkat(r->stage, rows, 0))
+	if (got == 0 && unlinkat(stage, rows, 0))
 		got = fail("finish", e);
 	return got;
 }

@@ -9,12 +9,13 @@
  * file after the delta was decided, which can be repeated after a crash. Of a clone the list says what to keep for the way back.
  * What comes by redo_write are whole pages of 4 KiB in the end: what a delta changes inside one is completed from the base first.
  *
- * May use: replica, path, err; makes system calls.
+ * May use: file, path, bytes, err; makes system calls.
  */
 #ifndef REPL_REDO_H
 #define REPL_REDO_H
 
-#include "replica.h"
+#include "bytes.h"
+#include "err.h"
 
 #define REDO_PAGE 4096u
 #define REDO_RECENT 1024u /* pieces that redo_read still knows: more than twice the pages in the largest block, 1 MiB */
@@ -34,7 +35,7 @@ struct redo {
 	struct buf pending;   /* rows not yet written */
 };
 /* d: {0} but for fd, base and is_clone. Makes the list. */
-int redo_begin(struct redo *d, const struct replica *r, const char *name, struct err *e);
+int redo_begin(struct redo *d, int stage, const char *name, struct err *e);
 /* Pieces in ascending order. */
 int redo_write(struct redo *d, const void *p, size_t n, uint64_t off, struct err *e);
 int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e);
@@ -46,7 +47,7 @@ int redo_end(struct redo *d, struct err *e);
 /* What is written so far, for redo_load in a later process, and what is not: rows go out first. */
 int redo_save(struct redo *d, struct buf *out, struct err *e);
 /* As redo_begin, but goes on after redo_save; pos: where the pieces end. What was written after it is forgotten. */
-int redo_load(struct redo *d, const struct replica *r, const char *name, struct rd *in, uint64_t pos, struct err *e);
+int redo_load(struct redo *d, int stage, const char *name, struct rd *in, uint64_t pos, struct err *e);
 void redo_free(struct redo *d);
 
 /* The pieces of a staged file, one after the other. {0} is closed. */
@@ -59,16 +60,16 @@ struct redo_reader {
 	size_t at, len;
 };
 /* 1; 0: there is no list; -1. */
-int redo_open(struct redo_reader *x, const struct replica *r, const char *name, struct err *e);
+int redo_open(struct redo_reader *x, int stage, const char *name, struct err *e);
 /* 1, 0 at the end, -1. */
 int redo_next(struct redo_reader *x, struct err *e);
 void redo_close(struct redo_reader *x);
 
 /* Of a staged file: is it nothing but pieces? */
-bool redo_is(const struct replica *r, const char *name);
+bool redo_is(int stage, const char *name);
 /* Writes the pieces into fd and gives it its size. May be repeated. */
-int redo_replay(const struct replica *r, const char *name, int fd, uint64_t size, struct err *e);
+int redo_replay(int stage, const char *name, int fd, uint64_t size, struct err *e);
 /* Completes stage/<name> from the base's file, so that it is an ordinary staged file of this size. May be repeated. */
-int redo_fill(const struct replica *r, const char *name, int base, uint64_t size, struct err *e);
+int redo_fill(int stage, const char *name, int base, uint64_t size, struct err *e);
 
 #endif

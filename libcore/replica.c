@@ -1,6 +1,5 @@
 #include "replica.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,8 +14,6 @@
 #include "pool.h"
 #include "subvol.h"
 
-#define EMPTY_MAX 65536 /* bytes of a directory that is as good as new when it is empty */
-
 char *replica_file(const struct replica *r, const char *name)
 {
 	AUTO_BUF struct buf b = {0};
@@ -28,35 +25,6 @@ char *replica_file(const struct replica *r, const char *name)
 bool replica_has(const struct replica *r, const char *name)
 {
 	return r->ctl >= 0 && faccessat(r->ctl, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-/* 1 empty, 0 not, -1. */
-static int is_empty_dir(int fd)
-{
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
-	const struct dirent *de;
-	int empty = 1;
-
-	if (!d) {
-		close_fd(&copy);
-		return -1;
-	}
-	/* lost+found is what a fresh filesystem has, not content, and what is ours none either. */
-	while ((de = readdir(d)))
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") &&
-				strcmp(de->d_name, REPLICA_CTL))
-			empty = 0;
-	closedir(d);
-	return empty;
-}
-
-static int sub_dir(const struct replica *r, const char *name, int *fd, struct err *e)
-{
-	if (mkdirat(r->ctl, name, 0700) && errno != EEXIST)
-		return err_sys(e, "cannot make '%s/" REPLICA_CTL "/%s'", r->path, name);
-	*fd = openat(r->ctl, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return *fd < 0 ? err_sys(e, "cannot open '%s/" REPLICA_CTL "/%s'", r->path, name) : 0;
 }
 
 /* Those who only read leave no number, and whoever changed it wiped theirs. */
@@ -96,8 +64,11 @@ static int take_lock(struct replica *r, struct err *e)
 
 int replica_open(struct replica *r, const char *path, enum replica_open how, struct err *e)
 {
-	*r = (struct replica){.root = -1, .ctl = -1, .lock = -1, .stage = -1, .slots = -1, .read_only = how == REPLICA_READ,
-		.where = r->where};
+	struct where where = r->where;
+
+	*r = (struct replica)REPLICA_CLOSED;
+	r->where = where;
+	r->read_only = how == REPLICA_READ;
 	r->path = xstrdup(path);
 	if (where_load(&r->where, path, e))
 		return -1;
@@ -116,9 +87,9 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 	if (!has && (how == REPLICA_READ || how == REPLICA_CHANGE))
 		return err_set(e, ERR_REFUSED, "'%s' is not a replica: it has no catalog; repl-apply --adopt takes a directory as it is", path);
 	if (how == REPLICA_READ)
-		return 0;
+		return room_at(&r->room, "", r->path, r->root, r->ctl, e);
 	if (!has) {
-		int empty = is_empty_dir(r->root);
+		int empty = room_is_empty_dir(r->root);
 		if (empty < 0)
 			return err_sys(e, "cannot read '%s'", path);
 		if (!empty && how != REPLICA_ADOPT)
@@ -132,7 +103,48 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 		if (r->ctl < 0)
 			return err_sys(e, "cannot open '%s/" REPLICA_CTL "'", path);
 	}
-	return take_lock(r, e) || sub_dir(r, "stage", &r->stage, e) || sub_dir(r, "slots", &r->slots, e) ? -1 : 0;
+	if (room_at(&r->room, "", r->path, r->root, r->ctl, e) || take_lock(r, e) || room_open(&r->room, e))
+		return -1;
+	return where_open(&r->where, true, !replica_has(r, "commit"), e);
+}
+
+/* ---- where things stand ---- */
+
+const struct room *replica_room(const struct replica *r, struct span dir)
+{
+	struct span below;
+	const struct where_row *row = where_tree(&r->where, dir, &below);
+
+	return row ? &row->room : &r->room;
+}
+
+const struct room *replica_room_of(const struct replica *r, uint64_t no, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+
+	if (!r->where.has_tree)
+		return &r->room;
+	return catalog_object_path(r->cat, no, &path, e) ? NULL : replica_room(r, span_of(path.p, path.len));
+}
+
+struct room *replica_rooms(struct replica *r, size_t i)
+{
+	if (i == 0)
+		return &r->room;
+	for (size_t k = 0; k < r->where.n; k++)
+		if (r->where.v[k].is_open && --i == 0)
+			return &r->where.v[k].room;
+	return NULL;
+}
+
+struct path_cache *replica_dirs(const struct replica *r)
+{
+	struct path_cache *c = path_cache_new(r->root);
+
+	for (size_t i = 0; i < r->where.n; i++)
+		if (r->where.v[i].is_tree)
+			path_cache_graft(c, r->where.v[i].name, r->where.v[i].room.root);
+	return c;
 }
 
 /* ---- the catalog ---- */
@@ -208,27 +220,12 @@ void replica_close(struct replica *r)
 	where_free(&r->where);
 	if (r->lock >= 0 && !r->read_only && ftruncate(r->lock, 0)) /* only for the eye: the lock goes with the descriptor */
 		errno = 0;
-	close_fd(&r->stage);
-	close_fd(&r->slots);
+	room_close(&r->room);
 	close_fd(&r->lock);
 	close_fd(&r->ctl);
 	close_fd(&r->root);
 	free(r->path);
 	r->path = NULL;
-}
-
-/* A directory that held many names keeps its blocks on ext4, and each look into it reads them all. */
-static bool is_as_new(int fd)
-{
-	struct stat st;
-
-	return !fstat(fd, &st) && st.st_size <= EMPTY_MAX && is_empty_dir(fd) == 1;
-}
-
-static int empty_sub(const struct replica *r, const char *name, int *fd, struct err *e)
-{
-	close_fd(fd);
-	return path_remove(r->ctl, name, e) || sub_dir(r, name, fd, e) ? -1 : 0;
 }
 
 int replica_drop(const struct replica *r, const char *name, struct err *e)
@@ -277,9 +274,11 @@ int replica_discard(struct replica *r, struct err *e)
 	if (replica_drop(r, "plan", e) || replica_drop(r, "next", e) || replica_drop(r, "undo", e) || replica_drop(r, "edits", e) ||
 			replica_drop(r, "policy", e))
 		return -1;
-	if (!is_as_new(r->stage) && empty_sub(r, "stage", &r->stage, e))
-		return -1;
-	return is_as_new(r->slots) ? 0 : empty_sub(r, "slots", &r->slots, e);
+	struct room *m;
+	for (size_t i = 0; (m = replica_rooms(r, i)); i++)
+		if (room_empty(m, e))
+			return -1;
+	return 0;
 }
 
 int replica_sync(struct replica *r, struct err *e)
@@ -345,7 +344,9 @@ int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 	if (row)
 		return open_elsewhere(row, o, e);
 	struct err why = {0};
-	int fd = path_open(r->root, p, O_RDONLY, 0, &why), intact = 0;
+	struct span below = p;
+	const struct where_row *tree = where_tree(&r->where, p, &below);
+	int fd = path_open(tree ? tree->room.root : r->root, below, O_RDONLY, 0, &why), intact = 0;
 	if (fd < 0 && why.sys != ENOENT && why.sys != ELOOP && why.sys != ENOTDIR) {
 		*e = why;
 		return -1;

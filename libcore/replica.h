@@ -15,15 +15,16 @@
  *   .repl/goal       the image that a rollback of several steps is on its way to
  *   .repl/edits      what was decided about local edits (edits.h), and .repl/aside, where they are kept
  *   .repl/next       the catalog after the delta, when the change is large
- *   .repl/where      volumes that stand elsewhere (see where.h)
+ *   .repl/where      members that stand elsewhere (see where.h)
  *
- * May use: where, content, catalog, attr, path, err; makes system calls.
+ * May use: room, where, content, catalog, attr, path, err; makes system calls.
  */
 #ifndef REPL_REPLICA_H
 #define REPL_REPLICA_H
 
 #include "attr.h"
 #include "catalog.h"
+#include "path.h"
 #include "where.h"
 
 #define REPLICA_CTL ".repl"
@@ -32,13 +33,15 @@
 
 struct replica {
 	char *path;
-	int root, ctl, lock, stage, slots; /* -1: not open */
+	int root, ctl, lock; /* -1: not open */
+	struct room room;   /* of all that stands in the replica's own directory */
 	struct catalog *cat;
 	struct where where; /* {0}, or loaded and added to already, before the replica is opened */
 	bool read_only;
 };
+#define REPLICA_CLOSED {.root = -1, .ctl = -1, .lock = -1, .room = ROOM_CLOSED}
 enum replica_open {
-	REPLICA_READ,   /* must be one; nothing is written */
+	REPLICA_READ,   /* must be one; nothing is written, and where_open is left to the caller */
 	REPLICA_APPLY,  /* a missing or empty directory becomes one */
 	REPLICA_CHANGE, /* must be one */
 	REPLICA_ADOPT,  /* a directory with content, replica or not: the caller makes the catalog */
@@ -48,6 +51,14 @@ int replica_open(struct replica *r, const char *path, enum replica_open how, str
 void replica_close(struct replica *r);
 /* After REPLICA_READ: nobody may change the replica until it is closed. ERR_BUSY. */
 int replica_share(struct replica *r, struct err *e);
+/* The room of what stands in this directory, a path in the replica; borrowed. */
+const struct room *replica_room(const struct replica *r, struct span dir);
+/* That of an object, by where the catalog has it. NULL. */
+const struct room *replica_room_of(const struct replica *r, uint64_t no, struct err *e);
+/* All of them, from 0 on; NULL at the end. */
+struct room *replica_rooms(struct replica *r, size_t i);
+/* Directories by their path in the replica, wherever they stand. Owned; path_cache_free. */
+struct path_cache *replica_dirs(const struct replica *r);
 /* Owned path of a file in the control directory. */
 char *replica_file(const struct replica *r, const char *name);
 /* The catalog is now that of the image in place, while `commit` still stands: notes which that is. */

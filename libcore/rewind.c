@@ -155,29 +155,60 @@ int rewind_recover(struct job *j, struct err *e)
 }
 
 /* Another place for a volume that the replica has must hold what its image says. */
+static int prove_volume(struct where_row *row, struct object *o, struct err *e)
+{
+	struct content c = {.window.threads = pool_threads(0)};
+	char text[300];
+
+	if (where_fits(row, o->size, e))
+		return -1;
+	AUTO_CLOSE int fd = where_read(row, e);
+	struct content_file f = {.fd = fd, .size = o->size, .grain = content_grain(o->size), .only_digest = true};
+	int rc = fd < 0 || content_run(&c, &f, e) ? -1 : 0;
+	if (o->type != OBJ_FILE || (f.is_short && rc) || (!rc && !digest_eq(&f.digest, &o->content)))
+		rc = err_set(e, ERR_REFUSED, "'%s' does not hold what the replica's '%s' does: copy that there first",
+			esc_cut(text, sizeof text, span_cstr(row->path)), row->name);
+	content_free(&c);
+	return rc;
+}
+
+/* A tree that the replica has is known by its id. */
+static int prove_tree(const struct where_row *row, const struct object *o, struct err *e)
+{
+	char text[300];
+
+	if (row->is_open && o->type == OBJ_DIR)
+		return 0;
+	return err_set(e, ERR_REFUSED, "'%s' does not hold what the replica's '%s' does: copy that there first, with the " REPLICA_CTL
+		" in it if it stood elsewhere, or begin another replica", esc_cut(text, sizeof text, span_cstr(row->path)), row->name);
+}
+
 static int prove_place(struct job *j, struct where_row *row, struct err *e)
 {
 	struct object o = {0};
-	struct content c = {.window.threads = pool_threads(0)};
-	char text[300];
 	uint64_t no;
 	int got = catalog_lookup(j->r.cat, CATALOG_ROOT, span_cstr(row->name), &no, NULL, e);
 
 	if (got <= 0)
-		return got;
-	if (catalog_get(j->r.cat, no, &o, e) != 1 || where_fits(row, o.size, e)) {
-		object_free(&o);
-		return -1;
-	}
-	AUTO_CLOSE int fd = where_read(row, e);
-	struct content_file f = {.fd = fd, .size = o.size, .grain = content_grain(o.size), .only_digest = true};
-	int rc = fd < 0 || content_run(&c, &f, e) ? -1 : 0;
-	if (o.type != OBJ_FILE || (f.is_short && rc) || (!rc && !digest_eq(&f.digest, &o.content)))
-		rc = err_set(e, ERR_REFUSED, "'%s' does not hold what the replica's '%s' does: copy that there first",
-			esc_cut(text, sizeof text, span_cstr(row->path)), row->name);
-	content_free(&c);
+		return got || !row->is_tree || row->is_open ? got : where_is_free(row, e);
+	got = catalog_get(j->r.cat, no, &o, e) != 1 || (row->is_tree ? prove_tree(row, &o, e) : prove_volume(row, &o, e)) ? -1 : 0;
 	object_free(&o);
-	return rc;
+	return got;
+}
+
+/* One that is in the other would be taken for its content. */
+static int hold_apart(const struct replica *r, const struct where_row *row, struct err *e)
+{
+	char text[300];
+	AUTO_CLOSE int place = open(row->path, O_PATH | O_CLOEXEC);
+	int got = path_is_inside(place, r->root);
+
+	if (!got)
+		got = path_is_inside(r->root, place);
+	if (got < 0)
+		return err_sys(e, "cannot look where '%s' is", esc_cut(text, sizeof text, span_cstr(row->path)));
+	return got ? err_set(e, ERR_REFUSED, "'%s' and the replica '%s' are one in the other: a tree that stands elsewhere has a directory "
+		"of its own", esc_cut(text, sizeof text, span_cstr(row->path)), r->path) : 0;
 }
 
 /* What was decided is finished where it was decided. */
@@ -185,10 +216,13 @@ static int hold_places(const struct job *j, struct err *e)
 {
 	const struct where *w = &j->r.where;
 
-	for (size_t i = 0; i < w->n; i++)
+	for (size_t i = 0; i < w->n; i++) {
 		if (w->v[i].is_new && replica_has(&j->r, "commit"))
 			return err_set(e, ERR_REFUSED, "a delta was interrupted on '%s': finish it with repl-apply --status before '%s' gets another "
 				"place", j->a->path, w->v[i].name);
+		if (w->v[i].is_new && w->v[i].is_tree && hold_apart(&j->r, &w->v[i], e))
+			return -1;
+	}
 	return 0;
 }
 
@@ -198,13 +232,32 @@ static int settle_places(struct job *j, struct err *e)
 	bool is_new = false;
 
 	for (size_t i = 0; i < w->n; i++) {
-		if (!w->v[i].is_new)
-			continue;
-		is_new = true;
-		if (prove_place(j, &w->v[i], e))
+		bool waits = w->v[i].is_tree && !w->v[i].is_open;
+		is_new |= w->v[i].is_new;
+		if ((w->v[i].is_new || waits) && prove_place(j, &w->v[i], e))
 			return -1;
 	}
-	return is_new ? where_save(w, j->r.ctl, e) : 0;
+	if (is_new && where_save(w, j->r.ctl, e))
+		return -1;
+	for (size_t i = 0; i < w->n; i++)
+		if (w->v[i].is_tree && !w->v[i].is_open && where_make(&w->v[i], e))
+			return -1;
+	return 0;
+}
+
+int rewind_adopt_places(struct job *j, struct err *e)
+{
+	struct where *w = &j->r.where;
+
+	for (size_t i = 0; i < w->n; i++)
+		if (w->v[i].is_tree && !w->v[i].is_open && (hold_apart(&j->r, &w->v[i], e) || where_adopt(&w->v[i], e)))
+			return -1;
+	if (where_save(w, j->r.ctl, e))
+		return -1;
+	for (size_t i = 0; i < w->n; i++)
+		if (w->v[i].is_tree && !w->v[i].is_open && where_make(&w->v[i], e))
+			return -1;
+	return 0;
 }
 
 int rewind_open(struct job *j, enum replica_open how, struct err *e)

@@ -10,6 +10,8 @@
 
 /* The replica is open: finishes or discards what a crash left. The catalog is open then, LIVE. */
 int rewind_recover(struct job *j, struct err *e);
+/* Adopting: the trees elsewhere become the replica's as they are, and are open. */
+int rewind_adopt_places(struct job *j, struct err *e);
 /* Opens the job's replica first. */
 int rewind_open(struct job *j, enum replica_open how, struct err *e);
 /* The image that it holds; stamps point into store. */

@@ -83,6 +83,25 @@ bool scan_unchanged(const struct object *b, const struct attr *a)
 		(a->type != OBJ_FILE || b->size == a->size);
 }
 
+static struct span first_name(struct span path)
+{
+	const uint8_t *slash = path.len ? memchr(path.p, '/', path.len) : NULL;
+
+	return slash ? span_of(path.p, (size_t)(slash - path.p)) : path;
+}
+
+/* The base has the object below the root that this entry is below: 1, 0, -1. */
+static int is_at_home(struct scan *s, const struct scan_item *it, uint64_t no, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+
+	if (!s->is_group)
+		return 1;
+	if (catalog_object_path(s->base, no, &path, e))
+		return -1;
+	return span_eq(first_name(span_of(path.p, path.len)), first_name(it->path));
+}
+
 /* The base object that this entry is, and what the base has under its name (0: nothing). */
 static int match(struct scan *s, uint64_t dir, const struct scan_item *it, uint64_t *self, uint64_t *at_name, struct object *o,
 	struct err *e)
@@ -118,6 +137,11 @@ static int match(struct scan *s, uint64_t dir, const struct scan_item *it, uint6
 			return -1;
 		if (no && (!got || o->type != a->type || no == CATALOG_ROOT))
 			no = 0;
+		if (no && no != b && (got = is_at_home(s, it, no, e)) <= 0) {
+			no = 0;
+			if (got < 0)
+				return -1;
+		}
 	}
 	*self = no;
 	return 0;

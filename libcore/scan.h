@@ -44,6 +44,7 @@ struct scan {
 	unsigned threads;
 	bool one_file_system;
 	bool checksum;        /* every file is suspect */
+	bool is_group;        /* nothing moves from one root to another: each may have a filesystem of its own at the other end */
 	bool by_name;         /* what has the base's name and type is the base's object, whatever the inodes say */
 	const char *tmpdir;
 	const struct warn *warn;

@@ -15,12 +15,12 @@ static int fail(const char *what, struct err *e) { return err_sys(e, "cannot %s 
 
 static void rows_name(char out[40], const char *name) { snprintf(out, 40, "%.30s.shifts", name); }
 
-static int open_rows(const struct replica *r, const char *name, int flags)
+static int open_rows(int stage, const char *name, int flags)
 {
 	char rows[40];
 
 	rows_name(rows, name);
-	return openat(r->stage, rows, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return openat(stage, rows, flags | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
 void shifts_free(struct shifts *s)
@@ -56,11 +56,11 @@ void shifts_add(struct shifts *s, const struct shift *x)
 	*last = *x;
 }
 
-static int flush(struct shifts *s, const struct replica *r, const char *name, struct err *e)
+static int flush(struct shifts *s, int stage, const char *name, struct err *e)
 {
 	if (!s->rows.len)
 		return 0;
-	AUTO_CLOSE int fd = open_rows(r, name, O_WRONLY | O_CREAT | (s->written ? 0 : O_TRUNC));
+	AUTO_CLOSE int fd = open_rows(stage, name, O_WRONLY | O_CREAT | (s->written ? 0 : O_TRUNC));
 	if (fd < 0 || file_write_at(fd, s->rows.p, s->rows.len, s->written * ROW))
 		return fail("write", e);
 	s->written += s->rows.len / ROW;
@@ -68,15 +68,15 @@ static int flush(struct shifts *s, const struct replica *r, const char *name, st
 	return 0;
 }
 
-int shifts_end(struct shifts *s, const struct replica *r, const char *name, struct err *e)
+int shifts_end(struct shifts *s, int stage, const char *name, struct err *e)
 {
 	put_row(s);
-	return flush(s, r, name, e);
+	return flush(s, stage, name, e);
 }
 
-int shifts_save(struct shifts *s, const struct replica *r, const char *name, struct buf *out, struct err *e)
+int shifts_save(struct shifts *s, int stage, const char *name, struct buf *out, struct err *e)
 {
-	if (flush(s, r, name, e))
+	if (flush(s, stage, name, e))
 		return -1;
 	wr_u64(out, s->n);
 	wr_u64(out, s->last.off);
@@ -85,7 +85,7 @@ int shifts_save(struct shifts *s, const struct replica *r, const char *name, str
 	return 0;
 }
 
-int shifts_load(struct shifts *s, const struct replica *r, const char *name, struct rd *in, struct err *e)
+int shifts_load(struct shifts *s, int stage, const char *name, struct rd *in, struct err *e)
 {
 	s->n = rd_u64(in);
 	s->last.off = rd_u64(in);
@@ -94,7 +94,7 @@ int shifts_load(struct shifts *s, const struct replica *r, const char *name, str
 	s->written = s->n - (s->n && s->last.len);
 	if (in->bad || s->n > SHIFTS_MAX)
 		return 0; /* the caller asks */
-	AUTO_CLOSE int fd = open_rows(r, name, O_WRONLY);
+	AUTO_CLOSE int fd = open_rows(stage, name, O_WRONLY);
 	if (fd < 0 && errno == ENOENT && !s->written)
 		return 0;
 	/* What came after the place where it goes on is forgotten. */
@@ -110,10 +110,10 @@ static int by_src(const void *a, const void *b)
 	return x->src < y->src ? -1 : x->src > y->src;
 }
 
-int shifts_read(struct shift **v, size_t *n, const struct replica *r, const char *name, struct err *e)
+int shifts_read(struct shift **v, size_t *n, int stage, const char *name, struct err *e)
 {
 	struct stat st;
-	AUTO_CLOSE int fd = open_rows(r, name, O_RDONLY);
+	AUTO_CLOSE int fd = open_rows(stage, name, O_RDONLY);
 
 	*v = NULL;
 	*n = 0;

@@ -3,12 +3,13 @@
  *
  *   stage/N.shifts   rows of u64 offset in the staged file, u64 length, u64 offset in the base's file
  *
- * May use: replica, file, err; makes system calls. Memory: 24 bytes for each row, SHIFTS_MAX of them; what goes beyond is not listed.
+ * May use: file, bytes, err; makes system calls. Memory: 24 bytes for each row, SHIFTS_MAX of them; what goes beyond is not listed.
  */
 #ifndef REPL_SHIFTS_H
 #define REPL_SHIFTS_H
 
-#include "replica.h"
+#include "bytes.h"
+#include "err.h"
 
 #define SHIFTS_MAX 65536u
 
@@ -24,14 +25,14 @@ struct shifts {
 };
 /* In ascending order of off. */
 void shifts_add(struct shifts *s, const struct shift *x);
-int shifts_end(struct shifts *s, const struct replica *r, const char *name, struct err *e);
+int shifts_end(struct shifts *s, int stage, const char *name, struct err *e);
 /* What is there so far, for shifts_load in a later process. Rows go out first. */
-int shifts_save(struct shifts *s, const struct replica *r, const char *name, struct buf *out, struct err *e);
-int shifts_load(struct shifts *s, const struct replica *r, const char *name, struct rd *in, struct err *e);
+int shifts_save(struct shifts *s, int stage, const char *name, struct buf *out, struct err *e);
+int shifts_load(struct shifts *s, int stage, const char *name, struct rd *in, struct err *e);
 void shifts_free(struct shifts *s);
 
 /* The rows of a staged file in ascending order of src; none when it has no list. Owned. */
-int shifts_read(struct shift **v, size_t *n, const struct replica *r, const char *name, struct err *e);
+int shifts_read(struct shift **v, size_t *n, int stage, const char *name, struct err *e);
 /* One that has all of these bytes of the base's file; NULL: none is known. */
 const struct shift *shifts_find(const struct shift *v, size_t n, uint64_t src, uint64_t len);
 

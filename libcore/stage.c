@@ -119,7 +119,7 @@ static int start_patch(struct stage *s, struct err *e)
 	/* Of blocks that are single pages their digests say what changed. */
 	s->has_pieces = s->is_redo || s->grain > REDO_PAGE;
 	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .is_clone = is_clone};
-	return s->has_pieces ? redo_begin(&s->redo, s->r, s->name, e) : 0;
+	return s->has_pieces ? redo_begin(&s->redo, s->room->stage, s->name, e) : 0;
 }
 
 /* Written twice, the pieces of a redo must not cost more than the whole file written once. */
@@ -130,7 +130,7 @@ static int end_redo(struct stage *s, uint64_t size, struct err *e)
 	if (!s->is_redo || s->place || s->redo.bytes <= size / 2)
 		return 0;
 	s->bytes_written += size - min_u64(size, s->redo.bytes);
-	return redo_fill(s->r, s->name, s->base_fd, size, e);
+	return redo_fill(s->room->stage, s->name, s->base_fd, size, e);
 }
 
 static void make_buffers(struct stage *s)
@@ -160,7 +160,7 @@ static int begin_direct(struct stage *s, struct err *e)
 
 static int begin_file(struct stage *s, struct err *e)
 {
-	s->fd = openat(s->r->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	s->fd = openat(s->room->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (s->fd < 0)
 		return fail(s, "make", e);
 	if (s->attr)
@@ -172,7 +172,10 @@ static int find_place(struct stage *s, const struct stage_file *f, struct err *e
 {
 	s->place = f->old ? replica_elsewhere(s->r, f->old->no, e) : f->place;
 	s->is_direct = !f->old && f->place && f->is_direct;
-	return s->place || !e->kind ? 0 : -1;
+	if (!s->place && e->kind)
+		return -1;
+	s->room = f->old ? replica_room_of(s->r, f->old->no, e) : f->room;
+	return s->room ? 0 : -1;
 }
 
 int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct stage_file *f, struct err *e)
@@ -561,7 +564,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 			"content came out as %s, not %s%s", have, want,
 			s->is_patch ? ": the replica's file was edited, which repl-apply --verify tells, or a catalog is damaged, see repl(7)" : "");
 	}
-	if (shifts_end(&s->shifts, s->r, s->name, e) || (s->has_pieces && end_redo(s, seal->size, e)))
+	if (shifts_end(&s->shifts, s->room->stage, s->name, e) || (s->has_pieces && end_redo(s, seal->size, e)))
 		return -1;
 	close_fd(&s->base_fd);
 	int fd = s->fd;
@@ -611,13 +614,14 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	wr_u8(out, s->touched);
 	wr_str(out, s->place ? s->place->name : "", s->place ? strlen(s->place->name) : 0);
 	wr_u8(out, s->is_direct);
+	wr_str(out, s->room->name, strlen(s->room->name));
 	wr_u64(out, s->old.no);
 	wr_u64(out, s->pos);
 	wr_u64(out, s->block);
 	wr_u64(out, s->tail_len);
 	wr_raw(out, &s->tail, sizeof s->tail);
 	save_tree(&s->tree, out);
-	return shifts_save(&s->shifts, s->r, s->name, out, e) || (s->has_pieces && redo_save(&s->redo, out, e)) ? -1 : 0;
+	return shifts_save(&s->shifts, s->room->stage, s->name, out, e) || (s->has_pieces && redo_save(&s->redo, out, e)) ? -1 : 0;
 }
 
 /* The base's file as stage_begin started with it, from pos on. */
@@ -638,11 +642,11 @@ static int restore_rest(struct stage *s, struct err *e)
 
 static int open_again(struct stage *s, struct rd *in, struct err *e)
 {
-	if (shifts_load(&s->shifts, s->r, s->name, in, e))
+	if (shifts_load(&s->shifts, s->room->stage, s->name, in, e))
 		return -1;
 	if (s->is_direct)
 		return begin_direct(s, e);
-	s->fd = openat(s->r->stage, s->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	s->fd = openat(s->room->stage, s->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (s->fd < 0)
 		return fail(s, "open", e);
 	if (s->is_patch && open_old(s, s->old.no, e))
@@ -650,23 +654,33 @@ static int open_again(struct stage *s, struct rd *in, struct err *e)
 	if (!s->is_redo && restore_rest(s, e))
 		return -1;
 	s->redo = (struct redo){.fd = s->fd, .base = s->base_fd, .is_clone = !s->is_redo};
-	return !s->has_pieces ? 0 : redo_load(&s->redo, s->r, s->name, in, s->pos, e);
+	return !s->has_pieces ? 0 : redo_load(&s->redo, s->room->stage, s->name, in, s->pos, e);
 }
 
-int stage_forget(const struct replica *r, uint64_t n, struct err *e)
+static int forget(const struct room *m, uint64_t n, struct err *e)
 {
-	int fd = openat(r->stage, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
+	int fd = openat(m->stage, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
 
 	if (!d) {
 		close_fd(&fd);
-		return err_sys(e, "cannot read what is staged in '%s'", r->path);
+		return err_sys(e, "cannot read what is staged in '%s'", m->path);
 	}
 	for (const struct dirent *de; !rc && (de = readdir(d));)
-		if (strtoull(de->d_name, NULL, 10) > n && unlinkat(r->stage, de->d_name, 0))
-			rc = err_sys(e, "cannot remove what is staged in '%s'", r->path);
+		if (strtoull(de->d_name, NULL, 10) > n && unlinkat(m->stage, de->d_name, 0))
+			rc = err_sys(e, "cannot remove what is staged in '%s'", m->path);
 	closedir(d);
 	return rc;
+}
+
+int stage_forget(struct replica *r, uint64_t n, struct err *e)
+{
+	const struct room *m;
+
+	for (size_t i = 0; (m = replica_rooms(r, i)); i++)
+		if (forget(m, n, e))
+			return -1;
+	return 0;
 }
 
 int stage_load(struct stage *s, struct rd *in, struct err *e)
@@ -687,6 +701,7 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	s->place = place.len ? where_find(&s->r->where, place) : NULL;
 	in->bad |= place.len && !s->place;
 	s->is_direct = rd_u8(in);
+	s->room = replica_room(s->r, rd_str(in, REC_NAME_MAX));
 	s->old.no = rd_u64(in);
 	s->pos = s->sent = rd_u64(in);
 	s->block = rd_u64(in);

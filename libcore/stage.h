@@ -9,6 +9,7 @@
  * first, many blocks at a time.
  *
  * Of a volume that stands elsewhere (where.h) a patch is a list of pieces always, and a new one is written to its place at once.
+ * What belongs to a tree elsewhere is staged in that one's room.
  *
  * May use: redo, shifts, replica, catalog, meta, digest, record, err; makes system calls.
  */
@@ -45,7 +46,8 @@ struct stage {
 	bool is_open, is_patch, is_foreign, touched;
 	uint64_t of;          /* the base object whose content is open; 0: a new file's */
 	bool is_again;        /* in place of what came before: the rows that differed then are put as well, so all are */
-	struct where_row *place; /* where the file will stand; NULL: in the replica */
+	const struct room *room; /* where the file will stand */
+	struct where_row *place; /* of a volume that will stand elsewhere; else NULL */
 	bool is_direct;       /* written there at once */
 	bool is_redo;         /* redo keeps all content that there is */
 	bool has_pieces;      /* redo knows what is not the base's */
@@ -70,7 +72,8 @@ void stage_start(struct stage *s, struct replica *r);
 /* What the stream says of a file before its content. */
 struct stage_file {
 	const struct object *old; /* the base object when it is one, else NULL */
-	struct where_row *place;  /* of a new one: where it is to stand; NULL: in the replica */
+	const struct room *room;  /* of a new one: where it is to stand */
+	struct where_row *place;  /* of a new volume that is to stand elsewhere; else NULL */
 	bool is_direct;           /* with place: nothing of the base stands there */
 };
 /* Begins the content with stage number n. */
@@ -85,7 +88,7 @@ void stage_free(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
 /* What was staged behind content n goes, lists and all: another rest of the delta may follow. */
-int stage_forget(const struct replica *r, uint64_t n, struct err *e);
+int stage_forget(struct replica *r, uint64_t n, struct err *e);
 /* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */
 int stage_load(struct stage *s, struct rd *in, struct err *e);
 

@@ -121,8 +121,8 @@ static int scan(struct track *t, struct catalog *base, const struct walk_root *r
 	struct tracker k = {.t = t, .base = base, .out = {.o = t->out}};
 	uint64_t *devs = xalloc(n * sizeof *devs);
 	struct scan s = {.base = base, .prune_dev = t->state->dev, .prune_ino = t->state->ino, .root_dev = devs,
-		.threads = t->threads, .by_name = head_is_copy(t->head), .tmpdir = t->tmpdir, .warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip,
-		.ctx = &k};
+		.threads = t->threads, .is_group = n && roots[0].name[0], .by_name = head_is_copy(t->head), .tmpdir = t->tmpdir,
+		.warn = t->warn, .item = on_item, .gone = on_gone, .skip = on_skip, .ctx = &k};
 	int rc = head_device(t->head, roots, &s.prune_dev, e);
 
 	for (size_t i = 0; i < n && !rc; i++) {

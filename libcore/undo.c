@@ -346,9 +346,9 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 }
 
 /* What of the base's content the staged file replaces, if it has a list of that. */
-static int open_pieces(const struct undo *u, struct blocks *b, const char *name, struct err *e)
+static int open_pieces(struct blocks *b, int stage, const char *name, struct err *e)
 {
-	int got = redo_open(&b->pieces, u->p->r, name, e);
+	int got = redo_open(&b->pieces, stage, name, e);
 	if (got > 0)
 		got = redo_next(&b->pieces, e);
 	b->has_pieces = got > 0;
@@ -370,10 +370,11 @@ static int put_content(struct undo *u, struct object *old, struct object *now, u
 	snprintf(name, sizeof name, "%llu", (unsigned long long)staged);
 	plan_see_base(u->p, true);
 	AUTO_CLOSE int fd = replica_open_base(u->p->r, old, e);
+	const struct room *room = fd < 0 ? NULL : replica_room_of(u->p->r, old->no, e);
 	plan_see_base(u->p, false);
 	b.fd = fd;
-	int rc = fd < 0 || put(u, &r, e) || (now && shifts_read(&b.shifts, &b.n_shifts, u->p->r, name, e)) ||
-		(is_patch && open_pieces(u, &b, name, e)) || differing_blocks(u, &b, is_patch, e);
+	int rc = !room || put(u, &r, e) || (now && shifts_read(&b.shifts, &b.n_shifts, room->stage, name, e)) ||
+		(is_patch && open_pieces(&b, room->stage, name, e)) || differing_blocks(u, &b, is_patch, e);
 	free(b.shifts);
 	redo_close(&b.pieces);
 	if (rc)

@@ -369,13 +369,18 @@ static int flush_gone(struct job *j, struct err *e)
 		is_dir ? CHANGED_WANTED | CHANGED_SUBTREE : CHANGED_WANTED, is_dir ? "with all in it" : "", e);
 }
 
+static int on_elsewhere(struct job *j, struct where_row *row, uint64_t no, struct err *e);
+
 static int on_gone(void *ctx, uint64_t dir, struct span name, uint64_t no, struct err *e)
 {
 	struct job *j = ctx;
 
-	(void)dir;
 	if (flush_gone(j, e))
 		return -1;
+	/* What has its name here is a link, or nothing. */
+	struct where_row *row = dir == CATALOG_ROOT ? where_find(&j->r.where, name) : NULL;
+	if (row)
+		return on_elsewhere(j, row, no, e);
 	buf_reset(&j->gone);
 	buf_add(&j->gone, j->dir.p, j->dir.len);
 	path_push(&j->gone, name);
@@ -447,16 +452,20 @@ static bool is_ours(const struct scan_item *si)
 	return si->how == SCAN_SAME || si->how == SCAN_SUSPECT;
 }
 
-static bool is_aside(const struct scan_item *si)
+static bool is_aside(const struct job *j, const struct scan_item *si)
 {
+	struct span below = si->path;
+
 	/* What a fresh filesystem has is no content. */
-	return !is_ours(si) && !si->prior && span_eq(si->path, span_cstr("lost+found"));
+	where_tree(&j->r.where, si->path, &below);
+	return !is_ours(si) && !si->prior && span_eq(below, span_cstr("lost+found"));
 }
 
 static bool on_skip(void *ctx, const struct scan_item *si)
 {
-	(void)ctx;
-	return !is_ours(si);
+	struct job *j = ctx;
+
+	return !is_ours(si) || j->is_aside;
 }
 
 static int leave(struct job *j, struct err *e)
@@ -485,16 +494,17 @@ static int look_up(struct job *j, uint64_t no, struct object *o, struct err *e)
 	return fit ? (fit < 0 ? -1 : 0) : catalog_damaged(j->r.cat, "the blocks of a file do not make its digest", e);
 }
 
-/* A volume that stands elsewhere, whatever is under its name here. */
-static int on_elsewhere(struct job *j, const struct scan_item *si, struct where_row *row, struct err *e)
+/* A volume that stands elsewhere. */
+static int on_volume(struct job *j, struct where_row *row, uint64_t no, struct err *e)
 {
-	struct item *it = fresh(j, si->path, e);
+	struct item *it = fresh(j, span_cstr(row->name), e);
 	struct err why = {0};
 	struct attr a = {.type = OBJ_FILE};
 
 	if (!it)
 		return -1;
-	if (look_up(j, si->prior, &it->want, e))
+	j->v->entries++;
+	if (look_up(j, no, &it->want, e))
 		return -1;
 	j->v->files++;
 	it->is_elsewhere = true;
@@ -512,27 +522,11 @@ static int on_elsewhere(struct job *j, const struct scan_item *si, struct where_
 	return 0;
 }
 
-static int on_item(void *ctx, const struct scan_item *si, struct err *e)
+/* One of the catalog's objects, at its place. */
+static int on_ours(struct job *j, const struct scan_item *si, struct err *e)
 {
-	struct job *j = ctx;
-
-	if (si->kind == SCAN_LEAVE)
-		return leave(j, e);
-	j->v->entries++;
-	if (j->has_gone && span_eq(span_of(j->gone.p, j->gone.len), si->path))
-		j->has_gone = false; /* something else stands there */
-	if (flush_gone(j, e))
-		return -1;
-	struct where_row *row = si->prior ? where_find(&j->r.where, si->path) : NULL;
-	if (row)
-		return on_elsewhere(j, si, row, e);
-	if (!is_ours(si)) {
-		j->is_aside = si->kind == SCAN_ENTER;
-		return is_aside(si) ? 0 : on_other(j, si, e);
-	}
-	if (si->again)
-		return 0;
 	struct item *it = fresh(j, si->path, e);
+
 	if (!it)
 		return -1;
 	if (look_up(j, si->base, &it->want, e))
@@ -551,7 +545,67 @@ static int on_item(void *ctx, const struct scan_item *si, struct err *e)
 	return 0;
 }
 
+/* Under the name of a member that does. What stands there hides it from nobody but others. */
+static int on_its_name(struct job *j, const struct scan_item *si, struct where_row *row, struct err *e)
+{
+	if (is_ours(si) && on_elsewhere(j, row, si->base, e))
+		return -1;
+	j->is_aside = si->kind == SCAN_ENTER;
+	return 0;
+}
+
+static int on_item(void *ctx, const struct scan_item *si, struct err *e)
+{
+	struct job *j = ctx;
+
+	if (si->kind == SCAN_LEAVE)
+		return leave(j, e);
+	struct where_row *row = where_find(&j->r.where, si->path);
+	j->v->entries += !row;
+	if (j->has_gone && span_eq(span_of(j->gone.p, j->gone.len), si->path))
+		j->has_gone = false; /* something else stands there */
+	if (flush_gone(j, e))
+		return -1;
+	if (row)
+		return on_its_name(j, si, row, e);
+	if (!is_ours(si)) {
+		j->is_aside = si->kind == SCAN_ENTER;
+		return is_aside(j, si) ? 0 : on_other(j, si, e);
+	}
+	return si->again ? 0 : on_ours(j, si, e);
+}
+
 /* ---- the whole ---- */
+
+static struct scan scan_for(struct job *j, const uint64_t *dev)
+{
+	return (struct scan){.base = j->r.cat, .root_dev = dev, .threads = j->v->threads, .by_name = true, .tmpdir = j->v->tmpdir,
+		.warn = j->v->warn, .item = on_item, .gone = on_gone, .skip = on_skip, .ctx = j};
+}
+
+/* What stands there goes on in the order of the replica, as if it were in it. */
+static int on_tree(struct job *j, const struct where_row *row, uint64_t no, struct err *e)
+{
+	struct attr a = {0};
+	struct span name = span_cstr(row->name);
+	struct scan_item top = {.kind = SCAN_ENTER, .how = SCAN_SAME, .base = no, .name = name, .path = name, .attr = &a};
+	bool unsure = false;
+
+	j->v->entries++;
+	int rc = attr_stat(&a, row->room.root, NULL, e) || on_ours(j, &top, e) ? -1 : 0;
+	if (!rc) {
+		struct scan s = scan_for(j, &row->room.dev);
+		rc = scan_below(&s, row->room.root, &top, name, &unsure, e);
+		scan_free(&s);
+	}
+	attr_free(&a);
+	return rc ? -1 : leave(j, e);
+}
+
+static int on_elsewhere(struct job *j, struct where_row *row, uint64_t no, struct err *e)
+{
+	return row->is_tree ? on_tree(j, row, no, e) : on_volume(j, row, no, e);
+}
 
 static int scan_all(struct job *j, struct err *e)
 {
@@ -563,8 +617,7 @@ static int scan_all(struct job *j, struct err *e)
 		return -1;
 	dev = a.hint.dev;
 	attr_free(&a);
-	struct scan s = {.base = j->r.cat, .root_dev = &dev, .threads = j->v->threads, .by_name = true, .tmpdir = j->v->tmpdir,
-		.warn = j->v->warn, .item = on_item, .gone = on_gone, .skip = on_skip, .ctx = j};
+	struct scan s = scan_for(j, &dev);
 	int rc = scan_tree(&s, &root, 1, e);
 	scan_free(&s);
 	while (!rc && j->head < j->tail)
@@ -621,6 +674,8 @@ static int open_replica(struct job *j, struct err *e)
 		return -1;
 	if (replica_has(&j->r, "commit"))
 		return err_set(e, ERR_BUSY, "the replica '%s' is being changed: try again later", j->v->path);
+	if (where_open(&j->r.where, false, false, e))
+		return -1;
 	return replica_catalog(&j->r, CATALOG_READ, e);
 }
 
@@ -655,7 +710,7 @@ int verify_run(struct verify *v, struct err *e)
 	pthread_cond_init(&j->more, NULL);
 	pthread_cond_init(&j->done, NULL);
 	if (!open_replica(j, e)) {
-		j->dirs = path_cache_new(j->r.root);
+		j->dirs = replica_dirs(&j->r);
 		start_threads(j);
 		rc = (v->wanted && put_head(j, e)) || scan_all(j, e) || (v->wanted && put_end(j, e)) ? -1 : 0;
 		stop_threads(j);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bats
-# Volumes of a replica that stand elsewhere (--where): on block devices, and in files outside of it; and groups of which they are part.
+# Members of a replica that stand elsewhere (--where): volumes on block devices and in files outside of it, trees on filesystems of
+# their own; and groups of which they are part.
 
 # Streams have names that shellcheck takes for those of commands.
 # shellcheck disable=SC2238
@@ -155,8 +156,8 @@ holds() {
 	fill 1
 	repl-snap -s T disk | repl-diff -s T >full
 	run -2 repl-apply --where "disk" R <full
-	run -2 repl-apply --where "disk=$far" R <full
-	has "$output" "a tree only in the replica"
+	run -2 repl-apply --where disk=/dev/null R <full
+	has "$output" "neither a directory for a tree, nor a file or a block device for a volume"
 	run -1 repl-apply --where "disk=$far/none/there" R <full
 	[[ ! -e R ]]
 	ship --where "disk=$far/copy"
@@ -194,16 +195,19 @@ holds() {
 	cmp disk moved
 }
 
-@test "what is no volume cannot stand elsewhere, and what has volumes elsewhere is not adopted" {
+@test "what is no volume cannot stand where one is to, and what is no tree not where one is" {
 	mkdir disk
 	echo x >disk/f
-	mkdir R
-	run -6 repl-apply --adopt --where "disk=there" R
-	rm -rf R
 	repl-snap -s S disk=disk other=disk | repl-diff -s S >delta
 	run -6 repl-apply --where disk=there R <delta
 	has "$output" "the member 'disk' is to stand at '$PWD/there', and is no volume"
 	[[ ! -s there && $(find R -mindepth 1 ! -path 'R/.repl*') == '' ]]
+	rm -rf R
+	echo >file
+	repl-snap -s T disk=file other=disk | repl-diff -s T >delta
+	run -6 repl-apply --where disk=dir/ R <delta
+	has "$output" "the member 'disk' is to stand at '$PWD/dir', and is no tree"
+	[[ $(find dir -mindepth 1 ! -path 'dir/.repl*') == '' && $(find R -mindepth 1 ! -path 'R/.repl*') == '' ]]
 }
 
 @test "the first copy of a volume breaks off and is resumed in its place" {
@@ -228,9 +232,231 @@ holds() {
 	run -0 repl-apply --verify R
 }
 
+# three: a source of three trees, of which a and b go to filesystems of their own.
+three() {
+	fs1=$(mk_fs ext4 60M)
+	fs2=$(mk_fs xfs 320M)
+	mkdir -p src/a/sub src/b/deep src/c
+	echo 1 >src/a/sub/one
+	ln src/a/sub/one src/a/two
+	ln -s nowhere src/a/link
+	seq 300000 >src/b/large
+	echo b >src/b/deep/er
+	chmod 700 src/b
+	echo c >src/c/c
+	members="a=src/a b=src/b c=src/c"
+}
+
+# three_are_same: on the replica as at the source, links to places elsewhere included.
+three_are_same() {
+	same_tree src/a R/a/ && same_tree src/b R/b/ && same_tree src/c R/c
+	[[ $(readlink R/a) == "$fs1" && $(readlink R/b) == "$fs2/b" ]]
+	repl-apply --verify R
+}
+
+@test "trees of a group stand on filesystems of their own: changed, mended, back and forward, and a source again" {
+	three
+	ship --where "a=$fs1" --where "b=$fs2/b/"
+	three_are_same
+	has "$(repl-apply --status R)" "where    b is $fs2/b"
+	cp -a src first
+
+	mv src/b/deep src/b/shallow
+	sed -i 's/^4000$/four thousand/' src/b/large
+	ln src/b/shallow/er src/b/again
+	rm src/a/two
+	mkdir src/a/new
+	mv src/a/sub/one src/a/new/
+	ln -sfn elsewhere src/a/link
+	chattr +i src/b/shallow/er || : # where there is no such flag
+	ship
+	three_are_same
+	(($(stat -c %s delta) < 400000)) || fail "$(stat -c %s delta) bytes"
+	repl-apply --rollback=-1 R >/dev/null
+	same_tree first/a R/a/ && same_tree first/b R/b/
+	repl-apply --rollback=-1 R >/dev/null
+	three_are_same
+	repl-apply --at=-1 --into=earlier R
+	same_tree first/a earlier/a && same_tree first/b earlier/b
+
+	# Edited: refused, put aside in its own filesystem, mended.
+	echo mine >"$fs1/new/file"
+	mkdir src/a/new/file
+	repl-snap -s S a=src/a b=src/b c=src/c | repl-diff -s S >delta
+	run -6 repl-apply R <delta
+	has "$output" "edited on the replica 'R': 'a/new/file'"
+	run -0 repl-apply --edited=keep R <delta
+	has "$output" "it is now '$fs1/.repl/aside/"
+	[[ $(cat "$fs1"/.repl/aside/*/a/new/file) == mine ]]
+	repl-apply --ack R | repl-snap -s S --commit
+	chattr -i "$fs2/b/shallow/er" || :
+	rm -r R/b/shallow R/a
+	echo edited >>"$fs1/new/one"
+	run -10 repl-apply --verify R
+	has "$output" "edited 'a/new/one'" "missing 'b/shallow'"
+	repl-apply --verify --wanted R | repl-diff -s S | repl-apply R >/dev/null
+	three_are_same
+	run -0 repl-apply --restore-meta R
+
+	# The other way round, each by its own path.
+	repl-snap -s T a=R/a b=R/b | repl-diff -s T | repl-apply back | repl-snap -s T --commit
+	same_tree src/a back/a && same_tree src/b back/b
+	[[ ! -e back/a/.repl ]]
+}
+
+@test "a member leaves a group and what stood elsewhere goes, and comes back with a rollback" {
+	three
+	ship --where "a=$fs1" --where "b=$fs2/b/"
+	members="b=src/b c=src/c"
+	ship
+	[[ ! -e R/a && ! -L R/a && $(find "$fs1" -mindepth 1 ! -path '*/.repl*' ! -name lost+found) == '' ]]
+	run -0 repl-apply --verify R
+	repl-apply --rollback=-1 R >/dev/null
+	three_are_same
+	repl-apply --rollback=-1 R >/dev/null
+	members="a=src/a b=src/b c=src/c"
+	ship
+	three_are_same
+}
+
+@test "a tree's place that is not mounted, not its own, or in the way is refused, and nothing changes" {
+	three
+	repl-snap -s T a=src/a b=src/b c=src/c | repl-diff -s T >full
+	mkdir content
+	echo x >content/x
+	run -6 repl-apply --where a=content R <full
+	has "$output" "a tree begins in an empty directory"
+	run -6 repl-apply --where a=. R <full
+	has "$output" "are one in the other"
+	mkdir -p R/inside
+	run -6 repl-apply --where a=R/inside R <full
+	rm -rf R
+	ship --where "a=$fs1" --where "b=$fs2/b/"
+	run -6 repl-apply --where "a=$fs1" other <full
+	has "$output" "'$fs1' is not where the tree 'a' of the replica stands: it belongs to another member or another replica"
+	run -6 repl-apply --where a=R other <full
+	has "$output" "it is a replica itself"
+	run -6 repl-apply --where "a=$fs2/b" R <full
+	has "$output" "'$fs2/b' does not hold what the replica's 'a' does"
+	mkdir "$fs2/empty"
+	run -6 repl-apply --where "a=$fs2/empty" R <full
+	has "$output" "'$fs2/empty' does not hold what the replica's 'a' does: copy that there first"
+	run -6 repl-apply --where "c=$fs2/empty" R <full
+	three_are_same
+
+	echo 2 >src/c/c
+	echo 2 >src/a/two
+	repl-snap -s S a=src/a b=src/b c=src/c | repl-diff -s S >delta
+	mount -t tmpfs none "$fs1" # something else
+	for run in "" --verify --status; do
+		# shellcheck disable=SC2086 # may be none
+		run -6 repl-apply $run R <delta
+		has "$output" "'$fs1' is not where the tree 'a' of the replica stands: is it mounted?"
+	done
+	run -6 repl-apply --where "a=$fs1" R <delta
+	run -0 repl-apply --list R
+	[[ $(cat R/c/c) == c && -z $(ls -A "$fs1") ]]
+	umount "$fs1"
+	# Another place: with all that is in it.
+	mkdir "$fs2/moved"
+	cp -a "$fs1/." "$fs2/moved"
+	run -0 repl-apply --where "a=$fs2/moved" R <delta
+	fs1=$fs2/moved
+	three_are_same
+}
+
+@test "a replica with members elsewhere is adopted: its catalog gone, all of .repl, and as somebody else made it" {
+	three
+	fill 1
+	members+=" disk"
+	d=$(device there.img 24M)
+	ship --where "a=$fs1" --where "b=$fs2/b/" --where "disk=$d"
+	goes_on() {
+		repl-snap --digest R | repl-snap -s S --adopt
+		echo "$1" >>src/b/large
+		echo "$1" >src/a/new
+		ship
+		three_are_same
+		holds "$d"
+		(($(stat -c %s delta) < 300000)) || fail "$(stat -c %s delta) bytes"
+	}
+	rm R/.repl/catalog
+	run -0 repl-apply --adopt R
+	three_are_same
+	goes_on 1
+	rm -r R/.repl
+	ln -s nowhere R/link
+	run -6 repl-apply --adopt --where "a=$fs1" --where "b=$fs2/b" --where "disk=$d" R
+	has "$output" "'link' in the replica 'R' is neither a tree nor a volume"
+	rm R/link
+	run -0 repl-apply --adopt --where "a=$fs1" --where "b=$fs2/b" --where "disk=$d" R
+	goes_on 2
+	rm -r R "$fs1/.repl" "$fs2/b/.repl"
+	mkdir R
+	cp -a src/c R/
+	mkdir R/a
+	run -6 repl-apply --adopt --where "a=$fs1" --where "b=$fs2/b" --where "disk=$d" R
+	has "$output" "'a' stands in the replica 'R' and elsewhere: move one of them away"
+	rmdir R/a
+	mkdir -m 700 "$fs1/lost+found"
+	run -0 repl-apply --adopt --where "a=$fs1" --where "b=$fs2/b" --where "disk=$d" R
+	run -0 repl-apply --verify R
+	run -1 grep lost <(repl-snap --digest R | repl-show)
+	rmdir "$fs1/lost+found"
+	goes_on 3
+	mkdir other
+	run -6 repl-apply --adopt --where a=R other
+	has "$output" "it is a replica itself"
+}
+
+@test "nothing is moved or linked from one member's tree to another" {
+	three
+	echo shared >src/c/shared
+	ln src/c/shared src/a/shared
+	ship --where "a=$fs1" --where "b=$fs2/b/"
+	three_are_same
+	mv src/b/large src/a/
+	mv src/a/sub src/c/
+	ship
+	three_are_same
+	# Of one filesystem, under a number that another member had.
+	mkdir src/bb
+	mv src/c/sub src/bb/
+	members="a=src/a b=src/b bb=src/bb c=src/c"
+	ship
+	three_are_same && same_tree src/bb R/bb
+	# By content, where no inode tells.
+	rm -rf S
+	repl-snap --digest R | repl-snap -s S --adopt
+	mv src/a/large src/c/
+	mv src/bb/sub src/b/
+	ship
+	three_are_same && same_tree src/bb R/bb
+	run -1 grep attach <(repl-show delta)
+	# Where things do move there are no members.
+	mkdir -p one/a one/b
+	repl-snap -s T one | repl-diff -s T >delta
+	run -6 repl-apply --where a=here/ Q <delta
+	has "$output" "has to be a member of a group"
+}
+
+@test "the first copy of a tree elsewhere breaks off and is resumed" {
+	three
+	noise src/b/more 6000000
+	# shellcheck disable=SC2086 # several
+	repl-snap -s S $members | repl-diff -s S >delta
+	run -4 bash -c "head -c 5000000 delta | repl-apply --checkpoint=256K --where 'a=$fs1' --where 'b=$fs2/b/' R"
+	has "$output" "what came is kept"
+	[[ -e $fs1/.repl/stage/1 && -z $(ls R/.repl/stage) && -n $(ls "$fs2/b/.repl/stage") ]]
+	repl-pack --resume="$(repl-apply --resume-token R)" <delta >rest
+	run -0 repl-apply R <rest
+	three_are_same
+	[[ -z $(find "$fs1/.repl/stage" "$fs2/b/.repl/stage" -type f) ]]
+}
+
 # same STATE: all members are as they were in it.
 same() {
-	holds_of "$1" && same_tree "$1/a" R/a && same_tree "$1/b" R/b
+	holds_of "$1" && same_tree "$1/a" R/a/ && same_tree "$1/b" R/b
 }
 
 holds_of() {
@@ -259,11 +485,12 @@ holds_of() {
 		repl-snap -s S a=now/a b=now/b disk=now/disk file=now/file | repl-diff -s S
 	}
 	make_state 1
-	snap | repl-apply --where "disk=$d" --where "file=$far/file" R | repl-snap -s S --commit
+	snap | repl-apply --where "disk=$d" --where "file=$far/file" --where "a=$far/a/" R | repl-snap -s S --commit
 	same state1
 	make_state 2
 	snap >delta
 	cp -a R before
+	cp -a "$far/a" before-a
 	run -0 "$cut" trace calls repl-apply R <delta
 	same state2
 	n=$(wc -l <calls)
@@ -271,8 +498,9 @@ holds_of() {
 	old=0 new=0
 	for ((at = 0; at < max && at < n; at++)); do
 		k=$((at * n / (max < n ? max : n) + 1))
-		rm -rf R
+		rm -rf R "$far/a"
 		cp -a before R
+		cp -a before-a "$far/a"
 		dd if=state1/disk of="$d" bs=1M conv=notrunc,fsync status=none
 		cp state1/file "$far/file"
 		run -137 bash -c "$cut kill $k repl-apply R <delta >ack"

@@ -21,6 +21,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "adopt.h"
 #include "apply.h"
 #include "past.h"
 #include "dense.h"
@@ -201,7 +202,7 @@ static void prepare(void)
 	dense_must(!mkdirat(w.fd, "replica/" REPLICA_CTL, 0700), "no control directory");
 	stamp("replica", 1000000000);
 	struct apply a = {.path = w.replica, .tmpdir = w.tmp};
-	dense_must(!apply_adopt(&a, &e), e.text);
+	dense_must(!adopt_run(&a, &e), e.text);
 	AUTO_FREE char *from = path_in("replica/" REPLICA_CTL "/catalog"), *to = path_in("loader");
 	struct catalog *c = NULL;
 	dense_must(!catalog_open(&c, from, CATALOG_READ, &e) && !catalog_copy(c, to, &e), e.text);

@@ -1,0 +1,89 @@
+#include "room.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "bytes.h"
+#include "path.h"
+
+#define EMPTY_MAX 65536 /* bytes of a directory that is as good as new when it is empty */
+
+int room_is_empty_dir(int fd)
+{
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+	const struct dirent *de;
+	int empty = 1;
+
+	if (!d) {
+		close_fd(&copy);
+		return -1;
+	}
+	/* lost+found is what a fresh filesystem has, not content, and what is ours none either. */
+	while ((de = readdir(d)))
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") &&
+				strcmp(de->d_name, ROOM_CTL))
+			empty = 0;
+	closedir(d);
+	return empty;
+}
+
+int room_at(struct room *m, const char *name, const char *path, int root, int ctl, struct err *e)
+{
+	struct stat st;
+
+	*m = (struct room)ROOM_CLOSED;
+	if (fstat(root, &st))
+		return err_sys(e, "cannot read '%s'", path);
+	m->dev = st.st_dev;
+	m->name = name;
+	m->path = path;
+	m->root = root;
+	m->ctl = ctl;
+	return 0;
+}
+
+static int sub_dir(const struct room *m, const char *name, int *fd, struct err *e)
+{
+	if (mkdirat(m->ctl, name, 0700) && errno != EEXIST)
+		return err_sys(e, "cannot make '%s/" ROOM_CTL "/%s'", m->path, name);
+	*fd = openat(m->ctl, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return *fd < 0 ? err_sys(e, "cannot open '%s/" ROOM_CTL "/%s'", m->path, name) : 0;
+}
+
+int room_open(struct room *m, struct err *e)
+{
+	return sub_dir(m, "stage", &m->stage, e) || sub_dir(m, "slots", &m->slots, e) ? -1 : 0;
+}
+
+/* A directory that held many names keeps its blocks on ext4, and each look into it reads them all. */
+static bool is_as_new(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_size <= EMPTY_MAX && room_is_empty_dir(fd) == 1;
+}
+
+static int empty_sub(const struct room *m, const char *name, int *fd, struct err *e)
+{
+	if (is_as_new(*fd))
+		return 0;
+	close_fd(fd);
+	return path_remove(m->ctl, name, e) || sub_dir(m, name, fd, e) ? -1 : 0;
+}
+
+int room_empty(struct room *m, struct err *e)
+{
+	return empty_sub(m, "stage", &m->stage, e) || empty_sub(m, "slots", &m->slots, e) ? -1 : 0;
+}
+
+void room_close(struct room *m)
+{
+	close_fd(&m->stage);
+	close_fd(&m->slots);
+	m->root = m->ctl = -1;
+}

@@ -1,0 +1,36 @@
+/*
+ * room: where objects wait on their way into or out of the tree of one filesystem: stage/ and slots/ of a control directory.
+ *
+ * A replica has one; each of its trees that stand elsewhere (where.h) has its own, as nothing is renamed from one filesystem to
+ * another.
+ *
+ * May use: path, bytes, err; makes system calls.
+ */
+#ifndef REPL_ROOM_H
+#define REPL_ROOM_H
+
+#include <stdint.h>
+
+#include "err.h"
+
+struct room {
+	uint64_t dev;       /* st_dev of the tree */
+	const char *name;   /* of the member; empty: the replica's own */
+	const char *path;   /* for messages; both borrowed */
+	int root, ctl;      /* of the tree, and .repl in it; borrowed */
+	int stage, slots;   /* -1: not open */
+};
+#define ROOM_CLOSED {.root = -1, .ctl = -1, .stage = -1, .slots = -1}
+#define ROOM_CTL ".repl"
+
+/* root and ctl are open, and stay the caller's. Nothing is made yet. */
+int room_at(struct room *m, const char *name, const char *path, int root, int ctl, struct err *e);
+/* Opens both directories, made as far as they are missing. */
+int room_open(struct room *m, struct err *e);
+/* Whatever is in them goes. */
+int room_empty(struct room *m, struct err *e);
+void room_close(struct room *m);
+/* A directory without anything in it but what is ours: 1, 0, -1 with errno. */
+int room_is_empty_dir(int fd);
+
+#endif
