@@ -27,6 +27,20 @@ many() { # TYPE MODE
 @test "random changes arrive exactly, without a state, on btrfs" { many btrfs stateless; }
 
 # bats test_tags=slow
+@test "random changes of a group arrive exactly, its trees on three filesystems" {
+	local seed one two fs
+	requires root ext4 xfs
+	fs=$(mk_fs ext4 400M)
+	one=$(mk_fs ext4 200M)
+	two=$(mk_fs xfs 400M)
+	for ((seed = ${REPL_SEED:-1}; seed < ${REPL_SEED:-1} + ${REPL_RUNS:-$(samples 2)}; seed++)); do
+		mkdir "$fs/$seed"
+		"$repl_root/tests/lib/random-trees" --dir "$fs/$seed" --seed "$seed" --steps "$(samples 18)" --mode group \
+			--place "a=$one/$seed/" --place "b=$two/$seed/"
+	done
+}
+
+# bats test_tags=slow
 @test "images of files that are written all the time" {
 	local fs type
 	for type in ext4 ${REPL_LONG:+xfs btrfs}; do
