@@ -138,7 +138,12 @@ opens_tree() {
 	opens copy/data "$until"
 }
 
-# images COMMAND...: so many in a row, a moment between them.
+# by_checkpoint: the option that has the server write down what it has in memory first.
+by_checkpoint() {
+	echo "--quiesce=setpriv --reuid postgres --clear-groups --regid postgres $SERVER/psql -qX -h $PWD/sock -p 5501 -d postgres -c checkpoint"
+}
+
+# images COMMAND ARGUMENT...: so many in a row, a moment between them.
 images() {
 	local i
 	for ((i = 0; i < ${REPL_RUNS:-$(samples 6)}; i++)); do
@@ -170,7 +175,7 @@ images() {
 	cp -a "$BATS_FILE_TMPDIR/fresh/data" "$fs/db/"
 	run_on "$fs/db/data"
 	one() {
-		take --quiesce="setpriv --reuid postgres --clear-groups --regid postgres $SERVER/psql -qX -h $PWD/sock -p 5501 -d postgres -c checkpoint" "$fs/db"
+		take "$(by_checkpoint)" "$fs/db"
 		has "$(repl-show -n image)" "consistency=app"
 		rm -rf copy
 		cp -a R copy
@@ -197,24 +202,72 @@ images() {
 	images one
 }
 
-# bats test_tags=long
-@test "ext4 in a volume that is cloned while it is frozen" {
+# in_a_volume TYPE CONSISTENCY REPL-SNAP-OPTION...
+in_a_volume() {
+	local type=$1 consistency=$2
+	shift 2
 	fs=$(mk_fs xfs 1500M -m reflink=1)
 	truncate -s 600M "$fs/img"
-	mkfs.ext4 -q "$fs/img"
+	"mkfs.$type" -q "$fs/img"
 	mkdir db there
 	mount -o loop "$fs/img" db
 	cp -a "$BATS_FILE_TMPDIR/fresh/data" db/
 	run_on "$PWD/db/data"
 	one() {
-		take --freeze v="$fs/img"
+		take --freeze "$@" v="$fs/img"
+		has "$(repl-show -n image)" "consistency=$consistency"
 		cp --sparse=always R/v v
-		e2fsck -fn v >&2
-		mount -o loop v there
+		[[ $type != ext4 ]] || e2fsck -fn v >&2
+		[[ $type == xfs ]] && options=loop,nouuid || options=loop # beside its original
+		mount -o "$options" v there
 		opens there/data "$until"
 		umount there
+		[[ $type != xfs ]] || xfs_repair -n v >&2 2>&1
 	}
-	images one
+	images one "$@"
+}
+
+# bats test_tags=long
+@test "ext4 in a volume that is cloned while it is frozen" { in_a_volume ext4 crash; }
+# bats test_tags=long
+@test "XFS in a volume that is cloned while it is frozen" { in_a_volume xfs crash; }
+# bats test_tags=long
+@test "ext4 in a volume, quiesced by a checkpoint" { in_a_volume ext4 app "$(by_checkpoint)"; }
+# bats test_tags=long
+@test "XFS in a volume, quiesced by a checkpoint" { in_a_volume xfs app "$(by_checkpoint)"; }
+
+# bats test_tags=long
+@test "data and log, trees of one group on two filesystems, land on two others" {
+	local one two three four
+	one=$(mk_fs btrfs 1500M)
+	two=$(mk_fs btrfs 1000M)
+	three=$(mk_fs ext4 1500M)
+	four=$(mk_fs xfs 1000M)
+	btrfs -q subvolume create "$one/db"
+	btrfs -q subvolume create "$two/wal"
+	cp -a "$BATS_FILE_TMPDIR/fresh/data" "$one/db/"
+	mv "$one/db/data/pg_wal" "$two/wal/"
+	ln -s "$two/wal/pg_wal" "$one/db/data/pg_wal"
+	run_on "$one/db/data"
+	cat >still <<-END
+		pm=\$(head -n 1 $one/db/data/postmaster.pid)
+		kill -\$1 \$pm
+		kill -\$1 \$(pgrep -P \$pm)
+	END
+	one_of_both() {
+		repl-snap -s S --quiesce="sh still STOP" --resume="sh still CONT" db="$one/db" wal="$two/wal" >image
+		until=$(date +%s%N)
+		has "$(repl-show -n image)" "consistency=app" "provider=btrfs"
+		until_true has_lines "$(($(wc -l <journal) + 5))"
+		repl-track -s S <image | repl-diff -s S | repl-apply --where "db=$three" --where "wal=$four/wal/" R | repl-snap -s S --commit
+		rm -rf copy
+		cp -a R/db/. copy
+		rm copy/data/pg_wal
+		cp -a R/wal/pg_wal copy/data/
+		opens copy/data "$until"
+	}
+	images one_of_both
+	run -0 repl-apply --verify R
 }
 
 @test "data on ext4 and its log on XFS, two volumes in one group" {
