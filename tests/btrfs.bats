@@ -289,6 +289,50 @@ noise() { head -c "$1" /dev/urandom; }
 	[[ $(kept "$at") == "" && $(subvolumes "$at") == 0 ]]
 }
 
+@test "the source's disk fills while its snapshot lives, is read-only, and a member goes away" {
+	local at
+	at=$(mk_fs btrfs 200M)
+	subvolume "$at/one"
+	subvolume "$at/two"
+	for n in 1 2 3; do noise 20M >"$at/one/$n"; done
+	echo 1 >"$at/two/file"
+	group() { repl-snap -s state one="$at/one" two="$at/two" >image; }
+	whole() {
+		group
+		ship
+		diff -r -x .repl "$at/one" replica/one
+		diff -r -x .repl "$at/two" replica/two
+	}
+	whole
+	noise 20M >"$at/one/1"
+	group
+	cp "$at/one/1" was
+	noise 10M >"$at/one/1"
+	run -1 cp /dev/zero "$at/one/full"
+	has "$output" "No space left"
+	ship
+	cmp was replica/one/1
+	run -1 cp /dev/zero "$at/one/full2" # still is
+	rm "$at/one/full" "$at/one/full2"
+	whole
+
+	mount -o remount,ro "$at"
+	group
+	ship
+	mount -o remount,rw "$at"
+	noise 1M >"$at/one/4"
+	whole
+
+	group
+	mv "$at/two" "$at/away"
+	run -1 repl-track -s state <image
+	has "$output" "cannot open '$at/two': No such file"
+	run -1 group
+	mv "$at/away" "$at/two"
+	whole
+	[[ $(kept "$at/one" | wc -w) == 1 && $(kept "$at/two" | wc -w) == 1 ]]
+}
+
 # ---- what changed, from the trees of two snapshots ----
 
 # The trees were asked, and named no more names than these.
