@@ -13,6 +13,7 @@ many() { # TYPE MODE
 		seed=$((${REPL_SEED:-1} + i))
 		mkdir "$fs/$i"
 		"$repl_root/tests/lib/random-trees" --dir "$fs/$i" --seed "$seed" --steps "$(samples 18)" --mode "$2"
+		rm -rf "${fs:?}/$i"
 	done
 }
 
@@ -37,6 +38,7 @@ many() { # TYPE MODE
 		mkdir "$fs/$seed"
 		"$repl_root/tests/lib/random-trees" --dir "$fs/$seed" --seed "$seed" --steps "$(samples 18)" --mode group \
 			--place "a=$one/$seed/" --place "b=$two/$seed/"
+		rm -rf "${fs:?}/$seed" "${one:?}/$seed" "${two:?}/$seed"
 	done
 }
 
