@@ -292,11 +292,10 @@ static int close_one(struct stage *s, const struct stage_closing *c, struct err 
 	return 0;
 }
 
-static int close_waiting(struct stage *s, struct err *e)
+static int close_first(struct stage *s, size_t n, struct err *e)
 {
-	size_t n = s->n_waiting, k;
+	size_t k;
 
-	s->n_waiting = 0;
 	for (size_t i = 0; i < n; i += k) {
 		const struct stage_closing *c = &s->waiting[i];
 		size_t len = c->len;
@@ -305,10 +304,15 @@ static int close_waiting(struct stage *s, struct err *e)
 		if (len ? close_read(s, c->first, k, len, e) : close_one(s, c, e))
 			return -1;
 	}
+	s->n_waiting -= n;
+	memmove(s->waiting, s->waiting + n, s->n_waiting * sizeof *s->waiting);
 	return 0;
 }
 
-/* The next blocks are finished. Once one has to be read the others wait with it, so that the kernel can read many at a time. */
+static int close_waiting(struct stage *s, struct err *e) { return close_first(s, s->n_waiting, e); }
+
+/* The next blocks are finished. Once one has to be read the others wait with it, so that the kernel can read many at a time; while
+ * the older half is looked at it reads the rest. */
 static int close_next(struct stage *s, struct stage_closing c, struct err *e)
 {
 	c.first = s->block;
@@ -319,11 +323,10 @@ static int close_next(struct stage *s, struct stage_closing c, struct err *e)
 		return close_one(s, &c, e);
 	if (c.is_cold)
 		posix_fadvise(s->has_pieces ? s->base_fd : s->fd, (off_t)(c.first * s->grain), c.len, POSIX_FADV_WILLNEED);
-	if (!s->n_waiting)
-		s->waiting_pieces = s->redo.n;
+	c.pieces = s->redo.n;
 	s->waiting[s->n_waiting++] = c;
-	bool is_full = s->n_waiting == STAGE_WAITING || s->redo.n - s->waiting_pieces >= REDO_RECENT / 4;
-	return is_full ? close_waiting(s, e) : 0;
+	bool is_full = s->n_waiting == STAGE_WAITING || s->redo.n - s->waiting->pieces >= REDO_RECENT / 4;
+	return is_full ? close_first(s, (s->n_waiting + 1) / 2, e) : 0;
 }
 
 /* The next block has this digest. p: its first leaf at least, when it is as long as one. */

@@ -24,6 +24,7 @@
 struct stage_closing {
 	uint64_t first, n;    /* blocks */
 	uint32_t len;         /* of one that is read; 0: not read */
+	unsigned pieces;      /* that redo had when it came */
 	bool is_cold;         /* it may have to come from the disk */
 	bool is_kept;         /* all as in the base */
 	bool has_row;         /* else zeros */
@@ -60,7 +61,6 @@ struct stage {
 	struct digest_tree tree;
 	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */
 	size_t n_waiting;
-	unsigned waiting_pieces; /* that redo had when the first came */
 	uint8_t row_buf[48 * DIGESTS_ROW];
 	uint64_t row_first;
 	size_t row_n;
