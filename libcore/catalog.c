@@ -5,8 +5,7 @@
 
 #include "seal.h"
 
-#define CHUNK_ROWS 48u /* 48 * 40 bytes + key: two chunks fill an LMDB leaf of 4 KiB */
-#define VERSION 2u /* 1: rows without a check */
+#define VERSION 3u /* 1: rows without a check; 2: chunks of 48 rows */
 
 struct catalog {
 	struct store *s;
@@ -60,7 +59,9 @@ int catalog_open_at(struct catalog **out, const char *path, enum catalog_mode mo
 	if (store_open(&c->s, path, as[mode], advice, e) || catalog_fact(c, "version", &b, e) < 0)
 		goto out;
 	if (b.len && (b.len != 4 || b.p[0] != VERSION)) {
-		err_set(e, ERR_SYSTEM, "the catalog '%s' was written by a newer program", path);
+		err_set(e, ERR_SYSTEM, "the catalog '%s' was written by %s version of this program%s%s", path,
+			b.p[0] < VERSION ? "an older" : "a newer", b.p[0] < VERSION && advice ? ": " : "",
+			b.p[0] < VERSION && advice ? advice : "");
 		goto out;
 	}
 	if (load_next(c, e) || (mode != CATALOG_PRIVATE && check_root(c, e)))
@@ -263,8 +264,8 @@ int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uin
 {
 	memset(rows, 0, n * DIGESTS_ROW);
 	while (n) {
-		struct rows_key k = rows_key_two(no, first / CHUNK_ROWS);
-		size_t at = first % CHUNK_ROWS, take = CHUNK_ROWS - at < n ? CHUNK_ROWS - at : n;
+		struct rows_key k = rows_key_two(no, first / CATALOG_ROWS);
+		size_t at = first % CATALOG_ROWS, take = CATALOG_ROWS - at < n ? CATALOG_ROWS - at : n;
 		struct span v;
 		int got = store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e);
 		if (got < 0)
@@ -283,12 +284,12 @@ int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uin
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
 {
 	while (n) {
-		struct rows_key k = rows_key_two(no, first / CHUNK_ROWS);
-		size_t at = first % CHUNK_ROWS, take = CHUNK_ROWS - at < n ? CHUNK_ROWS - at : n;
-		uint8_t chunk[CHUNK_ROWS * DIGESTS_ROW] = {0};
+		struct rows_key k = rows_key_two(no, first / CATALOG_ROWS);
+		size_t at = first % CATALOG_ROWS, take = CATALOG_ROWS - at < n ? CATALOG_ROWS - at : n;
+		uint8_t chunk[CATALOG_ROWS * DIGESTS_ROW] = {0};
 		size_t len = (at + take) * DIGESTS_ROW;
 		struct span v;
-		int got = at || take < CHUNK_ROWS ? store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e) : 0;
+		int got = at || take < CATALOG_ROWS ? store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e) : 0;
 		if (got < 0)
 			return -1;
 		if (got) {
@@ -321,9 +322,9 @@ int catalog_blocks_clear(struct catalog *c, uint64_t no, struct err *e)
 
 int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e)
 {
-	struct rows_key k = rows_key_two(no, first / CHUNK_ROWS);
-	uint8_t chunk[CHUNK_ROWS * DIGESTS_ROW];
-	size_t keep = first % CHUNK_ROWS * DIGESTS_ROW;
+	struct rows_key k = rows_key_two(no, first / CATALOG_ROWS);
+	uint8_t chunk[CATALOG_ROWS * DIGESTS_ROW];
+	size_t keep = first % CATALOG_ROWS * DIGESTS_ROW;
 	struct span v;
 
 	if (keep) {
@@ -336,7 +337,7 @@ int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct er
 				return -1;
 		}
 	}
-	return delete_chunks(c, no, first / CHUNK_ROWS + (keep != 0), e);
+	return delete_chunks(c, no, first / CATALOG_ROWS + (keep != 0), e);
 }
 
 int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint64_t block, const uint8_t *row),
@@ -350,7 +351,7 @@ int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint
 		if (w.key.len != 16)
 			continue;
 		for (size_t i = 0; !stop && i + DIGESTS_ROW <= w.value.len; i += DIGESTS_ROW)
-			stop = fn(ctx, get_be64(w.key.p), get_be64(w.key.p + 8) * CHUNK_ROWS + i / DIGESTS_ROW, w.value.p + i);
+			stop = fn(ctx, get_be64(w.key.p), get_be64(w.key.p + 8) * CATALOG_ROWS + i / DIGESTS_ROW, w.value.p + i);
 	}
 	store_walk_free(&w);
 	return stop ? 0 : got;

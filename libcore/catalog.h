@@ -87,6 +87,9 @@ void catalog_names_start(struct catalog_names *n, struct catalog *c, uint64_t no
 int catalog_names_next(struct catalog_names *n, struct err *e); /* 1, 0 at the end, -1 */
 void catalog_names_free(struct catalog_names *n);
 
+/* So many rows, one after the other, are kept as one: it costs least to ask for as many. With key and check they fill one page of the
+ * file, 4 KiB; two of half the size, in a page with other rows, would leave half of it free when they come in order. */
+#define CATALOG_ROWS 96u
 /* Block rows (digest, rolling sum) of a file: n rows from block `first` into rows (n * DIGESTS_ROW bytes); rows that are
  * not kept come back zero. A file of a single block below 4 KiB has none: its digest is the object's. */
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);

@@ -64,7 +64,7 @@ void content_rows_end(struct content_rows *x)
 
 int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 {
-	uint8_t rows[48 * DIGESTS_ROW];
+	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
 	struct digest_tree t;
 	struct digest d;
 
@@ -75,7 +75,7 @@ int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 	digest_tree_init(&t);
 	struct content_rows x = {&t, o->size, o->grain, 0};
 	for (uint64_t n, block = 0, stop = object_blocks(o->size, o->grain); block < stop; block += n) {
-		n = min_u64(48, stop - block);
+		n = min_u64(CATALOG_ROWS, stop - block);
 		if (catalog_blocks(c, o->no, block, (size_t)n, rows, e))
 			return -1;
 		content_rows_add(&x, rows, (size_t)n, block);
@@ -103,7 +103,7 @@ struct pass {
 	/* a proved copy: target bytes up to `until` equal base bytes of object no at (offset + shift) */
 	uint64_t copy_no, copy_until, copy_shift;
 	struct object src;
-	uint8_t src_rows[48 * DIGESTS_ROW];
+	uint8_t src_rows[CATALOG_ROWS * DIGESTS_ROW];
 	uint64_t src_first, src_n;
 	bool has_src_rows;
 	/* of the target's blocks from proof_off on, as the source is cut: some more each time, as long as they prove right */
@@ -152,7 +152,7 @@ static bool copy_extend(struct pass *p, uint64_t off, struct err *e)
 		return false;
 	if (!p->has_src_rows || block < p->src_first || block >= p->src_first + p->src_n) {
 		p->src_first = block;
-		p->src_n = min_u64(48, object_blocks(p->src.size, p->src.grain) - block);
+		p->src_n = min_u64(CATALOG_ROWS, object_blocks(p->src.size, p->src.grain) - block);
 		if (catalog_blocks(p->c->base, p->src.no, block, (size_t)p->src_n, p->src_rows, e))
 			return false;
 		p->has_src_rows = true;
@@ -340,14 +340,14 @@ static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	static const uint8_t zero_row[DIGESTS_ROW];
 	struct content_file *f = p->f;
-	uint8_t rows[48 * DIGESTS_ROW];
+	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
 	uint64_t first = off / f->grain, n = object_blocks(end, f->grain) - first;
 	uint64_t from = 0, to = 0; /* not yet said */
 
 	if (!f->old || f->is_prior)
 		return 0;
-	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += 48) {
-		size_t take = (size_t)min_u64(48, min_u64(n - i, p->old_blocks - first - i));
+	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += CATALOG_ROWS) {
+		size_t take = (size_t)min_u64(CATALOG_ROWS, min_u64(n - i, p->old_blocks - first - i));
 		if (catalog_blocks(p->c->base, f->old->no, first + i, take, rows, e))
 			return -1;
 		for (size_t k = 0; k < take; k++) {
@@ -549,11 +549,11 @@ static int keep(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	struct content_file *f = p->f;
 	uint64_t block = off / f->grain, stop = object_blocks(end, f->grain);
-	uint8_t rows[48 * DIGESTS_ROW];
+	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
 	struct content_rows x = {&p->tree, f->size, f->grain, 0};
 
 	while (block < stop) {
-		size_t n = (size_t)min_u64(48, stop - block);
+		size_t n = (size_t)min_u64(CATALOG_ROWS, stop - block);
 		if (catalog_blocks(p->c->base, f->old->no, block, n, rows, e))
 			return -1;
 		content_rows_add(&x, rows, n, block);

@@ -220,7 +220,7 @@ static int flush_rows(struct stage *s, struct err *e)
 
 static int put_row(struct stage *s, uint64_t block, const uint8_t *row, struct err *e)
 {
-	if (s->row_n && (s->row_n == 48 || s->row_first + s->row_n != block) && flush_rows(s, e))
+	if (s->row_n && (s->row_n == CATALOG_ROWS || s->row_first + s->row_n != block) && flush_rows(s, e))
 		return -1;
 	if (!s->row_n)
 		s->row_first = block;
@@ -263,11 +263,11 @@ static int close_read(struct stage *s, uint64_t block, size_t n, size_t len, str
 
 static int close_kept(struct stage *s, const struct stage_closing *c, struct err *e)
 {
-	uint8_t rows[48 * DIGESTS_ROW];
+	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
 	struct content_rows x = {&s->tree, UINT64_MAX, s->grain, 0};
 
-	for (uint64_t at = 0; at < c->n; at += 48) {
-		size_t n = (size_t)min_u64(48, c->n - at);
+	for (uint64_t at = 0; at < c->n; at += CATALOG_ROWS) {
+		size_t n = (size_t)min_u64(CATALOG_ROWS, c->n - at);
 		if (catalog_blocks(s->r->cat, s->old.no, c->first + at, n, rows, e))
 			return -1;
 		content_rows_add(&x, rows, n, c->first + at);

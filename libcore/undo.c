@@ -158,7 +158,7 @@ struct blocks {
 	struct shift *shifts;      /* what the target has at other places */
 	size_t n_shifts;
 	struct shift copy;         /* one that may still grow; len 0: none */
-	uint8_t old_rows[48 * DIGESTS_ROW], now_rows[48 * DIGESTS_ROW];
+	uint8_t old_rows[CATALOG_ROWS * DIGESTS_ROW], now_rows[CATALOG_ROWS * DIGESTS_ROW];
 	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
 	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
 	size_t len;
@@ -326,8 +326,8 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 	/* Blocks that both have in full length, comparable by their rows. */
 	uint64_t n = object_blocks(b->old->size, grain), same = is_patch ? min_u64(b->old->size, b->now->size) / grain : 0;
 
-	for (uint64_t at = 0; at < n; at += 48) {
-		size_t take = (size_t)min_u64(48, n - at), known = at < same ? (size_t)min_u64(take, same - at) : 0;
+	for (uint64_t at = 0; at < n; at += CATALOG_ROWS) {
+		size_t take = (size_t)min_u64(CATALOG_ROWS, n - at), known = at < same ? (size_t)min_u64(take, same - at) : 0;
 		if (rows_of(u, b->old, true, at, take, b->old_rows, e) ||
 				(known && rows_of(u, b->now, false, at, known, b->now_rows, e)))
 			return -1;
