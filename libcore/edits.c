@@ -281,11 +281,14 @@ static int find_placed(const struct finder *x, uint64_t parent, struct span name
 static int find_crossing(struct finder *x, uint64_t no, uint64_t parent, struct span name, struct err *e)
 {
 	struct plan *p = x->p;
+	struct object o = {0};
 	char text[300];
-	int alive;
 
 	if (!p->r->where.has_tree)
 		return 0;
+	int alive = is_alive(p, no, e);
+	if (alive <= 0)
+		return alive;
 	buf_reset(&p->path);
 	if (catalog_path(p->next, parent, (struct span){0}, &p->path, e))
 		return -1;
@@ -294,15 +297,14 @@ static int find_crossing(struct finder *x, uint64_t no, uint64_t parent, struct 
 	if (plan_find_room(p, no, e))
 		return -1;
 	bool is_apart = p->room != to;
-	plan_see_base(p, true);
-	buf_reset(&p->path);
-	struct object o = {0};
-	alive = catalog_get(p->r->cat, no, &o, e);
+	int was = base_object(p, no, &o, e);
 	object_free(&o);
-	if (alive == 1 && !catalog_object_path(p->r->cat, no, &p->path, e))
+	buf_reset(&p->path);
+	plan_see_base(p, true);
+	if (was == 1 && !catalog_object_path(p->r->cat, no, &p->path, e))
 		from = replica_room(p->r, span_of(p->path.p, p->path.len));
 	plan_see_base(p, false);
-	if (alive < 0 || e->kind)
+	if (was < 0 || e->kind)
 		return -1;
 	if (!is_apart && (!from || from == to))
 		return 0;

@@ -333,6 +333,11 @@ int install_link(struct install *p, const struct where_row *row, struct err *e)
 	if (dirfd < 0)
 		return -1;
 	ssize_t n = readlinkat(dirfd, row->name, have, REC_TARGET_MAX);
+	if (n < 0 && errno == EINVAL) {
+		warn_say(p->warn, "edited", "'%s' in the replica '%s' is no link, which would lead to where the member stands: left alone",
+			row->name, p->plan->r->path);
+		return 0;
+	}
 	if (n >= 0 && span_eq(span_of(have, (size_t)n), span_cstr(row->path)))
 		return 0;
 	unlinkat(stage, "link", 0);

@@ -196,19 +196,34 @@ static int prove_place(struct job *j, struct where_row *row, struct err *e)
 	return got;
 }
 
-/* One that is in the other would be taken for its content. */
-static int hold_apart(const struct replica *r, const struct where_row *row, struct err *e)
+static int are_apart(int a, const char *at, int b, const char *with, struct err *e)
 {
-	char text[300];
-	AUTO_CLOSE int place = open(row->path, O_PATH | O_CLOEXEC);
-	int got = path_is_inside(place, r->root);
+	char text[300], other[300];
+	int got = path_is_inside(a, b);
 
 	if (!got)
-		got = path_is_inside(r->root, place);
+		got = path_is_inside(b, a);
+	esc_cut(text, sizeof text, span_cstr(at));
 	if (got < 0)
-		return err_sys(e, "cannot look where '%s' is", esc_cut(text, sizeof text, span_cstr(row->path)));
-	return got ? err_set(e, ERR_REFUSED, "'%s' and the replica '%s' are one in the other: a tree that stands elsewhere has a directory "
-		"of its own", esc_cut(text, sizeof text, span_cstr(row->path)), r->path) : 0;
+		return err_sys(e, "cannot look where '%s' is", text);
+	return got ? err_set(e, ERR_REFUSED, "'%s' and '%s' are one in the other: a tree that stands elsewhere has a directory of its own",
+		text, esc_cut(other, sizeof other, span_cstr(with))) : 0;
+}
+
+/* What is in another tree would be taken for its content. */
+static int hold_apart(const struct replica *r, const struct where_row *row, struct err *e)
+{
+	const struct where *w = &r->where;
+	AUTO_CLOSE int place = open(row->path, O_PATH | O_CLOEXEC);
+
+	if (are_apart(place, row->path, r->root, r->path, e))
+		return -1;
+	for (size_t i = 0; i < w->n; i++) {
+		AUTO_CLOSE int other = w->v[i].is_tree && &w->v[i] != row ? open(w->v[i].path, O_PATH | O_CLOEXEC) : -1;
+		if (other >= 0 && are_apart(place, row->path, other, w->v[i].path, e))
+			return -1;
+	}
+	return 0;
 }
 
 /* What was decided is finished where it was decided. */

@@ -291,10 +291,17 @@ three_are_same() {
 	repl-apply --ack R | repl-snap -s S --commit
 	chattr -i "$fs2/b/shallow/er" || :
 	rm -r R/b/shallow R/a
+	mkdir R/a
+	echo mine >R/a/file
 	echo edited >>"$fs1/new/one"
 	run -10 repl-apply --verify R
 	has "$output" "edited 'a/new/one'" "missing 'b/shallow'"
-	repl-apply --verify --wanted R | repl-diff -s S | repl-apply R >/dev/null
+	run -3 bash -c "repl-apply --verify --wanted R | repl-diff -s S | repl-apply R 2>&1 >/dev/null"
+	has "$output" "'a' in the replica 'R' is no link, which would lead to where the member stands: left alone"
+	[[ $(cat R/a/file) == mine ]]
+	rm -r R/a
+	echo >>src/c/c
+	ship
 	three_are_same
 	run -0 repl-apply --restore-meta R
 
@@ -330,14 +337,19 @@ three_are_same() {
 	has "$output" "are one in the other"
 	mkdir -p R/inside
 	run -6 repl-apply --where a=R/inside R <full
-	rm -rf R
+	ln -s . again
+	for b in place/ again/place/ place/in/; do
+		run -6 repl-apply --where a=place/ --where "b=$b" R <full
+		has "$output" "are one in the other"
+	done
+	rm -rf R place
 	ship --where "a=$fs1" --where "b=$fs2/b/"
 	run -6 repl-apply --where "a=$fs1" other <full
 	has "$output" "'$fs1' is not where the tree 'a' of the replica stands: it belongs to another member or another replica"
 	run -6 repl-apply --where a=R other <full
 	has "$output" "it is a replica itself"
 	run -6 repl-apply --where "a=$fs2/b" R <full
-	has "$output" "'$fs2/b' does not hold what the replica's 'a' does"
+	has "$output" "'$fs2/b' and '$fs2/b' are one in the other"
 	mkdir "$fs2/empty"
 	run -6 repl-apply --where "a=$fs2/empty" R <full
 	has "$output" "'$fs2/empty' does not hold what the replica's 'a' does: copy that there first"
