@@ -179,8 +179,8 @@ static int prove_tree(const struct where_row *row, const struct object *o, struc
 
 	if (row->is_open && o->type == OBJ_DIR)
 		return 0;
-	return err_set(e, ERR_REFUSED, "'%s' does not hold what the replica's '%s' does: copy that there first, with the " REPLICA_CTL
-		" in it if it stood elsewhere, or begin another replica", esc_cut(text, sizeof text, span_cstr(row->path)), row->name);
+	return err_set(e, ERR_REFUSED, "'%s' does not hold what the replica's '%s' does: is it mounted? A place that is new needs all of it "
+		"first, with its " REPLICA_CTL, esc_cut(text, sizeof text, span_cstr(row->path)), row->name);
 }
 
 static int prove_place(struct job *j, struct where_row *row, struct err *e)

@@ -352,7 +352,7 @@ three_are_same() {
 	has "$output" "'$fs2/b' and '$fs2/b' are one in the other"
 	mkdir "$fs2/empty"
 	run -6 repl-apply --where "a=$fs2/empty" R <full
-	has "$output" "'$fs2/empty' does not hold what the replica's 'a' does: copy that there first"
+	has "$output" "'$fs2/empty' does not hold what the replica's 'a' does: is it mounted? A place that is new needs all of it first, with its .repl"
 	run -6 repl-apply --where "c=$fs2/empty" R <full
 	three_are_same
 
@@ -365,7 +365,8 @@ three_are_same() {
 		run -6 repl-apply $run R <delta
 		has "$output" "'$fs1' is not where the tree 'a' of the replica stands: is it mounted?"
 	done
-	run -6 repl-apply --where "a=$fs1" R <delta
+	run -6 repl-apply --where "a=$fs1" R <delta # as the line in authorized_keys does each time
+	has "$output" "'$fs1' does not hold what the replica's 'a' does: is it mounted?"
 	run -0 repl-apply --list R
 	[[ $(cat R/c/c) == c && -z $(ls -A "$fs1") ]]
 	umount "$fs1"
