@@ -89,22 +89,54 @@ instant() {
 	cmp earlier/data "copy$((last - 2))/data"
 }
 
-@test "on ext4 in a volume, by a clone of that while it is frozen" {
-	fs=$(mk_fs xfs 600M -m reflink=1)
-	truncate -s 100M "$fs/img"
-	mkfs.ext4 -q "$fs/img"
+# in_a_volume TYPE REPL-SNAP-OPTION...
+in_a_volume() {
+	local type=$1 options=loop
+	shift
+	[[ $type != xfs ]] || options=loop,nouuid # beside its original
+	fs=$(mk_fs xfs 900M -m reflink=1)
+	truncate -s 320M "$fs/img"
+	"mkfs.$type" -q "$fs/img"
 	mkdir db there
 	mount -o loop "$fs/img" db
 	write_on db
 	for ((n = 0; n < $(samples 9); n++)); do
-		repl-snap -s S --freeze v="$fs/img" >image
+		repl-snap -s S --freeze "$@" v="$fs/img" >image
 		until=$(date +%s%N)
 		until_true has_lines "$(($(wc -l <journal) + 5))"
 		repl-track -s S <image | repl-diff -s S | repl-apply R | repl-snap -s S --commit
 		cp --sparse=always R/v v
-		e2fsck -fn v >&2
-		mount -o loop v there
+		[[ $type != ext4 ]] || e2fsck -fn v >&2
+		mount -o "$options" v there
 		holds there "$(instant)" "$until"
 		umount there
+	done
+}
+
+@test "on ext4 in a volume, by a clone of that while it is frozen" { in_a_volume ext4; }
+
+# bats test_tags=long
+@test "on XFS in a volume, by a clone of that while it is frozen" { in_a_volume xfs; }
+
+# bats test_tags=long
+@test "on ext4 in a volume, quiesced by a checkpoint" {
+	in_a_volume ext4 --quiesce="python3 -c 'import sqlite3; sqlite3.connect(\"$PWD/db/data\", timeout=20).execute(\"pragma wal_checkpoint(full)\")'"
+	has "$(repl-show -n image)" "consistency=app"
+}
+
+# bats test_tags=long
+@test "on XFS, a tree of clones, while the writer stands still" {
+	fs=$(mk_fs xfs 600M -m reflink=1)
+	mkdir "$fs/db"
+	write_on "$fs/db"
+	for ((n = 0; n < $(samples 9); n++)); do
+		repl-snap -s S --provider=reflink --quiesce="kill -STOP $writer" --resume="kill -CONT $writer" "$fs/db" >image
+		until=$(date +%s%N)
+		has "$(repl-show -n image)" "consistency=app"
+		until_true has_lines "$(($(wc -l <journal) + 5))"
+		repl-track -s S <image | repl-diff -s S | repl-apply R | repl-snap -s S --commit
+		rm -rf open
+		cp -r R open
+		holds open "$(instant)" "$until"
 	done
 }
