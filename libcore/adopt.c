@@ -1,6 +1,5 @@
 #include "adopt.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -9,10 +8,12 @@
 #include <unistd.h>
 
 #include "diff.h"
+#include "file.h"
 #include "filter.h"
 #include "head.h"
 #include "path.h"
 #include "rewind.h"
+#include "source.h"
 
 /* ---- what it holds ---- */
 
@@ -70,15 +71,13 @@ static int add_entry(const struct replica *r, const char *real, struct members *
 
 static int list_members(const struct replica *r, const char *real, struct members *m, struct err *e)
 {
-	int copy = openat(r->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	DIR *d = file_list(r->root);
+	int rc = 0;
 
-	if (!d) {
-		close_fd(&copy);
+	if (!d)
 		return err_sys(e, "cannot list the replica '%s'", r->path);
-	}
 	for (const struct dirent *de; !rc && (de = readdir(d));)
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, REPLICA_CTL) && strcmp(de->d_name, "lost+found"))
+		if (!room_is_ours(de->d_name))
 			rc = add_entry(r, real, m, de->d_name, e);
 	closedir(d);
 	for (size_t i = 0; i < r->where.n; i++)
@@ -159,15 +158,6 @@ static int smooth_root(const struct replica *r, struct err *e)
 
 /* ---- its catalog ---- */
 
-static int drop_bytes(void *ctx, const struct span *v, int n, struct err *e)
-{
-	(void)ctx;
-	(void)v;
-	(void)n;
-	(void)e;
-	return 0;
-}
-
 static int adopt_next(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
 {
 	struct job *j = ctx;
@@ -204,7 +194,7 @@ int adopt_run(struct apply *a, struct err *e)
 {
 	struct job j;
 	struct holding h = {0};
-	struct stream_out null_a = {.sink = drop_bytes}, null_b = {.sink = drop_bytes};
+	struct stream_out null_a = {.sink = source_nowhere}, null_b = {.sink = source_nowhere};
 	struct catalog *empty = NULL;
 	AUTO_FREE char *base_path = NULL, *next_path = NULL;
 	int rc = -1;

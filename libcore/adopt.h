@@ -1,7 +1,7 @@
 /*
  * adopt: a directory as it is becomes a replica, or a replica without a catalog gets one: what it holds is its image from then on.
  *
- * May use: job, rewind, head, diff, where, err; makes system calls.
+ * May use: job, rewind, source, head, diff, where, err; makes system calls.
  */
 #ifndef REPL_ADOPT_H
 #define REPL_ADOPT_H

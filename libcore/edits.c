@@ -1,6 +1,5 @@
 #include "edits.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -195,19 +194,15 @@ static int look_at_dir(struct finder *x, struct buf *todo, uint64_t no, struct s
 {
 	char text[300];
 	int fd = path_cached(x->p->base_dirs, path, e);
-	int copy = fd < 0 ? -1 : openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	DIR *d = fd < 0 ? NULL : file_list(fd);
 	int rc = 0;
 
-	if (!d) {
-		close_fd(&copy);
+	if (!d)
 		return err_sys(e, "cannot list '%s' in the replica", esc_cut(text, sizeof text, path));
-	}
 	/* At the top of a tree that stands elsewhere there is what is ours, and what a fresh filesystem has. */
 	bool is_top = where_find(&x->p->r->where, path);
 	for (struct dirent *de; !rc && (de = readdir(d));)
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") &&
-				!(is_top && (!strcmp(de->d_name, ROOM_CTL) || !strcmp(de->d_name, "lost+found"))))
+		if (is_top ? !room_is_ours(de->d_name) : strcmp(de->d_name, ".") && strcmp(de->d_name, ".."))
 			rc = look_inside(x, todo, no, path, de->d_name, dirfd(d), e);
 	closedir(d);
 	return rc;

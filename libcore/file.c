@@ -171,6 +171,16 @@ bool file_is_trusted(const struct stat *st) { return (!st->st_uid || st->st_uid 
 /* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
  * rename over NAME        a crash leaves the old file or the new one
  * fsync the directory     the new one stands for good */
+DIR *file_list(int dirfd)
+{
+	int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+
+	if (!d)
+		close_fd(&copy);
+	return d;
+}
+
 int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e)
 {
 	AUTO_BUF struct buf tmp = {0};

@@ -7,6 +7,7 @@
 #ifndef REPL_FILE_H
 #define REPL_FILE_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +37,9 @@ int file_resize(int fd, uint64_t size);
 
 /* It belongs to root or to us, and nobody else can write to it: what it says to do may be done. */
 bool file_is_trusted(const struct stat *st);
+
+/* Lists an open directory from its start, with a position of its own. closedir; NULL with errno. */
+DIR *file_list(int dirfd);
 
 /* Replaces the file `name` in dirfd whole and durably. */
 int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e);

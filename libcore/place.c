@@ -1,15 +1,14 @@
 #include "place.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "entry.h"
+#include "file.h"
 #include "path.h"
 
 /* ---- detaching ---- */
@@ -41,18 +40,15 @@ static int remove_stray(void *ctx, const struct record *rec, struct err *e)
 /* A directory goes by its name, with all that is in it; of a tree that stands elsewhere the directory stays, and what is in it goes. */
 static int clear_tree(struct place *p, const struct where_row *row, struct err *e)
 {
-	int copy = openat(row->room.root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	DIR *d = file_list(row->room.root);
+	int rc = 0;
 
-	if (!d) {
-		close_fd(&copy);
+	if (!d)
 		return install_fail(&p->to, "list", row->name, e);
-	}
 	p->to.plan->room = &row->room;
 	entry_open_up(dirfd(d));
 	for (const struct dirent *de; !rc && (de = readdir(d));)
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, ROOM_CTL) &&
-				strcmp(de->d_name, "lost+found"))
+		if (!room_is_ours(de->d_name))
 			rc = install_displace(&p->to, dirfd(d), de->d_name, e) < 0 ? -1 : 0;
 	closedir(d);
 	return rc;

@@ -241,6 +241,15 @@ static int hold_places(const struct job *j, struct err *e)
 	return 0;
 }
 
+/* Those that have their id in .repl/where by now, and do not say so yet. */
+static int make_trees(struct where *w, struct err *e)
+{
+	for (size_t i = 0; i < w->n; i++)
+		if (w->v[i].is_tree && !w->v[i].is_open && where_make(&w->v[i], e))
+			return -1;
+	return 0;
+}
+
 static int settle_places(struct job *j, struct err *e)
 {
 	struct where *w = &j->r.where;
@@ -252,12 +261,7 @@ static int settle_places(struct job *j, struct err *e)
 		if ((w->v[i].is_new || waits) && prove_place(j, &w->v[i], e))
 			return -1;
 	}
-	if (is_new && where_save(w, j->r.ctl, e))
-		return -1;
-	for (size_t i = 0; i < w->n; i++)
-		if (w->v[i].is_tree && !w->v[i].is_open && where_make(&w->v[i], e))
-			return -1;
-	return 0;
+	return (is_new && where_save(w, j->r.ctl, e)) || make_trees(w, e) ? -1 : 0;
 }
 
 int rewind_adopt_places(struct job *j, struct err *e)
@@ -267,12 +271,7 @@ int rewind_adopt_places(struct job *j, struct err *e)
 	for (size_t i = 0; i < w->n; i++)
 		if (w->v[i].is_tree && !w->v[i].is_open && (hold_apart(&j->r, &w->v[i], e) || where_adopt(&w->v[i], e)))
 			return -1;
-	if (where_save(w, j->r.ctl, e))
-		return -1;
-	for (size_t i = 0; i < w->n; i++)
-		if (w->v[i].is_tree && !w->v[i].is_open && where_make(&w->v[i], e))
-			return -1;
-	return 0;
+	return where_save(w, j->r.ctl, e) || make_trees(w, e) ? -1 : 0;
 }
 
 int rewind_open(struct job *j, enum replica_open how, struct err *e)

@@ -1,6 +1,5 @@
 #include "room.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -8,26 +7,26 @@
 #include <unistd.h>
 
 #include "bytes.h"
+#include "file.h"
 #include "path.h"
 
 #define EMPTY_MAX 65536 /* bytes of a directory that is as good as new when it is empty */
 
+bool room_is_ours(const char *name)
+{
+	return !strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, ROOM_CTL) || !strcmp(name, "lost+found");
+}
+
 int room_is_empty_dir(int fd)
 {
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+	DIR *d = file_list(fd);
 	const struct dirent *de;
 	int empty = 1;
 
-	if (!d) {
-		close_fd(&copy);
+	if (!d)
 		return -1;
-	}
-	/* lost+found is what a fresh filesystem has, not content, and what is ours none either. */
-	while ((de = readdir(d)))
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") &&
-				strcmp(de->d_name, ROOM_CTL))
-			empty = 0;
+	while (empty && (de = readdir(d)))
+		empty = room_is_ours(de->d_name);
 	closedir(d);
 	return empty;
 }

@@ -4,7 +4,7 @@
  * A replica has one; each of its trees that stand elsewhere (where.h) has its own, as nothing is renamed from one filesystem to
  * another.
  *
- * May use: path, bytes, err; makes system calls.
+ * May use: file, path, bytes, err; makes system calls.
  */
 #ifndef REPL_ROOM_H
 #define REPL_ROOM_H
@@ -30,7 +30,9 @@ int room_open(struct room *m, struct err *e);
 /* Whatever is in them goes. */
 int room_empty(struct room *m, struct err *e);
 void room_close(struct room *m);
-/* A directory without anything in it but what is ours: 1, 0, -1 with errno. */
+/* A name at the top of a tree that is no content: our own, "." and "..", and what a fresh filesystem has. */
+bool room_is_ours(const char *name);
+/* A directory without anything in it but that: 1, 0, -1 with errno. */
 int room_is_empty_dir(int fd);
 
 #endif

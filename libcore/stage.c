@@ -1,6 +1,5 @@
 #include "stage.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -662,13 +661,11 @@ static int open_again(struct stage *s, struct rd *in, struct err *e)
 
 static int forget(const struct room *m, uint64_t n, struct err *e)
 {
-	int fd = openat(m->stage, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	DIR *d = file_list(m->stage);
+	int rc = 0;
 
-	if (!d) {
-		close_fd(&fd);
+	if (!d)
 		return err_sys(e, "cannot read what is staged in '%s'", m->path);
-	}
 	for (const struct dirent *de; !rc && (de = readdir(d));)
 		if (strtoull(de->d_name, NULL, 10) > n && unlinkat(m->stage, de->d_name, 0))
 			rc = err_sys(e, "cannot remove what is staged in '%s'", m->path);
