@@ -97,11 +97,11 @@ const struct anchor *anchors_find(const struct anchors *a, uint64_t weak)
 int anchors_own(struct anchors **out, struct catalog *base, const struct object *o, struct err *e)
 {
 	uint64_t n = object_blocks(o->size, o->grain);
-	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct anchors *a = make(n);
 
-	for (uint64_t at = 0; at < n; at += CATALOG_ROWS) {
-		size_t take = (size_t)min_u64(CATALOG_ROWS, n - at);
+	for (uint64_t at = 0; at < n; at += BLOCKS_ROWS) {
+		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - at);
 		if (catalog_blocks(base, o->no, at, take, rows, e)) {
 			anchors_free(&a);
 			return -1;

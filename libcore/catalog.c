@@ -5,7 +5,7 @@
 
 #include "seal.h"
 
-#define VERSION 3u /* 1: rows without a check; 2: chunks of 48 rows */
+#define VERSION 4u /* 1: rows without a check; 2, 3: other values of block rows */
 
 struct catalog {
 	struct store *s;
@@ -260,20 +260,41 @@ int catalog_names_next(struct catalog_names *n, struct err *e)
 
 /* ---- blocks ---- */
 
+static struct rows_key blocks_key(uint64_t no, uint64_t block) { return rows_key_two(no, block / BLOCKS_ROWS); }
+
+/* The rows that are kept with this one; those that are not are zeros. How many are, 0: none. */
+static int blocks_get(struct catalog *c, uint64_t no, uint64_t block, uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW], size_t *n, struct err *e)
+{
+	struct rows_key k = blocks_key(no, block);
+	struct span v;
+	int got = store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e);
+
+	*n = got == 1 ? blocks_decode(rows, v) : 0;
+	if (got == 1 && !*n)
+		return catalog_damaged(c, NULL, e);
+	memset(rows + *n * DIGESTS_ROW, 0, (BLOCKS_ROWS - *n) * DIGESTS_ROW);
+	return got < 0 ? -1 : 0;
+}
+
+static int blocks_set(struct catalog *c, uint64_t no, uint64_t block, const uint8_t *rows, size_t n, struct err *e)
+{
+	struct rows_key k = blocks_key(no, block);
+	uint8_t value[BLOCKS_MAX];
+
+	return store_put(c->s, STORE_BLOCKS, rows_span(&k), span_of(value, blocks_encode(value, rows, n)), e);
+}
+
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e)
 {
-	memset(rows, 0, n * DIGESTS_ROW);
+	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
+
 	while (n) {
-		struct rows_key k = rows_key_two(no, first / CATALOG_ROWS);
-		size_t at = first % CATALOG_ROWS, take = CATALOG_ROWS - at < n ? CATALOG_ROWS - at : n;
-		struct span v;
-		int got = store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e);
-		if (got < 0)
+		size_t at = first % BLOCKS_ROWS, take = BLOCKS_ROWS - at < n ? BLOCKS_ROWS - at : n, have;
+		bool is_whole = take == BLOCKS_ROWS;
+		if (blocks_get(c, no, first, is_whole ? rows : near, &have, e))
 			return -1;
-		if (got && v.len > at * DIGESTS_ROW) {
-			size_t have = v.len / DIGESTS_ROW - at;
-			memcpy(rows, v.p + at * DIGESTS_ROW, (have < take ? have : take) * DIGESTS_ROW);
-		}
+		if (!is_whole)
+			memcpy(rows, near + at * DIGESTS_ROW, take * DIGESTS_ROW);
 		rows += take * DIGESTS_ROW;
 		first += take;
 		n -= take;
@@ -283,22 +304,20 @@ int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uin
 
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
 {
+	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
+
 	while (n) {
-		struct rows_key k = rows_key_two(no, first / CATALOG_ROWS);
-		size_t at = first % CATALOG_ROWS, take = CATALOG_ROWS - at < n ? CATALOG_ROWS - at : n;
-		uint8_t chunk[CATALOG_ROWS * DIGESTS_ROW] = {0};
-		size_t len = (at + take) * DIGESTS_ROW;
-		struct span v;
-		int got = at || take < CATALOG_ROWS ? store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e) : 0;
-		if (got < 0)
-			return -1;
-		if (got) {
-			size_t have = v.len < sizeof chunk ? v.len : sizeof chunk;
-			memcpy(chunk, v.p, have);
-			len = have > len ? have : len;
+		size_t at = first % BLOCKS_ROWS, take = BLOCKS_ROWS - at < n ? BLOCKS_ROWS - at : n, have;
+		const uint8_t *all = rows;
+		if (take < BLOCKS_ROWS) {
+			if (blocks_get(c, no, first, near, &have, e))
+				return -1;
+			memcpy(near + at * DIGESTS_ROW, rows, take * DIGESTS_ROW);
+			all = near;
+		} else {
+			have = BLOCKS_ROWS;
 		}
-		memcpy(chunk + at * DIGESTS_ROW, rows, take * DIGESTS_ROW);
-		if (store_put(c->s, STORE_BLOCKS, rows_span(&k), span_of(chunk, len), e))
+		if (blocks_set(c, no, first, all, have > at + take ? have : at + take, e))
 			return -1;
 		rows += take * DIGESTS_ROW;
 		first += take;
@@ -322,36 +341,26 @@ int catalog_blocks_clear(struct catalog *c, uint64_t no, struct err *e)
 
 int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e)
 {
-	struct rows_key k = rows_key_two(no, first / CATALOG_ROWS);
-	uint8_t chunk[CATALOG_ROWS * DIGESTS_ROW];
-	size_t keep = first % CATALOG_ROWS * DIGESTS_ROW;
-	struct span v;
+	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
+	size_t keep = first % BLOCKS_ROWS, have;
 
-	if (keep) {
-		int got = store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e);
-		if (got < 0)
-			return -1;
-		if (got && v.len > keep) {
-			memcpy(chunk, v.p, keep);
-			if (store_put(c->s, STORE_BLOCKS, rows_span(&k), span_of(chunk, keep), e))
-				return -1;
-		}
-	}
-	return delete_chunks(c, no, first / CATALOG_ROWS + (keep != 0), e);
+	if (keep && (blocks_get(c, no, first, near, &have, e) || (have > keep && blocks_set(c, no, first, near, keep, e))))
+		return -1;
+	return delete_chunks(c, no, first / BLOCKS_ROWS + (keep != 0), e);
 }
 
 int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint64_t block, const uint8_t *row),
 	void *ctx, struct err *e)
 {
 	struct store_walk w = {0};
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	int got, stop = 0;
 
 	store_walk_start(&w, c->s, STORE_BLOCKS, (struct span){0}, 0, false);
 	while (!stop && (got = store_walk_next(&w, e)) == 1) {
-		if (w.key.len != 16)
-			continue;
-		for (size_t i = 0; !stop && i + DIGESTS_ROW <= w.value.len; i += DIGESTS_ROW)
-			stop = fn(ctx, get_be64(w.key.p), get_be64(w.key.p + 8) * CATALOG_ROWS + i / DIGESTS_ROW, w.value.p + i);
+		size_t n = w.key.len == 16 ? blocks_decode(rows, w.value) : 0;
+		for (size_t i = 0; !stop && i < n; i++)
+			stop = fn(ctx, get_be64(w.key.p), get_be64(w.key.p + 8) * BLOCKS_ROWS + i, rows + i * DIGESTS_ROW);
 	}
 	store_walk_free(&w);
 	return stop ? 0 : got;

@@ -10,11 +10,12 @@
  * Private catalogs (scratch files, copies) are not synced and commit as they go, so that memory stays bounded whatever the
  * size of the change; a live one changes in a single transaction, all or nothing.
  *
- * May use: store, rows, seal, object, record, digest, bytes, err.
+ * May use: store, rows, seal, blocks, object, record, digest, bytes, err.
  */
 #ifndef REPL_CATALOG_H
 #define REPL_CATALOG_H
 
+#include "blocks.h"
 #include "object.h"
 #include "store.h"
 
@@ -87,11 +88,8 @@ void catalog_names_start(struct catalog_names *n, struct catalog *c, uint64_t no
 int catalog_names_next(struct catalog_names *n, struct err *e); /* 1, 0 at the end, -1 */
 void catalog_names_free(struct catalog_names *n);
 
-/* So many rows, one after the other, are kept as one: it costs least to ask for as many. With key and check they fill one page of the
- * file, 4 KiB; two of half the size, in a page with other rows, would leave half of it free when they come in order. */
-#define CATALOG_ROWS 96u
-/* Block rows (digest, rolling sum) of a file: n rows from block `first` into rows (n * DIGESTS_ROW bytes); rows that are
- * not kept come back zero. A file of a single block below 4 KiB has none: its digest is the object's. */
+/* Block rows (blocks.h) of a file: n rows from block `first` into rows (n * DIGESTS_ROW bytes); rows that are not kept come back
+ * zero. It costs least to ask for those that are kept as one value: BLOCKS_ROWS from a multiple of it on. A file of a single block below 4 KiB has none: its digest is the object's. */
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 /* Forgets the rows from block `first` on: what comes there later starts as zeros. */

@@ -13,12 +13,14 @@
 #define STRETCHES 32u         /* that are read, or holes, known ahead */
 #define QUEUE 256u            /* ranges that are shared, known ahead */
 #define PROOFS 32u            /* blocks of a copy whose digests are made at a time */
+#define SEARCH_MIN 16384u     /* bytes */
 #define AHEAD 32u             /* sums that are made before the first is looked up */
 
 uint32_t content_grain(uint64_t size)
 {
-	/* Fine where files are small and edits relatively large; the rows of the catalog stay below 1% of the data. */
-	return size <= 256 * 1024 ? 4096 : size <= UINT64_C(4) << 30 ? 16384 : 65536;
+	/* What is rewritten in place is rewritten in pages of 4 KiB. Their rows are 0.9% of the data: of a very large file that is too much
+	 * for a guess. */
+	return size <= UINT64_C(16) << 30 ? 4096 : 16384;
 }
 
 void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d)
@@ -36,19 +38,25 @@ static uint64_t block_len(uint64_t size, uint32_t grain, uint64_t block)
 
 void content_rows_add(struct content_rows *x, const uint8_t *rows, size_t n, uint64_t first)
 {
-	struct digest d;
+	struct digest d[BLOCKS_ROWS];
+	size_t some = 0; /* digests that are not in the tree yet */
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++, rows += DIGESTS_ROW) {
 		uint64_t len = block_len(x->size, x->grain, first + i);
 		/* However many, they are one step. */
-		if (len == x->grain && is_zero(rows + i * DIGESTS_ROW, DIGESTS_ROW)) {
+		bool is_zeros = len == x->grain && is_zero(rows, DIGESTS_ROW);
+		if (some == BLOCKS_ROWS || (is_zeros && some)) {
+			digest_tree_add(x->tree, d, some);
+			some = 0;
+		}
+		if (is_zeros) {
 			x->zeros++;
 			continue;
 		}
 		content_rows_end(x);
-		content_row_digest(rows + i * DIGESTS_ROW, len, &d);
-		digest_tree_add(x->tree, &d);
+		content_row_digest(rows, len, &d[some++]);
 	}
+	digest_tree_add(x->tree, d, some);
 }
 
 void content_rows_end(struct content_rows *x)
@@ -64,7 +72,7 @@ void content_rows_end(struct content_rows *x)
 
 int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 {
-	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct digest_tree t;
 	struct digest d;
 
@@ -75,7 +83,7 @@ int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 	digest_tree_init(&t);
 	struct content_rows x = {&t, o->size, o->grain, 0};
 	for (uint64_t n, block = 0, stop = object_blocks(o->size, o->grain); block < stop; block += n) {
-		n = min_u64(CATALOG_ROWS, stop - block);
+		n = min_u64(BLOCKS_ROWS, stop - block);
 		if (catalog_blocks(c, o->no, block, (size_t)n, rows, e))
 			return -1;
 		content_rows_add(&x, rows, (size_t)n, block);
@@ -103,7 +111,7 @@ struct pass {
 	/* a proved copy: target bytes up to `until` equal base bytes of object no at (offset + shift) */
 	uint64_t copy_no, copy_until, copy_shift;
 	struct object src;
-	uint8_t src_rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t src_rows[BLOCKS_ROWS * DIGESTS_ROW];
 	uint64_t src_first, src_n;
 	bool has_src_rows;
 	/* of the target's blocks from proof_off on, as the source is cut: some more each time, as long as they prove right */
@@ -152,7 +160,7 @@ static bool copy_extend(struct pass *p, uint64_t off, struct err *e)
 		return false;
 	if (!p->has_src_rows || block < p->src_first || block >= p->src_first + p->src_n) {
 		p->src_first = block;
-		p->src_n = min_u64(CATALOG_ROWS, object_blocks(p->src.size, p->src.grain) - block);
+		p->src_n = min_u64(BLOCKS_ROWS, object_blocks(p->src.size, p->src.grain) - block);
 		if (catalog_blocks(p->c->base, p->src.no, block, (size_t)p->src_n, p->src_rows, e))
 			return false;
 		p->has_src_rows = true;
@@ -213,8 +221,7 @@ static int put_data(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 	if (from % f->grain == 0 && (to % f->grain == 0 || to == f->size)) {
 		struct digest_tree t;
 		digest_tree_init(&t);
-		for (uint64_t off = from; off < to; off += f->grain)
-			digest_tree_add(&t, &p->c->window.digests[(off - p->chunk) / f->grain]);
+		digest_tree_add(&t, &p->c->window.digests[(from - p->chunk) / f->grain], object_blocks(to - from, f->grain));
 		digest_tree_root(&t, &d);
 	} else {
 		digest_bytes(&d, at(p, from), len);
@@ -279,13 +286,19 @@ static int search(struct pass *p, uint64_t off, uint64_t to, uint64_t *hit, stru
 	return 0;
 }
 
+/* A few pages between blocks that stayed, or that are shared: were content moved there, more than that would differ. Not worth the index
+ * of a large file, which it costs to look. */
+static bool is_rewritten(const struct pass *p, uint64_t from, uint64_t to)
+{
+	return p->f->old && !p->copy_no && from > 0 && to < p->f->size && to - from < SEARCH_MIN;
+}
+
 static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 {
 	struct content *c = p->c;
 	uint64_t off = from, lit = from;
 
-	/* A page or two between others that stayed: no copy of a whole block begins there. */
-	if (!c->copies || catalog_is_empty(c->base) || (p->f->shared && to - from < p->f->grain))
+	if (!c->copies || catalog_is_empty(c->base) || is_rewritten(p, from, to))
 		return put_data(p, from, to, e);
 	if (!c->all && c->everywhere && anchors_all(&c->all, c->base, e))
 		return -1;
@@ -340,14 +353,14 @@ static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	static const uint8_t zero_row[DIGESTS_ROW];
 	struct content_file *f = p->f;
-	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	uint64_t first = off / f->grain, n = object_blocks(end, f->grain) - first;
 	uint64_t from = 0, to = 0; /* not yet said */
 
 	if (!f->old || f->is_prior)
 		return 0;
-	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += CATALOG_ROWS) {
-		size_t take = (size_t)min_u64(CATALOG_ROWS, min_u64(n - i, p->old_blocks - first - i));
+	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += BLOCKS_ROWS) {
+		size_t take = (size_t)min_u64(BLOCKS_ROWS, min_u64(n - i, p->old_blocks - first - i));
 		if (catalog_blocks(p->c->base, f->old->no, first + i, take, rows, e))
 			return -1;
 		for (size_t k = 0; k < take; k++) {
@@ -379,13 +392,13 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	AUTO_FREE bool *same = xalloc(n * sizeof *same), *holes = xalloc(n * sizeof *holes); /* that the old version does not have there */
 
 	p->chunk = off;
+	digest_tree_add(&p->tree, digests, n);
 	if (f->old && first < p->old_blocks &&
 			catalog_blocks(p->c->base, f->old->no, first, (size_t)min_u64(n, p->old_blocks - first), old, e))
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t len = min_u64(f->grain, end - off - i * f->grain);
 		const uint8_t *b = at(p, off + i * f->grain);
-		digest_tree_add(&p->tree, &digests[i]);
 		if (f->old && first + i < p->old_blocks && block_len(f->old->size, f->grain, first + i) == len) {
 			struct digest was;
 			if (f->old->size < DIGEST_LEAF)
@@ -395,10 +408,8 @@ static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 			same[i] = digest_eq(&was, &digests[i]);
 		}
 		holes[i] = f->zeros_are_holes && !same[i] && is_zero(b, (size_t)len);
-		if (!same[i] || f->is_prior) {
-			memcpy(fresh + i * DIGESTS_ROW, digests[i].b, DIGEST_LEN);
-			put_le64(fresh + i * DIGESTS_ROW + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(b) : 0);
-		}
+		if (!same[i] || f->is_prior)
+			blocks_row(fresh + i * DIGESTS_ROW, first + i, &digests[i], b, len);
 	}
 	if (f->only_digest)
 		return 0;
@@ -442,7 +453,7 @@ static int hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	}
 	if ((end - off) % f->grain) {
 		digest_zeros(&d, (end - off) % f->grain);
-		digest_tree_add(&p->tree, &d);
+		digest_tree_add(&p->tree, &d, 1);
 	}
 	return f->only_digest ? 0 : tell_hole(p, off, end, e);
 }
@@ -549,11 +560,11 @@ static int keep(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	struct content_file *f = p->f;
 	uint64_t block = off / f->grain, stop = object_blocks(end, f->grain);
-	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct content_rows x = {&p->tree, f->size, f->grain, 0};
 
 	while (block < stop) {
-		size_t n = (size_t)min_u64(CATALOG_ROWS, stop - block);
+		size_t n = (size_t)min_u64(BLOCKS_ROWS, stop - block);
 		if (catalog_blocks(p->c->base, f->old->no, block, n, rows, e))
 			return -1;
 		content_rows_add(&x, rows, n, block);

@@ -250,14 +250,14 @@ static int seal(struct job *j, uint64_t size, const struct digest *d, bool unset
 static int start_over(struct job *j, const struct object *old, struct err *e)
 {
 	uint64_t n = j->cur_patch && old->size >= DIGEST_LEAF ? object_blocks(old->size, j->cur_grain) : 0;
-	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 
 	j->cur_begun = false;
 	j->copy.len = 0;
 	if (content_begin(j, e))
 		return -1;
-	for (uint64_t first = 0; first < n; first += CATALOG_ROWS) {
-		size_t take = (size_t)min_u64(CATALOG_ROWS, n - first);
+	for (uint64_t first = 0; first < n; first += BLOCKS_ROWS) {
+		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - first);
 		if (catalog_blocks(j->d->base, old->no, first, take, rows, e) || on_rows(j, first, take, rows, e))
 			return -1;
 	}

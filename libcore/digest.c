@@ -66,6 +66,8 @@ static void digest_leaf(struct digest *out, const void *p, size_t n)
 	digest_run_end(&r, out);
 }
 
+static const uint8_t node_person[16] = "repl-node-v1";
+
 static void digest_node(struct digest *out, const struct digest *child, unsigned n)
 {
 	struct digest_run r;
@@ -95,26 +97,33 @@ static void full_leaves(struct digest *out, const uint8_t *p, size_t n)
 void digest_blocks(struct digest *out, const void *p, size_t n, size_t grain)
 {
 	const uint8_t *b = p;
+	const size_t per = grain / DIGEST_LEAF;
 	struct digest leaf[BATCH];
 	struct digest_tree t;
 	size_t at = 0, len;
 
 	digest_tree_init(&t);
 	do {
-		size_t in = 0, full;
 		len = n - at < sizeof leaf / DIGEST_LEN * DIGEST_LEAF ? n - at : (size_t)BATCH * DIGEST_LEAF;
-		full = len / DIGEST_LEAF;
-		full_leaves(leaf, b + at, full);
-		if (len % DIGEST_LEAF || !n)
-			digest_leaf(&leaf[full], b + at + full * DIGEST_LEAF, len % DIGEST_LEAF);
-		do {
-			digest_tree_add(&t, &leaf[in / DIGEST_LEAF]);
-			in = len - in < DIGEST_LEAF ? len : in + DIGEST_LEAF;
-			if ((at + in) % grain == 0 || at + in == n) {
+		size_t m = len / DIGEST_LEAF, k;
+		full_leaves(leaf, b + at, m);
+		if (len % DIGEST_LEAF || !n) {
+			digest_leaf(&leaf[m], b + at + m * DIGEST_LEAF, len % DIGEST_LEAF);
+			m++;
+		}
+		if (per == 1) {
+			memcpy(out, leaf, m * sizeof *leaf);
+			out += m;
+		}
+		for (size_t i = 0; per > 1 && i < m; i += k) {
+			size_t before = at / DIGEST_LEAF + i;
+			k = m - i < per - before % per ? m - i : per - before % per;
+			digest_tree_add(&t, &leaf[i], k);
+			if ((before + k) % per == 0 || (i + k == m && at + len == n)) {
 				digest_tree_root(&t, out++);
 				digest_tree_init(&t);
 			}
-		} while (in < len);
+		}
 		at += len;
 	} while (at < n);
 }
@@ -133,7 +142,7 @@ void digest_zeros(struct digest *out, uint64_t n)
 	if (n % DIGEST_LEAF || !n) {
 		struct digest tail;
 		digest_leaf(&tail, zero, n % DIGEST_LEAF);
-		digest_tree_add(&t, &tail);
+		digest_tree_add(&t, &tail, 1);
 	}
 	digest_tree_root(&t, out);
 }
@@ -157,10 +166,25 @@ static void tree_push(struct digest_tree *t, unsigned level, const struct digest
 	}
 }
 
-void digest_tree_add(struct digest_tree *t, const struct digest *block)
+void digest_tree_add(struct digest_tree *t, const struct digest *blocks, size_t n)
 {
-	t->count++;
-	tree_push(t, 0, block);
+	struct digest up[LANES_MOST];
+	unsigned width = lanes_width();
+
+	t->count += n;
+	while (n) {
+		if (width == 1 || t->n[0] || n < 4 * width) {
+			tree_push(t, 0, blocks++);
+			n--;
+			continue;
+		}
+		/* The nodes above whole groups of four, side by side. */
+		lanes_hash(width, node_person, blocks->b, 4 * DIGEST_LEN, up->b);
+		for (unsigned i = 0; i < width; i++)
+			tree_push(t, 1, &up[i]);
+		blocks += 4 * width;
+		n -= 4 * width;
+	}
 }
 
 void digest_tree_repeat(struct digest_tree *t, const struct digest *block, uint64_t n)

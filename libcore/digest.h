@@ -46,7 +46,8 @@ struct digest_tree {
 	uint64_t count;
 };
 void digest_tree_init(struct digest_tree *t);
-void digest_tree_add(struct digest_tree *t, const struct digest *block);
+/* Of n blocks one after the other: sooner than one at a time (lanes.h). */
+void digest_tree_add(struct digest_tree *t, const struct digest *blocks, size_t n);
 /* Adds n equal, full blocks (long holes). */
 void digest_tree_repeat(struct digest_tree *t, const struct digest *block, uint64_t n);
 /* The root; a tree without blocks is the digest of no bytes. t is spent. */

@@ -219,7 +219,7 @@ static int flush_rows(struct stage *s, struct err *e)
 
 static int put_row(struct stage *s, uint64_t block, const uint8_t *row, struct err *e)
 {
-	if (s->row_n && (s->row_n == CATALOG_ROWS || s->row_first + s->row_n != block) && flush_rows(s, e))
+	if (s->row_n && (s->row_n == BLOCKS_ROWS || s->row_first + s->row_n != block) && flush_rows(s, e))
 		return -1;
 	if (!s->row_n)
 		s->row_first = block;
@@ -232,14 +232,8 @@ static int close_row(struct stage *s, uint64_t block, const uint8_t *row, struct
 	struct digest d;
 
 	content_row_digest(row, s->grain, &d);
-	digest_tree_add(&s->tree, &d);
+	digest_tree_add(&s->tree, &d, 1);
 	return put_row(s, block, row, e);
-}
-
-static void make_row(uint8_t row[DIGESTS_ROW], const struct digest *d, const uint8_t *p, uint64_t len)
-{
-	memcpy(row, d->b, DIGEST_LEN);
-	put_le64(row + DIGEST_LEN, len >= DIGEST_LEAF ? roll_sum(p) : 0);
 }
 
 /* n blocks from this one on, the last of which may be shorter: len bytes, no more than a piece. */
@@ -253,7 +247,7 @@ static int close_read(struct stage *s, uint64_t block, size_t n, size_t len, str
 	digest_blocks(d, s->buf, len, s->grain);
 	for (size_t i = 0; i < n; i++) {
 		size_t at = i * s->grain;
-		make_row(row, &d[i], s->buf + at, min_u64(s->grain, len - at));
+		blocks_row(row, block + i, &d[i], s->buf + at, min_u64(s->grain, len - at));
 		if (close_row(s, block + i, row, e))
 			return -1;
 	}
@@ -262,11 +256,11 @@ static int close_read(struct stage *s, uint64_t block, size_t n, size_t len, str
 
 static int close_kept(struct stage *s, const struct stage_closing *c, struct err *e)
 {
-	uint8_t rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct content_rows x = {&s->tree, UINT64_MAX, s->grain, 0};
 
-	for (uint64_t at = 0; at < c->n; at += CATALOG_ROWS) {
-		size_t n = (size_t)min_u64(CATALOG_ROWS, c->n - at);
+	for (uint64_t at = 0; at < c->n; at += BLOCKS_ROWS) {
+		size_t n = (size_t)min_u64(BLOCKS_ROWS, c->n - at);
 		if (catalog_blocks(s->r->cat, s->old.no, c->first + at, n, rows, e))
 			return -1;
 		content_rows_add(&x, rows, n, c->first + at);
@@ -333,7 +327,7 @@ static int close_block(struct stage *s, const struct digest *d, const uint8_t *p
 {
 	struct stage_closing c = {.n = 1, .has_row = true};
 
-	make_row(c.row, d, p, len);
+	blocks_row(c.row, s->block, d, p, len);
 	return close_next(s, c, e);
 }
 
@@ -413,8 +407,7 @@ int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 		AUTO_FREE struct digest *blocks = xalloc(n * sizeof *blocks);
 		digest_tree_init(&t);
 		digest_blocks(blocks, p, d->bytes.len, s->grain);
-		for (size_t i = 0; i < n; i++)
-			digest_tree_add(&t, &blocks[i]);
+		digest_tree_add(&t, blocks, n);
 		digest_tree_root(&t, &whole);
 		if (!digest_eq(&whole, &d->digest))
 			return err_set(e, ERR_STREAM, "content does not match its digest");
@@ -545,7 +538,7 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 				d = s->old.content;
 			else
 				content_row_digest(row, tail, &d);
-			digest_tree_add(&s->tree, &d);
+			digest_tree_add(&s->tree, &d, 1);
 			if (s->is_again && put_row(s, s->block, row, e))
 				return -1;
 		} else if (reread_block(s, tail, s->is_patch, e)) {

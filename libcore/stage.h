@@ -61,7 +61,7 @@ struct stage {
 	struct digest_tree tree;
 	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */
 	size_t n_waiting;
-	uint8_t row_buf[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t row_buf[BLOCKS_ROWS * DIGESTS_ROW];
 	uint64_t row_first;
 	size_t row_n;
 	uint8_t *buf;

@@ -158,7 +158,7 @@ struct blocks {
 	struct shift *shifts;      /* what the target has at other places */
 	size_t n_shifts;
 	struct shift copy;         /* one that may still grow; len 0: none */
-	uint8_t old_rows[CATALOG_ROWS * DIGESTS_ROW], now_rows[CATALOG_ROWS * DIGESTS_ROW];
+	uint8_t old_rows[BLOCKS_ROWS * DIGESTS_ROW], now_rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
 	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
 	size_t len;
@@ -242,8 +242,8 @@ static int flush_run(struct undo *u, struct blocks *b, struct err *e)
 		if (!digest_eq(&have[i], &b->digests[i]))
 			return err_set(e, ERR_REFUSED, "a file of '%s' is not what its image says, there is no way back to it: "
 				"repl-apply --verify names it, --keep=0 goes on without", u->p->r->path);
-		digest_tree_add(&t, &have[i]);
 	}
+	digest_tree_add(&t, have, object_blocks(b->len, grain));
 	digest_tree_root(&t, &whole);
 	int rc = b->pieces.is_open ? put_pieces(u, b, e) : put_data(u, b, 0, b->len, &whole, e);
 	b->len = 0;
@@ -326,8 +326,8 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 	/* Blocks that both have in full length, comparable by their rows. */
 	uint64_t n = object_blocks(b->old->size, grain), same = is_patch ? min_u64(b->old->size, b->now->size) / grain : 0;
 
-	for (uint64_t at = 0; at < n; at += CATALOG_ROWS) {
-		size_t take = (size_t)min_u64(CATALOG_ROWS, n - at), known = at < same ? (size_t)min_u64(take, same - at) : 0;
+	for (uint64_t at = 0; at < n; at += BLOCKS_ROWS) {
+		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - at), known = at < same ? (size_t)min_u64(take, same - at) : 0;
 		if (rows_of(u, b->old, true, at, take, b->old_rows, e) ||
 				(known && rows_of(u, b->now, false, at, known, b->now_rows, e)))
 			return -1;

@@ -104,6 +104,30 @@ static void test_tree(void)
 	free(zero);
 }
 
+/* Nor on how many blocks are added at a time. */
+static void test_several(void)
+{
+	struct digest *d = xalloc(3000 * sizeof *d), one, many;
+	struct digest_tree t;
+	size_t n;
+
+	fill((uint8_t *)d, 3000 * sizeof *d, 3);
+	digest_tree_init(&t);
+	for (size_t i = 0; i < 3000; i++)
+		digest_tree_add(&t, &d[i], 1);
+	digest_tree_root(&t, &one);
+	for (unsigned step = 1; step < 200; step += 7) {
+		digest_tree_init(&t);
+		for (size_t i = 0; i < 3000; i += n) {
+			n = step + i % 5 < 3000 - i ? step + i % 5 : 3000 - i;
+			digest_tree_add(&t, &d[i], n);
+		}
+		digest_tree_root(&t, &many);
+		CHECK(digest_eq(&one, &many));
+	}
+	free(d);
+}
+
 /* A file's digest does not depend on the block size that its tree is built from. */
 static void test_grain(void)
 {
@@ -119,7 +143,7 @@ static void test_grain(void)
 			digest_tree_init(&t);
 			for (size_t at = 0; at < lengths[i]; at += grain) {
 				digest_bytes(&block, p + at, lengths[i] - at < grain ? lengths[i] - at : grain);
-				digest_tree_add(&t, &block);
+				digest_tree_add(&t, &block, 1);
 			}
 			digest_tree_root(&t, &got);
 			if (!CHECK(digest_eq(&want, &got)))
@@ -146,14 +170,14 @@ static void test_repeat(void)
 				digest_tree_init(&t);
 				for (unsigned i = 0; i < before; i++, k++) {
 					all[k] = other;
-					digest_tree_add(&t, &other);
+					digest_tree_add(&t, &other, 1);
 				}
 				for (unsigned i = 0; i < n; i++, k++)
 					all[k] = same;
 				digest_tree_repeat(&t, &same, n);
 				for (unsigned i = 0; i < after; i++, k++) {
 					all[k] = other;
-					digest_tree_add(&t, &other);
+					digest_tree_add(&t, &other, 1);
 				}
 				if (!k)
 					continue;
@@ -263,6 +287,7 @@ int unit_digest(void)
 	test_known();
 	test_tree();
 	test_grain();
+	test_several();
 	test_lanes();
 	test_blocks();
 	test_repeat();
