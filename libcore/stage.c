@@ -198,7 +198,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 		return -1;
 	object_free(&s->old);
 	s->grain = c->grain;
-	s->pos = s->sent = s->block = s->old_blocks = 0;
+	s->pos = s->sent = s->unsent = s->block = s->old_blocks = 0;
 	s->touched = s->is_foreign = false;
 	s->tail_len = 0;
 	s->row_n = 0;
@@ -384,11 +384,13 @@ static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
 	if (check_room(s, off + len, e) || pass_gap(s, off, e) || advance(s, off, e))
 		return -1;
 	/* What is written goes on its way to the disk: else all of it waits there when the delta is decided (sync_file_range(2)). */
-	if (s->pos >= s->sent + SEND_MIN) {
+	if (s->unsent >= SEND_MIN) {
 		sync_file_range(s->fd, (off_t)s->sent, (off_t)(s->pos - s->sent), SYNC_FILE_RANGE_WRITE);
 		s->sent = s->pos;
+		s->unsent = 0;
 	}
 	s->pos = off + len;
+	s->unsent += len;
 	return 0;
 }
 

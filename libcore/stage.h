@@ -57,7 +57,8 @@ struct stage {
 	struct object src;
 	int src_fd;
 	uint64_t pos, block, old_blocks;
-	uint64_t sent;        /* on its way to the disk up to here */
+	uint64_t sent;        /* on its way to the disk up to here, */
+	uint64_t unsent;      /* and so many bytes behind it are not */
 	struct digest_tree tree;
 	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */
 	size_t n_waiting;

@@ -150,6 +150,11 @@ static int detach_added(struct undo *u, struct err *e)
 
 /* ---- content ---- */
 
+/* Consecutive blocks of the old content that the target does not have. */
+struct run {
+	uint64_t start; /* bytes of the file */
+	size_t at, len; /* in undo.data */
+};
 struct blocks {
 	struct object *old, *now; /* now: {0} when there is no such file in the target */
 	int fd;
@@ -159,14 +164,16 @@ struct blocks {
 	size_t n_shifts;
 	struct shift copy;         /* one that may still grow; len 0: none */
 	uint8_t old_rows[BLOCKS_ROWS * DIGESTS_ROW], now_rows[BLOCKS_ROWS * DIGESTS_ROW];
-	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of the run's blocks */
-	uint64_t start; /* of the run of blocks that differ, not yet written; bytes */
-	size_t len;
+	/* Runs that are not yet written, one behind the other in undo.data: many small ones are read and hashed together. */
+	struct run runs[REC_DATA_MAX / DIGEST_LEAF];
+	struct digest digests[REC_DATA_MAX / DIGEST_LEAF]; /* of their blocks */
+	size_t n_runs, len;
 };
 
-static int put_data(struct undo *u, const struct blocks *b, size_t from, size_t to, const struct digest *d, struct err *e)
+/* [from, to) of undo.data, which is of this run. d: its digest, NULL: not known. */
+static int put_data(struct undo *u, const struct run *x, size_t from, size_t to, const struct digest *d, struct err *e)
 {
-	struct record r = {.type = REC_DATA, .u.data = {.off = b->start + from, .bytes = span_of(u->data + from, to - from)}};
+	struct record r = {.type = REC_DATA, .u.data = {.off = x->start + (from - x->at), .bytes = span_of(u->data + from, to - from)}};
 
 	if (d)
 		r.u.data.digest = *d;
@@ -176,10 +183,10 @@ static int put_data(struct undo *u, const struct blocks *b, size_t from, size_t 
 }
 
 /* Where the pages of a run end that differ from what will be there (differ), or those that do not. Pages of the file. */
-static size_t pages_end(const struct undo *u, const struct blocks *b, size_t at, size_t to, bool differ)
+static size_t pages_end(const struct undo *u, const struct run *x, size_t at, size_t to, bool differ)
 {
 	while (at < to) {
-		size_t n = (size_t)min_u64(REDO_PAGE - (b->start + at) % REDO_PAGE, to - at);
+		size_t n = (size_t)min_u64(REDO_PAGE - (x->start + (at - x->at)) % REDO_PAGE, to - at);
 		if ((memcmp(u->data + at, u->fresh + at, n) != 0) != differ)
 			break;
 		at += n;
@@ -188,66 +195,79 @@ static size_t pages_end(const struct undo *u, const struct blocks *b, size_t at,
 }
 
 /* What the delta puts there was written a moment ago, so it costs little to leave out what is the same all the same. */
-static int put_piece(struct undo *u, const struct blocks *b, size_t from, size_t to, struct err *e)
+static int put_piece(struct undo *u, const struct blocks *b, const struct run *x, size_t from, size_t to, struct err *e)
 {
-	const struct redo_reader *x = &b->pieces;
+	const struct redo_reader *p = &b->pieces;
 
-	if (x->now.hole)
+	if (p->now.hole)
 		memset(u->fresh + from, 0, to - from);
-	else if (file_read_at(x->fd, u->fresh + from, to - from, b->start + from))
+	else if (file_read_at(p->fd, u->fresh + from, to - from, x->start + (from - x->at)))
 		return err_sys(e, "cannot read a staged file of '%s' for its undo", u->p->r->path);
 	for (size_t at = from, end; at < to; at = end) {
-		at = pages_end(u, b, at, to, false);
-		end = pages_end(u, b, at, to, true);
-		if (at < end && put_data(u, b, at, end, NULL, e))
+		at = pages_end(u, x, at, to, false);
+		end = pages_end(u, x, at, to, true);
+		if (at < end && put_data(u, x, at, end, NULL, e))
 			return -1;
 	}
 	return 0;
 }
 
-/* Of the blocks of a run, which are in u->data, only what the delta replaces or cuts off: the way back is as short as the way
- * there. */
-static int put_pieces(struct undo *u, struct blocks *b, struct err *e)
+/* Of the blocks of a run only what the delta replaces or cuts off: the way back is as short as the way there. */
+static int put_pieces(struct undo *u, struct blocks *b, const struct run *x, struct err *e)
 {
-	const uint64_t end = b->start + b->len, stop = min_u64(end, max_u64(b->now->size, b->start));
-	const struct redo_piece *x = &b->pieces.now;
+	const uint64_t end = x->start + x->len, stop = min_u64(end, max_u64(b->now->size, x->start));
+	const struct redo_piece *p = &b->pieces.now;
 
-	while (b->has_pieces && x->off < stop) {
-		uint64_t from = max_u64(x->off, b->start), to = min_u64(x->off + x->len, stop);
-		if (from < to && put_piece(u, b, (size_t)(from - b->start), (size_t)(to - b->start), e))
+	while (b->has_pieces && p->off < stop) {
+		uint64_t from = max_u64(p->off, x->start), to = min_u64(p->off + p->len, stop);
+		if (from < to && put_piece(u, b, x, x->at + (size_t)(from - x->start), x->at + (size_t)(to - x->start), e))
 			return -1;
-		if (x->off + x->len > stop)
+		if (p->off + p->len > stop)
 			break;
 		int got = redo_next(&b->pieces, e);
 		if (got < 0)
 			return -1;
 		b->has_pieces = got;
 	}
-	return stop < end ? put_data(u, b, (size_t)(stop - b->start), b->len, NULL, e) : 0;
+	return stop < end ? put_data(u, x, x->at + (size_t)(stop - x->start), x->at + x->len, NULL, e) : 0;
 }
 
-static int flush_run(struct undo *u, struct blocks *b, struct err *e)
+static int put_run(struct undo *u, struct blocks *b, const struct run *x, struct err *e)
 {
 	struct digest_tree t;
-	struct digest have[REC_DATA_MAX / DIGEST_LEAF], whole;
-	uint32_t grain = b->old->grain;
+	struct digest whole;
 
-	if (!b->len)
-		return 0;
-	if (file_read_at(b->fd, u->data, b->len, b->start))
-		return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
-	digest_blocks(have, u->data, b->len, grain);
+	if (b->pieces.is_open)
+		return put_pieces(u, b, x, e);
 	digest_tree_init(&t);
-	for (size_t i = 0; i * grain < b->len; i++) {
-		if (!digest_eq(&have[i], &b->digests[i]))
-			return err_set(e, ERR_REFUSED, "a file of '%s' is not what its image says, there is no way back to it: "
-				"repl-apply --verify names it, --keep=0 goes on without", u->p->r->path);
-	}
-	digest_tree_add(&t, have, object_blocks(b->len, grain));
+	digest_tree_add(&t, &b->digests[x->at / b->old->grain], object_blocks(x->len, b->old->grain));
 	digest_tree_root(&t, &whole);
-	int rc = b->pieces.is_open ? put_pieces(u, b, e) : put_data(u, b, 0, b->len, &whole, e);
-	b->len = 0;
-	return rc;
+	return put_data(u, x, x->at, x->at + x->len, &whole, e);
+}
+
+static int flush_runs(struct undo *u, struct blocks *b, struct err *e)
+{
+	struct digest have[REC_DATA_MAX / DIGEST_LEAF];
+	size_t n = b->n_runs, len = b->len;
+
+	b->n_runs = b->len = 0;
+	if (!n)
+		return 0;
+	/* Nobody has looked there for a while: the kernel reads them all while the first is waited for. */
+	for (size_t i = 0; n > 1 && i < n; i++)
+		posix_fadvise(b->fd, (off_t)b->runs[i].start, (off_t)b->runs[i].len, POSIX_FADV_WILLNEED);
+	for (size_t i = 0; i < n; i++)
+		if (file_read_at(b->fd, u->data + b->runs[i].at, b->runs[i].len, b->runs[i].start))
+			return err_sys(e, "cannot read a file of '%s' for its undo", u->p->r->path);
+	/* Only the last block of the file may be shorter than the others. */
+	digest_blocks(have, u->data, len, b->old->grain);
+	if (memcmp(have, b->digests, object_blocks(len, b->old->grain) * sizeof *have))
+		return err_set(e, ERR_REFUSED, "a file of '%s' is not what its image says, there is no way back to it: "
+			"repl-apply --verify names it, --keep=0 goes on without", u->p->r->path);
+	for (size_t i = 0; i < n; i++)
+		if (put_run(u, b, &b->runs[i], e))
+			return -1;
+	return 0;
 }
 
 static int flush_copy(struct undo *u, struct blocks *b, struct err *e)
@@ -272,7 +292,7 @@ static int put_copy(struct undo *u, struct blocks *b, const struct shift *x, uin
 		c->len += len;
 		return 0;
 	}
-	if (flush_run(u, b, e) || flush_copy(u, b, e))
+	if (flush_runs(u, b, e) || flush_copy(u, b, e))
 		return -1;
 	*c = (struct shift){off, len, src};
 	return 0;
@@ -295,17 +315,21 @@ static int put_block(struct undo *u, struct blocks *b, uint64_t block, const uin
 		return put_copy(u, b, x, off, len, e);
 	if (flush_copy(u, b, e))
 		return -1;
-	if (b->len && (b->start + b->len != off || b->len + len > REC_DATA_MAX) && flush_run(u, b, e))
-		return -1;
 	if (is_hole)
-		return flush_run(u, b, e) || put_hole(u, off, len, e) ? -1 : 0;
-	if (!b->len)
-		b->start = off;
+		return flush_runs(u, b, e) || put_hole(u, off, len, e) ? -1 : 0;
+	if (b->len + len > REC_DATA_MAX && flush_runs(u, b, e))
+		return -1;
+	struct run *run = b->n_runs ? &b->runs[b->n_runs - 1] : NULL;
+	if (!run || run->start + run->len != off) {
+		run = &b->runs[b->n_runs++];
+		*run = (struct run){off, b->len, 0};
+	}
 	struct digest *d = &b->digests[b->len / b->old->grain];
 	if (b->old->size < DIGEST_LEAF)
 		*d = b->old->content;
 	else
 		memcpy(d->b, row, DIGEST_LEN);
+	run->len += (size_t)len;
 	b->len += (size_t)len;
 	return 0;
 }
@@ -342,13 +366,15 @@ static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, str
 				return -1;
 		}
 	}
-	return flush_copy(u, b, e) || flush_run(u, b, e) ? -1 : 0;
+	return flush_copy(u, b, e) || flush_runs(u, b, e) ? -1 : 0;
 }
 
-/* What of the base's content the staged file replaces, if it has a list of that. */
+/* What of the base's content the staged file replaces, if it has a list of that. Of blocks that are single pages their digests say it
+ * sooner. */
 static int open_pieces(struct blocks *b, int stage, const char *name, struct err *e)
 {
-	int got = redo_open(&b->pieces, stage, name, e);
+	int got = b->old->grain > REDO_PAGE ? redo_open(&b->pieces, stage, name, e) : 0;
+
 	if (got > 0)
 		got = redo_next(&b->pieces, e);
 	b->has_pieces = got > 0;
