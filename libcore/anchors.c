@@ -98,7 +98,7 @@ int anchors_own(struct anchors **out, struct catalog *base, const struct object 
 {
 	uint64_t n = object_blocks(o->size, o->grain);
 	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
-	struct anchors *a = make(n);
+	struct anchors *a = make(blocks_sums(n));
 
 	for (uint64_t at = 0; at < n; at += BLOCKS_ROWS) {
 		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - at);

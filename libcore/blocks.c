@@ -49,3 +49,8 @@ void blocks_row(uint8_t row[DIGESTS_ROW], uint64_t block, const struct digest *d
 	memcpy(row, d->b, DIGEST_LEN);
 	put_le64(row + DIGEST_LEN, has_sum ? roll_sum(p) : 0);
 }
+
+uint64_t blocks_sums(uint64_t n)
+{
+	return n <= ALL_BELOW ? n : ALL_BELOW + (n - ALL_BELOW + EVERY - 1) / EVERY;
+}

@@ -25,5 +25,7 @@ size_t blocks_encode(uint8_t out[BLOCKS_MAX], const uint8_t *rows, size_t n);
 size_t blocks_decode(uint8_t *rows, struct span value);
 /* The row of block number `block` of a file. p: its bytes, the first leaf at least where it is as long as one. */
 void blocks_row(uint8_t row[DIGESTS_ROW], uint64_t block, const struct digest *d, const uint8_t *p, uint64_t len);
+/* How many of the first n blocks of a file have a sum. */
+uint64_t blocks_sums(uint64_t n);
 
 #endif

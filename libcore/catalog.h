@@ -89,7 +89,8 @@ int catalog_names_next(struct catalog_names *n, struct err *e); /* 1, 0 at the e
 void catalog_names_free(struct catalog_names *n);
 
 /* Block rows (blocks.h) of a file: n rows from block `first` into rows (n * DIGESTS_ROW bytes); rows that are not kept come back
- * zero. It costs least to ask for those that are kept as one value: BLOCKS_ROWS from a multiple of it on. A file of a single block below 4 KiB has none: its digest is the object's. */
+ * zero. A file of a single block below 4 KiB has none: its digest is the object's. It costs least to ask for those that are kept as
+ * one value: BLOCKS_ROWS from a multiple of it on. */
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 /* Forgets the rows from block `first` on: what comes there later starts as zeros. */
