@@ -307,15 +307,13 @@ int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n,
 	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
 
 	while (n) {
-		size_t at = first % BLOCKS_ROWS, take = BLOCKS_ROWS - at < n ? BLOCKS_ROWS - at : n, have;
+		size_t at = first % BLOCKS_ROWS, take = BLOCKS_ROWS - at < n ? BLOCKS_ROWS - at : n, have = 0;
 		const uint8_t *all = rows;
 		if (take < BLOCKS_ROWS) {
 			if (blocks_get(c, no, first, near, &have, e))
 				return -1;
 			memcpy(near + at * DIGESTS_ROW, rows, take * DIGESTS_ROW);
 			all = near;
-		} else {
-			have = BLOCKS_ROWS;
 		}
 		if (blocks_set(c, no, first, all, have > at + take ? have : at + take, e))
 			return -1;
@@ -359,11 +357,13 @@ int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint
 	store_walk_start(&w, c->s, STORE_BLOCKS, (struct span){0}, 0, false);
 	while (!stop && (got = store_walk_next(&w, e)) == 1) {
 		size_t n = w.key.len == 16 ? blocks_decode(rows, w.value) : 0;
+		if (!n)
+			got = stop = catalog_damaged(c, NULL, e);
 		for (size_t i = 0; !stop && i < n; i++)
 			stop = fn(ctx, get_be64(w.key.p), get_be64(w.key.p + 8) * BLOCKS_ROWS + i, rows + i * DIGESTS_ROW);
 	}
 	store_walk_free(&w);
-	return stop ? 0 : got;
+	return got == 1 ? 0 : got;
 }
 
 /* ---- changes ---- */

@@ -168,9 +168,6 @@ int file_temp(const char *dir)
 
 bool file_is_trusted(const struct stat *st) { return (!st->st_uid || st->st_uid == geteuid()) && !(st->st_mode & 022); }
 
-/* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
- * rename over NAME        a crash leaves the old file or the new one
- * fsync the directory     the new one stands for good */
 DIR *file_list(int dirfd)
 {
 	int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -181,6 +178,9 @@ DIR *file_list(int dirfd)
 	return d;
 }
 
+/* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
+ * rename over NAME        a crash leaves the old file or the new one
+ * fsync the directory     the new one stands for good */
 int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e)
 {
 	AUTO_BUF struct buf tmp = {0};

@@ -153,6 +153,47 @@ assert d[2]["image"]["time"] == "2026-01-02T00:00:00Z"' "$output"
 	same_tree src "$at/R"
 }
 
+@test "the way back of many pages apart is these pages, in blocks of any size, and refused when one was edited" {
+	requires root ext4 xfs
+	mkdir src
+	noise src/big 24000100
+	cp src/big was
+	# 366 pages, and the short end: more than are read at a time.
+	python3 - <<-'PY'
+		import os
+		with open("src/big", "r+b") as f:
+		    for page in range(0, 24000100 // 4096, 16):
+		        f.seek(page * 4096)
+		        f.write(os.urandom(4096))
+		    f.seek(-99, os.SEEK_END)
+		    f.write(b"e" * 99)
+	PY
+	mv src/big is
+	for fs in "$(mk_fs ext4 128M)" "$(mk_fs xfs 400M -m reflink=1)"; do
+		for size in 4K 16K; do
+			rm -rf S "$fs/R"
+			pipe() { repl-snap -s S src | repl-diff -s S --block-size=$size | repl-apply "$fs/R" | repl-snap -s S --commit; }
+			cp was src/big
+			pipe
+			cp is src/big
+			pipe
+			cmp is "$fs/R/big"
+			n=$(du -sb "$fs/R/.repl/history" | cut -f1)
+			((n < 368 * (4096 + 99) + 99999)) || fail "$fs, $size: $n"
+			for want in was is was; do
+				run -0 repl-apply --rollback=-1 "$fs/R"
+				cmp $want "$fs/R/big"
+				run -0 repl-apply --verify "$fs/R"
+			done
+			# What is no page of the image cannot be kept as one.
+			printf x | dd of="$fs/R/big" bs=1 seek=$((608 * 4096 + 7)) conv=notrunc status=none
+			cp "$fs/R/big" edited
+			repl-apply --rollback=-1 "$fs/R" 2>said && fail "$fs, $size: it went on"
+			cmp edited "$fs/R/big"
+		done
+	done
+}
+
 @test "the way back of content that moved within its file is that it moves back, not the content" {
 	requires root ext4 xfs
 	mkdir src
