@@ -8,7 +8,7 @@
 #include "file.h"
 
 #define NAME "partial"
-#define HEAD "repl-partial 3\n"
+#define HEAD "repl-partial 4\n"
 #define HEAD_LEN (sizeof HEAD - 1)
 #define LEN_MAX (1u << 20)
 

@@ -1,8 +1,10 @@
 /*
  * redo: the pieces in which a staged patch differs from the base's file, whose list goes with it until the delta is decided.
  *
- *   stage/N          the pieces at their own offsets, in a sparse file; or in a clone of the base's file, which is the new one then
- *   stage/N.redo     of a sparse file: rows of u64 offset, u64 length, u8 1 for a hole
+ *   stage/N          the long pieces at their own offsets, in a sparse file; or all in a clone of the base's file, which is the new
+ *                    one then
+ *   stage/N.short    of a sparse file: the short pieces one behind the other. An extent for each page would be long to free.
+ *   stage/N.redo     of a sparse file: rows of u64 offset, u64 length, u8 kind
  *   stage/N.pieces   the same of a clone
  *
  * Where filesystems cannot share extents a patched copy would cost the whole file: there the pieces are written into the base's
@@ -20,16 +22,19 @@
 #define REDO_PAGE 4096u
 #define REDO_RECENT 1024u /* pieces that redo_read still knows: more than twice the pages in the largest block, 1 MiB */
 
+enum { REDO_DATA, REDO_HOLE, REDO_SHORT };
 struct redo_piece {
 	uint64_t off, len;
-	uint8_t hole;
+	uint64_t at;          /* where it is kept: of a short one in its file, else off */
+	uint8_t kind;
 };
 struct redo {
 	int fd, base;         /* borrowed: stage/N; the base's file */
 	bool is_clone;        /* stage/N began as one of the base's file */
 	uint64_t bytes;       /* out: in pieces that are no holes */
 	/* private */
-	int rows;
+	int rows, shorts;     /* shorts: -1 of a clone */
+	uint64_t shorts_end;
 	struct redo_piece recent[REDO_RECENT];
 	unsigned n;           /* pieces so far; the newest is recent[(n - 1) % REDO_RECENT] */
 	struct buf pending;   /* rows not yet written */
@@ -43,6 +48,8 @@ int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e);
 int redo_replaced(struct redo *d, uint64_t off, uint64_t len, struct err *e);
 /* The file as it will be, where no more than REDO_RECENT pieces begin behind off. Zeros beyond its end. */
 int redo_read(struct redo *d, void *p, size_t n, uint64_t off, struct err *e);
+/* What is written of short pieces goes on its way to the disk (sync_file_range(2)). */
+void redo_send(const struct redo *d);
 int redo_end(struct redo *d, struct err *e);
 /* What is written so far, for redo_load in a later process, and what is not: rows go out first. */
 int redo_save(struct redo *d, struct buf *out, struct err *e);
@@ -54,7 +61,8 @@ void redo_free(struct redo *d);
 struct redo_reader {
 	struct redo_piece now;
 	/* private */
-	int fd, rows;
+	int fd, rows, shorts; /* shorts: -1 of a clone */
+	uint64_t shorts_end;
 	bool is_open;
 	uint8_t buf[17 * 256];
 	size_t at, len;
@@ -63,6 +71,8 @@ struct redo_reader {
 int redo_open(struct redo_reader *x, int stage, const char *name, struct err *e);
 /* 1, 0 at the end, -1. */
 int redo_next(struct redo_reader *x, struct err *e);
+/* [off, off + n) of the file, which lies in the piece that is now. */
+int redo_now(const struct redo_reader *x, void *p, size_t n, uint64_t off, struct err *e);
 void redo_close(struct redo_reader *x);
 
 /* Of a staged file: is it nothing but pieces? */

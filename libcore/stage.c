@@ -386,6 +386,7 @@ static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
 	/* What is written goes on its way to the disk: else all of it waits there when the delta is decided (sync_file_range(2)). */
 	if (s->unsent >= SEND_MIN) {
 		sync_file_range(s->fd, (off_t)s->sent, (off_t)(s->pos - s->sent), SYNC_FILE_RANGE_WRITE);
+		redo_send(&s->redo);
 		s->sent = s->pos;
 		s->unsent = 0;
 	}

@@ -197,12 +197,8 @@ static size_t pages_end(const struct undo *u, const struct run *x, size_t at, si
 /* What the delta puts there was written a moment ago, so it costs little to leave out what is the same all the same. */
 static int put_piece(struct undo *u, const struct blocks *b, const struct run *x, size_t from, size_t to, struct err *e)
 {
-	const struct redo_reader *p = &b->pieces;
-
-	if (p->now.hole)
-		memset(u->fresh + from, 0, to - from);
-	else if (file_read_at(p->fd, u->fresh + from, to - from, x->start + (from - x->at)))
-		return err_sys(e, "cannot read a staged file of '%s' for its undo", u->p->r->path);
+	if (redo_now(&b->pieces, u->fresh + from, to - from, x->start + (from - x->at), e))
+		return -1;
 	for (size_t at = from, end; at < to; at = end) {
 		at = pages_end(u, x, at, to, false);
 		end = pages_end(u, x, at, to, true);

@@ -65,8 +65,11 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
 	cp -a src old
 	ln "$at/R/linked" "$at/kept"
-	new_page src/open 5
-	new_page src/linked 5
+	for f in src/open src/linked; do
+		new_page "$f" 5 # what is short and what is long are kept apart until then
+		dd if=/dev/urandom of="$f" bs=4096 seek=100 count=50 conv=notrunc status=none
+		new_page "$f" 200
+	done
 	repl-diff old src >change.rpl
 	exec 8<"$at/R/open"
 	run -0 bash -c "repl-apply $at/R <change.rpl >ack"
