@@ -12,6 +12,7 @@
 #define PAGE 4096u
 #define STRETCHES 32u         /* that are read, or holes, known ahead */
 #define QUEUE 256u            /* ranges that are shared, known ahead */
+#define QUEUE_BYTES (8u << 20) /* between them, on their way from the disk */
 #define PROOFS 32u            /* blocks of a copy whose digests are made at a time */
 #define SEARCH_MIN 16384u     /* bytes */
 #define AHEAD 32u             /* sums that are made before the first is looked up */
@@ -121,9 +122,13 @@ struct pass {
 	bool holes;        /* the filesystem tells where they are */
 	uint64_t data_end; /* data as far as is known */
 	/* what is shared: the next ranges, and of the chunk at hand the pages */
-	struct extents_range queue[QUEUE];
+	struct next_range {
+		struct extents_range r;
+		uint64_t before; /* bytes between it and the one before */
+	} queue[QUEUE];
 	size_t queue_at, queue_n;
-	uint64_t announced;
+	uint64_t announced; /* up to here; */
+	uint64_t coming;    /* bytes of it between ranges of the queue */
 	bool is_end;
 	bool page_shared[CHUNK / PAGE];
 };
@@ -460,22 +465,31 @@ static int hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 
 static uint64_t round_up(uint64_t n, uint64_t to) { return n + (to - n % to) % to; }
 
-/* The i-th range from here on; NULL: there are no more, or so many are not known ahead. */
+/* The i-th range from here on; NULL: there are no more, or so many are not known ahead. As many are as the disk can read at a time. */
 static const struct extents_range *range_at(struct pass *p, size_t i)
 {
-	while (p->queue_n <= i && p->queue_n < QUEUE && !p->is_end) {
-		struct extents_range *r = &p->queue[(p->queue_at + p->queue_n) % QUEUE];
-		p->is_end = !extents_next(p->f->shared, r);
-		uint64_t from = p->announced - p->announced % p->f->grain, to = p->is_end ? p->f->size : r->off;
+	while (p->queue_n < QUEUE && !p->is_end && (p->queue_n <= i || p->coming < QUEUE_BYTES)) {
+		struct next_range *n = &p->queue[(p->queue_at + p->queue_n) % QUEUE];
+		p->is_end = !extents_next(p->f->shared, &n->r);
+		uint64_t from = p->announced - p->announced % p->f->grain, to = p->is_end ? p->f->size : n->r.off;
 		/* What lies between two of them will be read, in whole blocks; not all of a large stretch at once. */
 		if (to > p->announced)
 			posix_fadvise(p->f->fd, (off_t)from, (off_t)min_u64(round_up(to, p->f->grain) - from, CHUNK), POSIX_FADV_WILLNEED);
 		if (!p->is_end) {
-			p->announced = r->off + r->len;
+			n->before = to - p->announced;
+			p->coming += n->before;
+			p->announced = n->r.off + n->r.len;
 			p->queue_n++;
 		}
 	}
-	return i < p->queue_n ? &p->queue[(p->queue_at + i) % QUEUE] : NULL;
+	return i < p->queue_n ? &p->queue[(p->queue_at + i) % QUEUE].r : NULL;
+}
+
+static void drop_range(struct pass *p)
+{
+	p->coming -= p->queue[p->queue_at].before;
+	p->queue_at = (p->queue_at + 1) % QUEUE;
+	p->queue_n--;
 }
 
 static void mark_pages(struct pass *p, uint64_t off, uint64_t end)
@@ -613,10 +627,8 @@ static int run(struct pass *p, struct err *e)
 	if (!f->shared)
 		return look_at(p, 0, f->size, e);
 	for (uint64_t off = 0; off < f->size;) {
-		while ((r = range_at(p, 0)) && r->off + r->len <= off) {
-			p->queue_at = (p->queue_at + 1) % QUEUE;
-			p->queue_n--;
-		}
+		while ((r = range_at(p, 0)) && r->off + r->len <= off)
+			drop_range(p);
 		uint64_t end = r && r->off <= off ? whole_end(p, r) : off;
 		if (end > off ? keep(p, off, end, e) : look_at(p, off, end = next_kept(p, off), e))
 			return -1;

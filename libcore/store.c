@@ -454,9 +454,13 @@ int store_sync(struct store *s, struct err *e)
 
 int store_copy(struct store *s, const char *path, struct err *e)
 {
-	enter(s);
-	int rc = leave(mdb_env_copy2(s->env, path, 0));
+	/* By its name LMDB would write past the page cache, and what is worked on next would have to come from the disk. */
+	AUTO_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
+	if (fd < 0)
+		return fail(s, errno, "copy", e);
+	enter(s);
+	int rc = leave(mdb_env_copyfd2(s->env, fd, 0));
 	return rc ? fail(s, rc, "copy", e) : 0;
 }
 
