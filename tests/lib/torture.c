@@ -1,10 +1,12 @@
 /*
  * torture: processes that change one tree in all ways there are, at full speed, and hold still when they are told to.
  *
- *   torture TREE OUTSIDE SEED WRITERS
+ *   torture TREE OUTSIDE SEED WRITERS [KEEP]
  *
  * OUTSIDE is a directory on the same filesystem that is not part of the tree: names go there and come from there. All writers
- * use the same few names, so that they meet. Files stay open, and mapped, from one burst to the next. Read from standard input:
+ * use the same few names, so that they meet. Files stay open, and mapped, from one burst to the next. With KEEP no name is made on one
+ * side of a file that is on the other: of what is done under a name outside, or what was opened by it, marks of directories hear
+ * nothing (repl-track(1)). Read from standard input:
  *
  *   go N     each writer, all of which hold still, does N steps, and holds still then
  *   store N  the same, but each step is a store through a mapping, which no event tells of
@@ -73,6 +75,7 @@ struct writer {
 
 static struct shared *shared;
 static const char *outside;
+static bool keeps_links;
 static sigjmp_buf no_page;
 
 static uint64_t rnd(struct writer *w)
@@ -490,11 +493,14 @@ static bool do_whiteout(struct writer *w)
 	return !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_WHITEOUT) && !unlink(a);
 }
 
+/* Names outside are absolute ones. */
+static bool may_link(const char *a, const char *b) { return !keeps_links || (*a == '/') == (*b == '/'); }
+
 static bool do_link(struct writer *w)
 {
 	const char *a = file(w, 0), *b = file(w, 1);
 
-	return !link(a, b);
+	return may_link(a, b) && !link(a, b);
 }
 
 /* The way of editors. */
@@ -520,14 +526,15 @@ static bool do_replace(struct writer *w)
 
 static bool do_tmpfile(struct writer *w)
 {
-	int fd = open(directory(w, 0), O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
+	const char *dir = directory(w, 0), *to = file(w, 1);
+	int fd = may_link(dir, to) ? open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0644) : -1;
 	char link[64];
 
 	fill(w);
 	if (fd < 0 || write(fd, w->block, 1 + below(w, BLOCK)) <= 0)
 		return ended(fd, false);
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	bool ok = !linkat(AT_FDCWD, link, AT_FDCWD, file(w, 1), AT_SYMLINK_FOLLOW);
+	bool ok = !linkat(AT_FDCWD, link, AT_FDCWD, to, AT_SYMLINK_FOLLOW);
 	/* Written after it has its name. */
 	return ended(fd, ok && (below(w, 2) || pwrite(fd, w->block, 100, place(w)) > 0));
 }
@@ -754,14 +761,15 @@ static void until_held(unsigned n)
 
 int main(int argc, char **argv)
 {
-	unsigned n = argc == 5 ? (unsigned)atoi(argv[4]) : 0;
+	unsigned n = argc == 5 || argc == 6 ? (unsigned)atoi(argv[4]) : 0;
 	char line[64];
 	pid_t pids[WRITERS_MAX];
 
 	if (!n || n > WRITERS_MAX || !(outside = realpath(argv[2], NULL)) || chdir(argv[1])) {
-		fprintf(stderr, "usage: torture TREE OUTSIDE SEED WRITERS\n");
+		fprintf(stderr, "usage: torture TREE OUTSIDE SEED WRITERS [KEEP]\n");
 		return 2;
 	}
+	keeps_links = argc == 6;
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return 1;
