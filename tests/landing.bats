@@ -181,7 +181,7 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	echo y >src/other
 	repl-diff src >full
 	seen=0
-	for n in $(seq 10 $((${REPL_LONG:-0} ? 1 : 3)) 60); do
+	for n in $(seq 10 $((${REPL_LONG:-0} ? 1 : 3)) 90); do
 		rm -rf R
 		bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply --no-setuid --map-owner=12345:777 R <full >ack" || :
 		[[ -e R/.repl/commit ]] || continue
