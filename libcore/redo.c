@@ -79,10 +79,12 @@ static void put_row(struct redo *d, const struct redo_piece *x)
 	wr_u8(&d->pending, x->kind);
 }
 
+static struct redo_piece *newest(struct redo *d) { return d->n ? &d->recent[(d->n - 1) % REDO_RECENT] : NULL; }
+
 /* The newest piece, if what begins at off goes on with it. */
 static struct redo_piece *newest_at(struct redo *d, uint64_t off)
 {
-	struct redo_piece *x = d->n ? &d->recent[(d->n - 1) % REDO_RECENT] : NULL;
+	struct redo_piece *x = newest(d);
 
 	return x && x->off + x->len >= off ? x : NULL;
 }
@@ -94,7 +96,7 @@ static struct redo_piece *add_piece(struct redo *d, uint64_t off, uint64_t len, 
 
 	if (!x || x->kind != kind) {
 		if (d->n)
-			put_row(d, &d->recent[(d->n - 1) % REDO_RECENT]);
+			put_row(d, newest(d));
 		if (d->pending.len >= ROW * 1024 && flush_rows(d, e))
 			return NULL;
 		x = &d->recent[d->n++ % REDO_RECENT];
@@ -245,7 +247,7 @@ int redo_save(struct redo *d, struct buf *out, struct err *e)
 /* A later run may have filled the rest of the page that pos lies in: it holds what the base has there again. */
 static int forget_after(struct redo *d, uint64_t pos, struct err *e)
 {
-	const struct redo_piece *last = d->n ? &d->recent[(d->n - 1) % REDO_RECENT] : NULL;
+	const struct redo_piece *last = newest(d);
 	uint8_t rest[REDO_PAGE];
 	uint64_t end = last && last->kind != REDO_HOLE ? last->off + last->len : 0;
 
@@ -279,7 +281,7 @@ int redo_load(struct redo *d, int stage, const char *name, struct rd *in, uint64
 int redo_end(struct redo *d, struct err *e)
 {
 	if (d->n)
-		put_row(d, &d->recent[(d->n - 1) % REDO_RECENT]);
+		put_row(d, newest(d));
 	int rc = flush_rows(d, e);
 	close_both(d);
 	return rc;
@@ -407,7 +409,7 @@ int redo_fill(int stage, const char *name, int base, uint64_t size, struct err *
 	struct redo_reader p;
 	struct stat st = {0};
 	uint64_t pos = 0;
-	char rows[40], shorts[40];
+	char rows[40];
 	AUTO_FREE uint8_t *buf = xalloc(PIECE);
 	int got = open_list(&p, stage, name, e);
 
@@ -431,8 +433,8 @@ int redo_fill(int stage, const char *name, int base, uint64_t size, struct err *
 		got = fail("sync", e);
 	redo_close(&p);
 	rows_name(rows, name, false);
-	shorts_name(shorts, name);
-	if (got == 0 && (unlinkat(stage, rows, 0) || unlinkat(stage, shorts, 0)))
+	/* The short pieces stay as long as the stage: should a power cut bring the list back, it is filled once more. */
+	if (got == 0 && unlinkat(stage, rows, 0))
 		got = fail("finish", e);
 	return got;
 }
