@@ -215,11 +215,7 @@ int redo_read(struct redo *d, void *out, size_t n, uint64_t off, struct err *e)
 	return 0;
 }
 
-void redo_send(const struct redo *d)
-{
-	if (d->shorts > 0)
-		sync_file_range(d->shorts, 0, 0, SYNC_FILE_RANGE_WRITE);
-}
+int redo_shorts(const struct redo *d) { return d->shorts > 0 ? d->shorts : -1; }
 
 /* The newest piece may still grow: it is kept beside the rows. */
 int redo_save(struct redo *d, struct buf *out, struct err *e)

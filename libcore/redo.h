@@ -48,8 +48,8 @@ int redo_hole(struct redo *d, uint64_t off, uint64_t len, struct err *e);
 int redo_replaced(struct redo *d, uint64_t off, uint64_t len, struct err *e);
 /* The file as it will be, where no more than REDO_RECENT pieces begin behind off. Zeros beyond its end. */
 int redo_read(struct redo *d, void *p, size_t n, uint64_t off, struct err *e);
-/* What is written of short pieces goes on its way to the disk (sync_file_range(2)). */
-void redo_send(const struct redo *d);
+/* Where the short pieces are; -1: there are none. Borrowed. */
+int redo_shorts(const struct redo *d);
 int redo_end(struct redo *d, struct err *e);
 /* What is written so far, for redo_load in a later process, and what is not: rows go out first. */
 int redo_save(struct redo *d, struct buf *out, struct err *e);

@@ -11,6 +11,7 @@
 #include "meta.h"
 #include "content.h"
 #include "file.h"
+#include "writeback.h"
 
 #define PIECE (1024u * 1024)
 #define SEND_MIN (8u * 1024 * 1024)
@@ -27,6 +28,7 @@ void stage_free(struct stage *s)
 	close_fd(&s->fd);
 	close_fd(&s->src_fd);
 	close_fd(&s->base_fd);
+	writeback_end(&s->writeback);
 	redo_free(&s->redo);
 	shifts_free(&s->shifts);
 	object_free(&s->old);
@@ -45,7 +47,13 @@ static int fail(struct stage *s, const char *what, struct err *e)
 
 static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, struct err *e)
 {
+	const int files[WRITEBACK_FILES] = {s->fd, s->has_pieces ? redo_shorts(&s->redo) : -1};
+
 	s->bytes_written += n;
+	s->unsent += n;
+	/* What is written goes on its way to the disk: else all of it waits there when the delta is decided. */
+	if (s->unsent >= SEND_MIN && writeback_go(&s->writeback, files))
+		s->unsent = 0;
 	if (s->has_pieces)
 		return redo_write(&s->redo, p, n, off, e);
 	return file_write_at(s->fd, p, n, off) ? fail(s, "write", e) : 0;
@@ -58,40 +66,6 @@ static int read_back(struct stage *s, uint8_t *p, size_t n, uint64_t off, struct
 	if (s->has_pieces)
 		return redo_read(&s->redo, p, n, off, e);
 	return file_read_at(s->fd, p, n, off) ? fail(s, "read", e) : 0;
-}
-
-/* Copies a range of base content: shared where the filesystem can, in the kernel where it can, by hand else. */
-static int copy_range(struct stage *s, int from, uint64_t src, uint64_t off, uint64_t len, bool *is_shared, struct err *e)
-{
-	struct file_clone_range cr = {.src_fd = from, .src_offset = src, .src_length = len, .dest_offset = off};
-
-	*is_shared = !s->is_redo && src % 4096 == 0 && off % 4096 == 0 && len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0;
-	if (*is_shared)
-		return s->has_pieces ? redo_replaced(&s->redo, off, len, e) : 0;
-	while (len && !s->has_pieces) {
-		off_t in = (off_t)src, out = (off_t)off;
-		ssize_t n = copy_file_range(from, &in, s->fd, &out, min_u64(len, 1u << 30), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		s->bytes_written += (uint64_t)n;
-		src += (uint64_t)n;
-		off += (uint64_t)n;
-		len -= (uint64_t)n;
-	}
-	while (len) {
-		size_t n = (size_t)min_u64(len, PIECE);
-		s->bytes_read += n;
-		if (file_read_at(from, s->buf, n, src))
-			return fail(s, "read for", e);
-		if (write_at(s, s->buf, n, off, e))
-			return -1;
-		src += n;
-		off += n;
-		len -= n;
-	}
-	return 0;
 }
 
 static int open_old(struct stage *s, uint64_t no, struct err *e)
@@ -198,7 +172,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 		return -1;
 	object_free(&s->old);
 	s->grain = c->grain;
-	s->pos = s->sent = s->unsent = s->block = s->old_blocks = 0;
+	s->pos = s->unsent = s->block = s->old_blocks = 0;
 	s->touched = s->is_foreign = false;
 	s->tail_len = 0;
 	s->row_n = 0;
@@ -383,95 +357,123 @@ static int extent(struct stage *s, uint64_t off, uint64_t len, struct err *e)
 		return err_set(e, ERR_STREAM, "extents out of order or overlapping");
 	if (check_room(s, off + len, e) || pass_gap(s, off, e) || advance(s, off, e))
 		return -1;
-	/* What is written goes on its way to the disk: else all of it waits there when the delta is decided (sync_file_range(2)). */
-	if (s->unsent >= SEND_MIN) {
-		sync_file_range(s->fd, (off_t)s->sent, (off_t)(s->pos - s->sent), SYNC_FILE_RANGE_WRITE);
-		redo_send(&s->redo);
-		s->sent = s->pos;
-		s->unsent = 0;
-	}
 	s->pos = off + len;
-	s->unsent += len;
+	return 0;
+}
+
+/* Something was written up to end that began inside a block: the blocks that it finished have to be read. */
+static int close_crossed(struct stage *s, uint64_t end, bool is_cold, struct err *e)
+{
+	s->touched = true;
+	s->tail_len = 0;
+	while ((s->block + 1) * s->grain <= end)
+		if (reread_block(s, s->grain, is_cold, e))
+			return -1;
+	s->touched = end > s->block * s->grain;
+	return 0;
+}
+
+/* Whole blocks from the next one on have these digests; the last may be shorter, if the file ends with it. */
+static int close_hashed(struct stage *s, const struct digest *blocks, const uint8_t *p, size_t len, struct err *e)
+{
+	for (; len >= s->grain; blocks++, p += s->grain, len -= s->grain)
+		if (close_block(s, blocks, p, s->grain, e))
+			return -1;
+	if (len) {
+		s->touched = true;
+		s->tail = *blocks;
+		s->tail_len = len;
+	}
 	return 0;
 }
 
 int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 {
-	uint64_t off = d->off, end = off + d->bytes.len;
 	const uint8_t *p = d->bytes.p;
+	bool is_on_grid = d->off % s->grain == 0;
+	size_t len = d->bytes.len, n = is_on_grid ? (size_t)object_blocks(len, s->grain) : 0;
+	AUTO_FREE struct digest *blocks = NULL;
 	struct digest whole;
 
-	if (extent(s, off, d->bytes.len, e))
+	if (extent(s, d->off, len, e))
 		return -1;
-	if (off % s->grain == 0) {
+	if (is_on_grid) {
 		/* Hash the grid's blocks; the record's digest is the tree over them. */
 		struct digest_tree t;
-		size_t n = (size_t)object_blocks(d->bytes.len, s->grain);
-		AUTO_FREE struct digest *blocks = xalloc(n * sizeof *blocks);
+		blocks = xalloc(n * sizeof *blocks);
 		digest_tree_init(&t);
-		digest_blocks(blocks, p, d->bytes.len, s->grain);
+		digest_blocks(blocks, p, len, s->grain);
 		digest_tree_add(&t, blocks, n);
 		digest_tree_root(&t, &whole);
-		if (!digest_eq(&whole, &d->digest))
-			return err_set(e, ERR_STREAM, "content does not match its digest");
-		for (size_t i = 0; i < n; i++) {
-			uint64_t len = min_u64(s->grain, d->bytes.len - i * s->grain);
-			if (len == s->grain) {
-				if (close_block(s, &blocks[i], p + i * s->grain, len, e))
-					return -1;
-			} else { /* the last block of the file, if it ends here */
-				s->touched = true;
-				s->tail = blocks[i];
-				s->tail_len = len;
-			}
-		}
 	} else {
-		digest_bytes(&whole, p, d->bytes.len);
-		if (!digest_eq(&whole, &d->digest))
-			return err_set(e, ERR_STREAM, "content does not match its digest");
-		s->touched = true;
-		s->tail_len = 0;
+		digest_bytes(&whole, p, len);
 	}
-	if (write_at(s, p, d->bytes.len, off, e))
+	if (!digest_eq(&whole, &d->digest))
+		return err_set(e, ERR_STREAM, "content does not match its digest");
+	if (write_at(s, p, len, d->off, e))
 		return -1;
-	if (off % s->grain) {
-		/* It began inside a block; the ones it filled after that are read back: shifted content is rare. */
-		while ((s->block + 1) * s->grain <= end)
-			if (reread_block(s, s->grain, false, e))
-				return -1;
-		s->touched = end > s->block * s->grain;
-	}
-	return 0;
+	return is_on_grid ? close_hashed(s, blocks, p, len, e) : close_crossed(s, d->off + len, false, e);
+}
+
+/* ---- copies ---- */
+
+static int open_source(struct stage *s, uint64_t src, struct err *e)
+{
+	if (s->src_fd >= 0 && s->src.no == src)
+		return 0;
+	close_fd(&s->src_fd);
+	int got = catalog_get(s->r->cat, src, &s->src, e);
+	if (got != 1 || s->src.type != OBJ_FILE)
+		return err_set(e, ERR_STREAM, "a copy from what is not a file of the base");
+	s->src_fd = replica_open_base(s->r, &s->src, e);
+	return s->src_fd < 0 ? -1 : 0;
+}
+
+static bool share(const struct stage *s, const struct r_copy *c)
+{
+	struct file_clone_range cr = {.src_fd = s->src_fd, .src_offset = c->src, .src_length = c->len, .dest_offset = c->off};
+
+	return !s->is_redo && c->src % 4096 == 0 && c->off % 4096 == 0 && c->len % 4096 == 0 && ioctl(s->fd, FICLONERANGE, &cr) == 0;
+}
+
+/* Hashed on its way, if it begins with a block. n: at most a piece, to a block's end or the copy's. */
+static int copy_piece(struct stage *s, uint64_t src, uint64_t off, size_t n, struct err *e)
+{
+	struct digest blocks[PIECE / DIGEST_GRAIN_MIN];
+
+	/* They are read into the same buffer. */
+	if (close_waiting(s, e))
+		return -1;
+	s->bytes_read += n;
+	if (file_read_at(s->src_fd, s->buf, n, src))
+		return fail(s, "read for", e);
+	if (write_at(s, s->buf, n, off, e))
+		return -1;
+	if (off % s->grain)
+		return close_crossed(s, off + n, false, e);
+	digest_blocks(blocks, s->buf, n, s->grain);
+	return close_hashed(s, blocks, s->buf, n, e);
 }
 
 int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err *e)
 {
-	uint64_t end = c->off + c->len;
-	bool is_shared;
+	const uint64_t end = c->off + c->len;
 
-	if (extent(s, c->off, c->len, e))
+	if (extent(s, c->off, c->len, e) || open_source(s, src, e))
 		return -1;
-	if (s->src_fd < 0 || s->src.no != src) {
-		close_fd(&s->src_fd);
-		int got = catalog_get(s->r->cat, src, &s->src, e);
-		if (got != 1 || s->src.type != OBJ_FILE)
-			return err_set(e, ERR_STREAM, "a copy from what is not a file of the base");
-		s->src_fd = replica_open_base(s->r, &s->src, e);
-		if (s->src_fd < 0)
-			return -1;
-	}
 	if (c->src + c->len > s->src.size)
 		return err_set(e, ERR_STREAM, "a copy from beyond the end of its source");
-	if (copy_range(s, s->src_fd, c->src, c->off, c->len, &is_shared, e))
-		return -1;
+	s->tail_len = 0;
 	if (src == s->of)
 		shifts_add(&s->shifts, &(struct shift){c->off, c->len, c->src});
-	s->tail_len = 0;
-	s->touched = true;
-	while ((s->block + 1) * s->grain <= end)
-		if (reread_block(s, s->grain, is_shared, e))
+	if (share(s, c))
+		return (s->has_pieces && redo_replaced(&s->redo, c->off, c->len, e)) || close_crossed(s, end, true, e) ? -1 : 0;
+	for (uint64_t off = c->off; off < end;) {
+		uint64_t in = off % s->grain, n = min_u64(end - off, in ? s->grain - in : PIECE);
+		if (copy_piece(s, c->src + (off - c->off), off, (size_t)n, e))
 			return -1;
-	s->touched = end > s->block * s->grain;
+		off += n;
+	}
 	return 0;
 }
 
@@ -699,7 +701,7 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 	s->is_direct = rd_u8(in);
 	s->room = replica_room(s->r, rd_str(in, REC_NAME_MAX));
 	s->old.no = rd_u64(in);
-	s->pos = s->sent = rd_u64(in);
+	s->pos = rd_u64(in);
 	s->block = rd_u64(in);
 	s->tail_len = rd_u64(in);
 	rd_copy(in, &s->tail, sizeof s->tail);

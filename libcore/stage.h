@@ -11,7 +11,7 @@
  * Of a volume that stands elsewhere (where.h) a patch is a list of pieces always, and a new one is written to its place at once.
  * What belongs to a tree elsewhere is staged in that one's room.
  *
- * May use: redo, shifts, replica, catalog, meta, digest, record, err; makes system calls.
+ * May use: redo, shifts, replica, catalog, meta, writeback, digest, record, err; makes system calls.
  */
 #ifndef REPL_STAGE_H
 #define REPL_STAGE_H
@@ -57,8 +57,8 @@ struct stage {
 	struct object src;
 	int src_fd;
 	uint64_t pos, block, old_blocks;
-	uint64_t sent;        /* on its way to the disk up to here, */
-	uint64_t unsent;      /* and so many bytes behind it are not */
+	uint64_t unsent;      /* bytes written that are not on their way to the disk */
+	struct writeback *writeback;
 	struct digest_tree tree;
 	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */
 	size_t n_waiting;
