@@ -127,7 +127,7 @@ int file_resize(int fd, uint64_t size)
 
 	if (fstat(fd, &st))
 		return -1;
-	return S_ISBLK(st.st_mode) ? 0 : ftruncate(fd, (off_t)size);
+	return S_ISBLK(st.st_mode) || (uint64_t)st.st_size == size ? 0 : ftruncate(fd, (off_t)size);
 }
 
 int file_overwrite(int from, int to, uint64_t size)

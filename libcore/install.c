@@ -36,6 +36,14 @@ void install_touch(struct install *p, uint64_t dir)
 	wr_u64(&p->touched, dir);
 }
 
+void install_enter(struct install *p, uint64_t dir, int fd)
+{
+	if (dir != p->last_entered)
+		entry_open_up(fd);
+	p->last_entered = dir;
+	install_touch(p, dir);
+}
+
 int install_displace(struct install *p, int dirfd, const char *name, struct err *e)
 {
 	int slots = p->plan->room->slots;
@@ -206,8 +214,7 @@ static int link_other(struct install *p, const struct target *t, uint64_t other,
 
 	if (fd < 0)
 		return -1;
-	entry_open_up(fd);
-	install_touch(p, other);
+	install_enter(p, other, fd);
 	int rc = link_over(p, t, other, name, e);
 	if (rc <= 0)
 		return rc;
@@ -283,8 +290,7 @@ static int replace(struct install *p, const struct target *t, const char *staged
 	int dirfd = target_dir(p, t, e);
 	if (dirfd < 0)
 		return -1;
-	entry_open_up(dirfd);
-	install_touch(p, t->dir);
+	install_enter(p, t->dir, dirfd);
 	if (put_over(p, staged, dirfd, t->name, e) < 0 || link_others(p, t, e))
 		return -1;
 	return t->o.meta.attr & INODE_LOCKS ? restore_in_place(p, t, e) : 0;
@@ -343,8 +349,7 @@ int install_link(struct install *p, const struct where_row *row, struct err *e)
 	unlinkat(stage, "link", 0);
 	if (symlinkat(row->path, stage, "link"))
 		return install_fail(p, "make the link", row->name, e);
-	entry_open_up(dirfd);
-	install_touch(p, CATALOG_ROOT);
+	install_enter(p, CATALOG_ROOT, dirfd);
 	return put_over(p, "link", dirfd, row->name, e) < 0 ? -1 : 0;
 }
 
@@ -396,7 +401,8 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 		rc = replace(p, &t, staged, e);
 	} else if (po->staged || po->is_new) {
 		snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
-		rc = put_file(p, &t, staged, e);
+		/* What is new is no patch. */
+		rc = po->is_new ? replace(p, &t, staged, e) : put_file(p, &t, staged, e);
 	} else {
 		rc = restore_in_place(p, &t, e);
 	}
@@ -487,8 +493,7 @@ int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to
 	int slots = p->plan->room->slots;
 	span_name(name, to);
 	install_slot(slot, no);
-	entry_open_up(fd);
-	install_touch(p, parent);
+	install_enter(p, parent, fd);
 	if (o.nlink == 1) {
 		if (entry_move(slots, slot, fd, name) && errno != ENOENT)
 			install_fail(p, "move", name, e);

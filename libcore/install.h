@@ -19,7 +19,7 @@ struct install {
 	struct owners owners;
 	struct plan *plan;
 	/* private */
-	uint64_t last_touched, n_displaced;
+	uint64_t last_touched, last_entered, n_displaced;
 	struct buf label;
 	struct install_stood {   /* INSTALL_STOOD rows, by object number: a name that it has by now */
 		uint64_t no, dir;
@@ -33,7 +33,10 @@ void install_free(struct install *p);
 
 /* ERR_SYSTEM with errno: cannot <what> 'name' in the replica. */
 int install_fail(struct install *p, const char *what, const char *name, struct err *e);
+/* Times and locks of this directory are restored in the end. */
 void install_touch(struct install *p, uint64_t dir);
+/* The same of one that is open as fd, and a name in it changes now: what keeps us from that goes. */
+void install_enter(struct install *p, uint64_t dir, int fd);
 /* The name in slots/ of the object with this number. */
 void install_slot(char out[32], uint64_t no);
 /* The link that stands in the replica for a member that is elsewhere. */

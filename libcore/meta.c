@@ -48,7 +48,11 @@ struct job {
 	const struct r_meta *m;
 	const struct meta_policy *p;
 	struct inode inode;
-	bool widened; /* the owner was given rw for the time being */
+	struct stat st;  /* as of the last look */
+	bool is_stale;   /* mode or owner may have changed since */
+	uint32_t flags;  /* as of the beginning, without the locks that could be taken off */
+	bool has_flags;
+	bool widened;    /* the owner was given rw for the time being */
 	char name[INODE_SHOWN];
 	char proc[40];
 	struct err *e;
@@ -64,28 +68,27 @@ static int lost(const struct job *j, const char *kind, const char *what)
 	return 0;
 }
 
-static int job_stat(const struct job *j, struct stat *st)
+/* Looks again, if there may be anything new. */
+static int look(struct job *j)
 {
-	if (fstat(j->fd, st))
+	if (j->is_stale && fstat(j->fd, &j->st))
 		return err_sys(j->e, "cannot stat '%s'", j->name);
+	j->is_stale = false;
 	return 0;
 }
 
-static int job_chmod(const struct job *j, mode_t mode)
+static int job_chmod(struct job *j, mode_t mode)
 {
+	j->is_stale = true;
 	return inode_has_fd(j->type) ? fchmod(j->fd, mode) : chmod(j->proc, mode);
 }
 
-static int restore_owner(const struct job *j)
+static int restore_owner(struct job *j)
 {
-	struct stat st;
 	const struct r_meta *m = j->m;
-	if (j->p->no_owner)
+	if (j->p->no_owner || (j->st.st_uid == m->uid && j->st.st_gid == m->gid))
 		return 0;
-	if (job_stat(j, &st))
-		return -1;
-	if (st.st_uid == m->uid && st.st_gid == m->gid)
-		return 0;
+	j->is_stale = true;
 	/* To chown the number -1 means to leave things alone: no object can have it. */
 	if (m->uid == UINT32_MAX || m->gid == UINT32_MAX) {
 		errno = EINVAL;
@@ -95,8 +98,8 @@ static int restore_owner(const struct job *j)
 		return 0;
 	int sys = errno;
 	/* Who may not give a file away may still choose among their own groups. */
-	if (inode_is_loss(sys) && st.st_gid != m->gid && !fchownat(j->fd, "", (uid_t)-1, m->gid, AT_EMPTY_PATH) &&
-		st.st_uid == m->uid)
+	if (inode_is_loss(sys) && j->st.st_gid != m->gid && !fchownat(j->fd, "", (uid_t)-1, m->gid, AT_EMPTY_PATH) &&
+		j->st.st_uid == m->uid)
 		return 0;
 	errno = sys;
 	return lost(j, "owner", "owner");
@@ -106,6 +109,8 @@ static int restore_flags(const struct job *j, uint32_t mask)
 {
 	uint32_t want = j->m->attr & META_ATTR_MASK & mask, left = 0;
 	char letters[33];
+	if (j->has_flags && !((j->flags ^ want) & META_ATTR_MASK & mask))
+		return 0;
 	if (inode_change_flags(j->fd, META_ATTR_MASK & mask, want, &left)) {
 		if (inode_has_no_flags(errno) && !want)
 			return 0;
@@ -150,17 +155,17 @@ static int xattr_lost(const struct job *j, const char *name)
 /* user.* xattrs of a read-only file are refused even to its owner. The mode is set afterwards anyway. */
 static bool widen(struct job *j)
 {
-	struct stat st;
 	if (j->widened || errno != EACCES || !inode_has_fd(j->type))
 		return false;
 	j->widened = true;
-	bool done = !fstat(j->fd, &st) && (st.st_mode & 0600) != 0600 && !fchmod(j->fd, (st.st_mode & 07777) | 0600);
+	bool done = !look(j) && (j->st.st_mode & 0600) != 0600 && !job_chmod(j, (j->st.st_mode & 07777) | 0600);
 	errno = EACCES;
 	return done;
 }
 
 static int remove_xattr(struct job *j, const char *name)
 {
+	j->is_stale = true;
 	do {
 		if (!inode_remove_xattr(&j->inode, name) || errno == ENODATA)
 			return 0;
@@ -198,6 +203,7 @@ static int set_xattr(struct job *j, const char *name, struct span v, bool last_t
 	/* What is there already stays untouched, and needs no right to write it. */
 	if (!inode_get_xattr(&j->inode, name, &old) && span_eq(span_of(old.p, old.len), v))
 		return 0;
+	j->is_stale = true;
 	do {
 		if (!inode_set_xattr(&j->inode, name, v.len ? (const void *)v.p : (const void *)"", v.len))
 			return is_kept(j, name, v) ? 0 : xattr_lost(j, name);
@@ -284,7 +290,7 @@ static int remove_extra(struct job *j)
 	return 0;
 }
 
-static mode_t wanted_mode(const struct job *j, const struct stat *st)
+static mode_t wanted_mode(const struct job *j)
 {
 	mode_t mode = j->m->mode & 07777;
 	if (j->type == OBJ_DIR)
@@ -292,37 +298,32 @@ static mode_t wanted_mode(const struct job *j, const struct stat *st)
 	if (j->p->no_setuid)
 		mode &= (mode_t)~(S_ISUID | S_ISGID);
 	/* With another owner these bits would lend the rights of somebody who never agreed. */
-	if (st->st_uid != j->m->uid)
+	if (j->st.st_uid != j->m->uid)
 		mode &= (mode_t)~S_ISUID;
-	if (st->st_gid != j->m->gid)
+	if (j->st.st_gid != j->m->gid)
 		mode &= (mode_t)~S_ISGID;
 	return mode;
 }
 
-static int restore_mode(const struct job *j)
+static int restore_mode(struct job *j)
 {
-	struct stat st;
-	if (job_stat(j, &st))
+	if (look(j))
 		return -1;
-	mode_t want = wanted_mode(j, &st);
-	if ((st.st_mode & 07777) == want || !job_chmod(j, want))
+	mode_t want = wanted_mode(j);
+	if ((j->st.st_mode & 07777) == want || !job_chmod(j, want))
 		return 0;
 	return lost(j, "mode", "mode");
 }
 
 /* chmod drops a set-group-ID bit without an error when the caller is not in the group, and so do ACLs. */
-static int check_mode(const struct job *j)
+static void check_mode(const struct job *j)
 {
-	struct stat st;
-	if (job_stat(j, &st))
-		return -1;
-	mode_t mode = st.st_mode & 07777;
+	mode_t mode = j->st.st_mode & 07777;
 	mode_t want = j->m->mode & 07777;
 	if (j->p->no_setuid && j->type != OBJ_DIR)
 		want &= (mode_t)~(S_ISUID | S_ISGID);
 	if (mode != want)
 		warn_say(j->p->warn, "mode", "mode of '%s' is %04o, not %04o", j->name, (unsigned)mode, (unsigned)want);
-	return 0;
 }
 
 static void mtime_spec(struct timespec ts[2], const struct r_meta *m)
@@ -336,25 +337,27 @@ static bool has_mtime(const struct stat *st, const struct r_meta *m)
 	return st->st_mtim.tv_sec == m->mtime_s && st->st_mtim.tv_nsec == (long)m->mtime_ns;
 }
 
-static int restore_mtime(const struct job *j)
+/* What was done before does not touch it. */
+static int restore_mtime(struct job *j, bool *is_set)
 {
-	struct stat st;
 	struct timespec ts[2];
-	mtime_spec(ts, j->m);
-	if (job_stat(j, &st))
-		return -1;
-	if (has_mtime(&st, j->m))
+	*is_set = !has_mtime(&j->st, j->m);
+	if (!*is_set)
 		return 0;
-	int rc = inode_has_fd(j->type) ? futimens(j->fd, ts) : utimensat(j->fd, "", ts, AT_EMPTY_PATH);
-	if (rc)
-		return lost(j, "time", "mtime");
-	/* Out of the filesystem's range or finer than its clock: it was rounded without a word. */
-	if (job_stat(j, &st))
-		return -1;
-	if (!has_mtime(&st, j->m))
+	mtime_spec(ts, j->m);
+	j->is_stale = true;
+	if (!(inode_has_fd(j->type) ? futimens(j->fd, ts) : utimensat(j->fd, "", ts, AT_EMPTY_PATH)))
+		return 0;
+	*is_set = false;
+	return lost(j, "time", "mtime");
+}
+
+/* Out of the filesystem's range or finer than its clock: it was rounded without a word. */
+static void check_mtime(const struct job *j)
+{
+	if (!has_mtime(&j->st, j->m))
 		warn_say(j->p->warn, "time", "mtime of '%s' was kept as %" PRId64 ".%09ld", j->name,
-			(int64_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
-	return 0;
+			(int64_t)j->st.st_mtim.tv_sec, j->st.st_mtim.tv_nsec);
 }
 
 /* The utimensat nanosecond field has two magic values above a second. */
@@ -381,9 +384,10 @@ static int mtime_is_sane(const struct r_meta *m, const char *name, struct err *e
  */
 static int restore(struct job *j)
 {
-	bool flags = inode_has_fd(j->type);
-	if (flags)
-		(void)inode_unlock(j->fd); /* if it fails, what follows says so */
+	bool flags = inode_has_fd(j->type), is_set;
+	j->has_flags = flags && !inode_flags(j->fd, &j->flags);
+	if (j->has_flags && j->flags & INODE_LOCKS && !inode_put_flags(j->fd, j->flags & ~INODE_LOCKS))
+		j->flags &= ~INODE_LOCKS; /* else what follows says so */
 	if (restore_owner(j))
 		return -1;
 	if (flags && restore_flags(j, ~INODE_LOCKS))
@@ -394,10 +398,11 @@ static int restore(struct job *j)
 		return -1;
 	if (set_xattrs(j, PART_ACL) || set_xattrs(j, PART_CAPABILITY))
 		return -1;
-	if (check_mode(j))
+	if (restore_mtime(j, &is_set) || look(j))
 		return -1;
-	if (restore_mtime(j))
-		return -1;
+	check_mode(j);
+	if (is_set)
+		check_mtime(j);
 	if (!flags && j->m->attr & META_ATTR_MASK) {
 		errno = EOPNOTSUPP;
 		return lost(j, "attr", "flags");
@@ -410,7 +415,6 @@ int meta_restore(int dirfd, const char *name, int fd, uint8_t type, const struct
 {
 	struct job j = {.fd = fd, .type = type, .m = m, .p = p, .e = e};
 	AUTO_CLOSE int pin = -1;
-	struct stat st;
 
 	if (mtime_is_sane(m, name, e))
 		return -1;
@@ -432,9 +436,10 @@ int meta_restore(int dirfd, const char *name, int fd, uint8_t type, const struct
 			memcpy(j.inode.path, j.proc, sizeof(j.proc));
 		}
 	}
-	if (fstat(j.fd, &st))
-		return err_sys(e, "cannot stat '%s'", j.name);
-	if (inode_type(st.st_mode) != type)
+	j.is_stale = true;
+	if (look(&j))
+		return -1;
+	if (inode_type(j.st.st_mode) != type)
 		return err_set(e, ERR_SYSTEM, "'%s' was replaced by something else meanwhile", j.name);
 	return restore(&j);
 }

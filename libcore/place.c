@@ -32,8 +32,7 @@ static int remove_stray(void *ctx, const struct record *rec, struct err *e)
 		return is_way_gone(why.sys) ? 0 : -1;
 	}
 	span_name(name, rec->u.stray.name);
-	entry_open_up(fd);
-	install_touch(&p->to, dir);
+	install_enter(&p->to, dir, fd);
 	return install_displace(&p->to, fd, name, e) < 0 ? -1 : 0;
 }
 
@@ -158,8 +157,7 @@ static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
 	if (fd < 0)
 		return -1;
 	span_name(cname, span_of(name.p, name.len));
-	entry_open_up(fd);
-	install_touch(&p->to, parent);
+	install_enter(&p->to, parent, fd);
 	return ensure_dir(p, fd, cname, e);
 }
 
@@ -174,8 +172,7 @@ static int make_dir(struct place *p, const struct r_create *c, struct err *e)
 	if (fd < 0)
 		return -1;
 	span_name(name, c->name);
-	entry_open_up(fd);
-	install_touch(&p->to, parent);
+	install_enter(&p->to, parent, fd);
 	return mkdirat(fd, name, 0700) && errno != EEXIST ? install_fail(&p->to, "make", name, e) : 0;
 }
 
@@ -196,8 +193,7 @@ static int attach_dir(void *ctx, const struct r_attach *a, struct err *e)
 		return -1;
 	span_name(name, a->name);
 	install_slot(slot, no);
-	entry_open_up(fd);
-	install_touch(&p->to, parent);
+	install_enter(&p->to, parent, fd);
 	install_touch(&p->to, no);
 	return entry_move(p->to.plan->room->slots, slot, fd, name) && errno != ENOENT ? install_fail(&p->to, "move", name, e) : 0;
 }

@@ -15,6 +15,7 @@
 
 #define PIECE (1024u * 1024)
 #define SEND_MIN (8u * 1024 * 1024)
+#define SEND_SEALED (32u * 1024 * 1024) /* of many files: a filesystem has more to do for them */
 #define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
 
 void stage_start(struct stage *s, struct replica *r)
@@ -47,12 +48,10 @@ static int fail(struct stage *s, const char *what, struct err *e)
 
 static int write_at(struct stage *s, const uint8_t *p, size_t n, uint64_t off, struct err *e)
 {
-	const int files[WRITEBACK_FILES] = {s->fd, s->has_pieces ? redo_shorts(&s->redo) : -1};
-
 	s->bytes_written += n;
 	s->unsent += n;
 	/* What is written goes on its way to the disk: else all of it waits there when the delta is decided. */
-	if (s->unsent >= SEND_MIN && writeback_go(&s->writeback, files))
+	if (s->unsent >= SEND_MIN && writeback_files(&s->writeback, s->fd, s->has_pieces ? redo_shorts(&s->redo) : -1))
 		s->unsent = 0;
 	if (s->has_pieces)
 		return redo_write(&s->redo, p, n, off, e);
@@ -569,6 +568,10 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 	close_fd(&s->base_fd);
 	int fd = s->fd;
 	s->fd = -1;
+	s->unsent_sealed += s->unsent;
+	s->unsent = 0;
+	if (s->unsent_sealed >= SEND_SEALED && writeback_all(&s->writeback, s->room->stage))
+		s->unsent_sealed = 0;
 	return close(fd) ? fail(s, "close", e) : 0;
 }
 

@@ -57,7 +57,8 @@ struct stage {
 	struct object src;
 	int src_fd;
 	uint64_t pos, block, old_blocks;
-	uint64_t unsent;      /* bytes written that are not on their way to the disk */
+	uint64_t unsent;      /* bytes written that are not on their way to the disk, */
+	uint64_t unsent_sealed; /* and of files that were sealed meanwhile */
 	struct writeback *writeback;
 	struct digest_tree tree;
 	struct stage_closing *waiting; /* STAGE_WAITING: they come after one that is read */

@@ -11,7 +11,9 @@ struct writeback {
 	pthread_t tid;
 	pthread_mutex_t lock;
 	pthread_cond_t change;
-	int fds[WRITEBACK_FILES]; /* the thread's while it is busy */
+	/* the thread's while it is busy */
+	int fds[2];
+	int (*sync)(int fd);
 	bool is_busy, is_ended;
 };
 
@@ -26,9 +28,9 @@ static void *run(void *arg)
 		if (!w->is_busy)
 			break;
 		pthread_mutex_unlock(&w->lock);
-		for (int i = 0; i < WRITEBACK_FILES; i++) {
+		for (int i = 0; i < 2; i++) {
 			if (w->fds[i] >= 0)
-				fdatasync(w->fds[i]);
+				w->sync(w->fds[i]);
 			close_fd(&w->fds[i]);
 		}
 		pthread_mutex_lock(&w->lock);
@@ -51,7 +53,9 @@ static struct writeback *begin(void)
 	return NULL;
 }
 
-bool writeback_go(struct writeback **wp, const int fds[WRITEBACK_FILES])
+static int dup_of(int fd) { return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+
+static bool go(struct writeback **wp, int a, int b, int (*sync)(int fd))
 {
 	if (!*wp && !(*wp = begin()))
 		return false;
@@ -59,14 +63,19 @@ bool writeback_go(struct writeback **wp, const int fds[WRITEBACK_FILES])
 	pthread_mutex_lock(&w->lock);
 	bool is_free = !w->is_busy;
 	if (is_free) {
-		for (int i = 0; i < WRITEBACK_FILES; i++)
-			w->fds[i] = fds[i] < 0 ? -1 : fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+		w->fds[0] = dup_of(a);
+		w->fds[1] = dup_of(b);
+		w->sync = sync;
 		w->is_busy = true;
 		pthread_cond_signal(&w->change);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return is_free;
 }
+
+bool writeback_files(struct writeback **w, int a, int b) { return go(w, a, b, fdatasync); }
+
+bool writeback_all(struct writeback **w, int fd) { return go(w, fd, -1, syncfs); }
 
 void writeback_end(struct writeback **wp)
 {
