@@ -17,8 +17,8 @@
 
 /* Where nobody chose a level: that of the first bytes of a stream, so that small ones become smaller still; that of the others; and how far it
  * rises while the output is waited for, unless that is a file, which is the same each time. */
-#define PACK_LEVEL_FIRST 6
-#define PACK_FIRST (4u * 1024 * 1024)
+#define PACK_LEVEL_FIRST 7
+#define PACK_FIRST (64u * 1024 * 1024)
 #define PACK_LEVEL 3
 #define PACK_LEVEL_MOST 9
 #define PACK_ADAPT_MIN 1 /* --adapt stays between these levels */
