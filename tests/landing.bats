@@ -192,3 +192,46 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	done
 	((seen > 3))
 }
+
+# A thin disk: what the filesystem took on trust cannot be kept. It is noticed at the latest by the sync at the decision, whoever wrote.
+disk_fails() {
+	local fs=$1 at=$BATS_TEST_TMPDIR/$1-$2
+	mkdir "$at.ram" "$at" src
+	mount -t tmpfs -o size=100M tmpfs "$at.ram"
+	printf '%s\n' "$at.ram" "$at" >>.mounts
+	truncate -s 1G "$at.ram/disk"
+	"mkfs.$fs" -q "$at.ram/disk"
+	mount -o loop "$at.ram/disk" "$at"
+	small_tree src
+	noise src/large 3000000
+	repl-diff src | repl-apply "$at/R" >ack
+	cp -a src old
+	"$2"
+	repl-diff old src >change.rpl
+	run -1 --separate-stderr repl-apply "$at/R" <change.rpl
+	[[ ! $output ]] || fail "an acknowledgement came"
+	umount "$at"
+	mount -o remount,size=1G "$at.ram"
+	mount -o loop "$at.ram/disk" "$at"
+	run -0 repl-apply --verify "$at/R"
+	same_tree old "$at/R"
+	run -0 --separate-stderr repl-apply "$at/R" <change.rpl
+	same_tree src "$at/R"
+	umount "$at"
+	umount "$at.ram"
+	rm -rf src old
+}
+one_large() { noise src/large 120000000; }
+many_small() {
+	mkdir src/many
+	for i in {1..20}; do noise "src/many/$i" 6000000; done
+}
+
+# bats test_tags=slow
+@test "a disk that fails under what was written: nothing is decided, and once there is room the delta goes through" {
+	requires ext4 xfs
+	for fs in ext4 xfs; do
+		disk_fails "$fs" one_large
+		disk_fails "$fs" many_small
+	done
+}

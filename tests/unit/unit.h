@@ -17,6 +17,7 @@ extern unsigned long unit_skips;
 int unit_bytes(void);
 int unit_digest(void);
 int unit_window(void);
+int unit_writeback(void);
 int unit_record(void);
 int unit_stream(void);
 int unit_token(void);
