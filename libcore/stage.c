@@ -389,16 +389,17 @@ static int close_hashed(struct stage *s, const struct digest *blocks, const uint
 int stage_data(struct stage *s, const struct r_data *d, struct err *e)
 {
 	const uint8_t *p = d->bytes.p;
-	bool is_on_grid = d->off % s->grain == 0;
-	size_t len = d->bytes.len, n = is_on_grid ? (size_t)object_blocks(len, s->grain) : 0;
+	const size_t len = d->bytes.len;
 	AUTO_FREE struct digest *blocks = NULL;
 	struct digest whole;
 
 	if (extent(s, d->off, len, e))
 		return -1;
+	bool is_on_grid = d->off % s->grain == 0;
 	if (is_on_grid) {
 		/* Hash the grid's blocks; the record's digest is the tree over them. */
 		struct digest_tree t;
+		size_t n = (size_t)object_blocks(len, s->grain);
 		blocks = xalloc(n * sizeof *blocks);
 		digest_tree_init(&t);
 		digest_blocks(blocks, p, len, s->grain);
