@@ -102,7 +102,7 @@ size() {
 @test "without a level: small streams harder, harder still for a slow reader; with one the same bytes each time" {
 	# Real text, and more of it than a chunk remembers.
 	mkdir text
-	while (($(size text/t 2>/dev/null || echo 0) < 72 << 20)); do
+	while (($(size text/t 2>/dev/null || echo 0) < 66 << 20)); do
 		cat "$repl_root"/{libcore,cmd,tests/unit}/*.[ch] "$repl_root"/man/* >>text/t
 	done
 	repl-diff text >large
@@ -110,7 +110,7 @@ size() {
 		import os, time
 		while b := os.read(0, 262144):
 		    os.write(1, b)
-		    time.sleep(0.03)
+		    time.sleep(0.02)
 	PY
 	for level in "" "-l 3" "-l 7"; do
 		# shellcheck disable=SC2086 # two words
