@@ -158,7 +158,7 @@ static bool widen(struct job *j)
 	if (j->widened || errno != EACCES || !inode_has_fd(j->type))
 		return false;
 	j->widened = true;
-	bool done = !look(j) && (j->st.st_mode & 0600) != 0600 && !job_chmod(j, (j->st.st_mode & 07777) | 0600);
+	bool done = !fstat(j->fd, &j->st) && (j->st.st_mode & 0600) != 0600 && !job_chmod(j, (j->st.st_mode & 07777) | 0600);
 	errno = EACCES;
 	return done;
 }
