@@ -251,6 +251,8 @@ static int run(struct cli *c, struct settings *s, struct err *e)
 	if (parse_maps(s, e) || parse_limit(s, e) || parse_edited(s, e) || parse_keep(s, e) || (s->key_file && cli_key(&s->key, s->key_file, e)))
 		return -1;
 	s->a.path = c->args[0];
+	c->about.what = "replica";
+	c->about.path = s->a.path;
 	s->a.ack = isatty(STDOUT_FILENO) ? NULL : &ack;
 	s->a.dry = s->dry;
 	s->a.places = s->places.v;

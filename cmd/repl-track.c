@@ -305,6 +305,8 @@ static int choose(struct cli *c, struct settings *o, struct err *e)
 		return run(c, o, e);
 	if (!o->journal)
 		return err_set(e, ERR_USAGE, "which journal? give -j DIR");
+	c->about.what = "journal";
+	c->about.path = o->journal;
 	if (o->wants_record)
 		return record(c, o, e);
 	if (c->n_args)

@@ -159,6 +159,8 @@ static void put_error(struct cli *c, const struct err *e)
 	AUTO_BUF struct buf b = {0};
 
 	buf_str(&b, e->text);
+	if (e->kind == ERR_SYSTEM && c->about.path && !strstr(e->text, c->about.path))
+		buf_fmt(&b, " (%s '%s')", c->about.what, c->about.path);
 	if (e->kind == ERR_USAGE)
 		buf_fmt(&b, "; see '%s --help'", c->prog);
 	terminal_line(&p->terminal, buf_cstr(&b));
@@ -229,6 +231,8 @@ int cli_policy(struct cli *c, const char *state, bool takes_roots, struct err *e
 {
 	struct cli_priv *p = c->priv;
 
+	c->about.what = "state";
+	c->about.path = state;
 	policy_free(&p->policy);
 	if (policy_load(&p->policy, state, e))
 		return -1;

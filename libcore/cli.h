@@ -23,6 +23,8 @@ struct cli {
 	bool force;
 	const char **args;     /* what is left after the options, NULL-terminated; owned by cli */
 	int n_args;
+	/* What this run works on, "replica" and its path, borrowed: added to an error of the system that does not name it. */
+	struct { const char *what, *path; } about;
 	struct warn warn;      /* hand this to engines: prints warnings once per kind + count at the end */
 	bool incomplete;       /* a warning came that makes the status 3 */
 	/* private */
@@ -39,7 +41,7 @@ void cli_start(struct cli *c, const char *prog);
 int cli_options(struct cli *c, int argc, char **argv, const struct opt *opts, size_t n_opts,
 	const char *synopsis, const char *summary);
 /* What the policy of this state says (policy.h), for options that were not given, and the roots that it names, unless there are
- * operands: then args. ERR_USAGE with its line: a mistake in it, also in what is for other programs. */
+ * operands: then args. The run is about this state from now on. ERR_USAGE with its line: a mistake in it, also in what is for other programs. */
 int cli_policy(struct cli *c, const char *state, bool takes_roots, struct err *e);
 /* A string of the environment, or NULL (also when it is empty). */
 const char *cli_env(const char *name);

@@ -63,10 +63,12 @@ static void unlock(struct queue *q) { lock_drop(&q->lock_fd); }
 
 static int found(struct queue *q, struct err *e)
 {
+	char where[SHOWN];
+
 	if (check_vacant(q, e) || lock(q, e))
 		return -1;
 	unlock(q);
-	return fsync(q->fd) ? err_sys(e, "cannot sync the queue") : 0;
+	return fsync(q->fd) ? err_sys(e, "cannot sync the queue '%s'", shown(where, q)) : 0;
 }
 
 bool queue_is_there(const char *path)
