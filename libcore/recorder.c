@@ -629,17 +629,25 @@ static int hear_events(struct engine *g, struct err *e)
 	return 0;
 }
 
-static int turn(struct engine *g, int timeout, struct err *e)
+/* After events they may gather for so long, unless somebody waits for a cut. A program that writes a thousand pages would otherwise wake
+ * us, on the other processor, a thousand times; the kernel joins what it can in the queue, which holds 16384 (fanotify(7)). */
+#define REST_MS 10u
+
+static int turn(struct engine *g, uint64_t now, uint64_t until, struct err *e)
 {
 	struct pollfd p[2 + WATCH_FDS + CLIENTS_MAX + 1];
 	size_t n = 2;
+	bool rests = !g->is_out && now < g->event_ms + REST_MS;
 
 	p[0] = (struct pollfd){.fd = g->signals, .events = POLLIN};
 	p[1] = (struct pollfd){.fd = g->mounts, .events = POLLPRI};
-	n += watch_fds(&g->watch, p + n);
+	if (rests)
+		until = min_u64(until, g->event_ms + REST_MS);
+	else
+		n += watch_fds(&g->watch, p + n);
 	size_t first = n;
 	n += clients_fds(&g->clients, p + n);
-	if (poll(p, n, timeout) < 0 && errno != EINTR)
+	if (poll(p, n, until > now ? (int)(until - now) : 0) < 0 && errno != EINTR)
 		return err_sys(e, "cannot wait for events");
 	if (p[0].revents)
 		on_signal(g);
@@ -671,7 +679,7 @@ static int loop(struct engine *g, struct err *e)
 		if (beat)
 			until = min_u64(until, g->alive_ms + beat);
 		notify_status(g, now, "");
-		if (turn(g, until > now ? (int)(until - now) : 0, e))
+		if (turn(g, now, until, e))
 			return -1;
 	}
 	return 0;
