@@ -465,7 +465,7 @@ static int make(struct delta *d, struct head *head, struct input *in, bool chang
 	snapshots_open(&d->was, d->base);
 	d->diff.are_roots_still = head_is_still(head);
 	d->diff.by_name = d->diff.no_hints = head_is_copy(head);
-	d->diff.still = (struct diff_still){still_old, d->diff.are_roots_still ? NULL : still_take, still_keep, d};
+	d->diff.still = (struct ship_still){still_old, d->diff.are_roots_still ? NULL : still_take, still_keep, d};
 	rc = run(d, plan_fd, e);
 	if (rc)
 		unlink(d->plan_tmp);

@@ -4,11 +4,11 @@
 
 #include "changes.h"
 #include "emit.h"
-#include "extents.h"
 #include "guess.h"
 #include "moves.h"
 #include "numbers.h"
 #include "pool.h"
+#include "ship.h"
 #include "spool.h"
 #include "tape.h"
 #include "target.h"
@@ -22,7 +22,7 @@ struct level {
 struct job {
 	struct diff *d;
 	struct scan scan;
-	struct content content;
+	struct ship ship;
 	struct target target;
 	/* first pass */
 	struct spool spool;
@@ -38,12 +38,6 @@ struct job {
 	struct numbers links; /* of the scan's link groups: what became of the first name, as a number in the stream */
 	struct level *levels;
 	size_t cap_levels;
-	/* the object whose content is being reported */
-	struct object *cur_old;
-	uint64_t cur_ref;
-	bool cur_begun, cur_patch;
-	uint32_t cur_grain;
-	struct r_copy copy; /* not sent yet; len 0: none */
 };
 
 /* ---- first pass: names ---- */
@@ -152,280 +146,7 @@ static int level_ref(struct job *j, size_t depth, uint64_t *ref, struct err *e)
 	return 0;
 }
 
-/* ---- content callbacks ---- */
-
-static int content_begin(struct job *j, struct err *e)
-{
-	struct record r = {.type = REC_CONTENT};
-
-	if (j->cur_begun)
-		return 0;
-	j->cur_begun = true;
-	if (j->cur_old && emit_current(&j->emit, j->cur_old->no, e))
-		return -1;
-	r.u.content.flags = j->cur_patch ? CONTENT_PATCH : 0;
-	r.u.content.grain = j->cur_grain;
-	return emit_put(&j->emit, &r, e);
-}
-
-static int flush_copy(struct job *j, struct err *e)
-{
-	struct record r = {.type = REC_COPY, .u.copy = {j->copy.off, j->copy.len, 0, j->copy.src}};
-	uint64_t no = j->copy.ref, old = emit_known_ref(&j->emit, no);
-
-	if (!j->copy.len)
-		return 0;
-	j->copy.len = 0;
-	/* Introducing the source makes it current; the file is made current again. */
-	if (!old) {
-		if (emit_ref(&j->emit, no, &old, e))
-			return -1;
-		struct record back = {.type = REC_OBJECT, .u.object.ref = j->cur_ref};
-		if (j->cur_old)
-			back.u.object.ref = emit_known_ref(&j->emit, j->cur_old->no);
-		if (back.u.object.ref != old && emit_put(&j->emit, &back, e))
-			return -1;
-	}
-	r.u.copy.ref = old;
-	return emit_put(&j->emit, &r, e);
-}
-
-static int on_data(void *ctx, uint64_t off, const struct digest *d, struct span bytes, struct err *e)
-{
-	struct job *j = ctx;
-	struct record r = {.type = REC_DATA, .u.data = {off, *d, bytes}};
-
-	j->d->bytes_sent += bytes.len;
-	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
-}
-
-/* Copies come block by block; what joins goes out as one. (copy.ref holds the base object's number here.) */
-static int on_copy(void *ctx, uint64_t off, uint64_t len, uint64_t no, uint64_t src, struct err *e)
-{
-	struct job *j = ctx;
-	struct r_copy *c = &j->copy;
-
-	if (c->len && c->ref == no && c->off + c->len == off && c->src + c->len == src) {
-		c->len += len;
-		return 0;
-	}
-	if (content_begin(j, e) || flush_copy(j, e))
-		return -1;
-	*c = (struct r_copy){off, len, no, src};
-	return 0;
-}
-
-static int on_hole(void *ctx, uint64_t off, uint64_t len, struct err *e)
-{
-	struct job *j = ctx;
-	struct record r = {.type = REC_HOLE, .u.hole = {off, len}};
-
-	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
-}
-
-static int on_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
-{
-	struct job *j = ctx;
-	struct record r = {.type = REC_DIGESTS, .u.digests = {first, span_of(rows, n * DIGESTS_ROW)}};
-
-	return content_begin(j, e) || emit_local(&j->emit, &r, e) ? -1 : 0;
-}
-
 /* ---- objects ---- */
-
-static bool moved_on(const struct attr *a, const struct attr *b)
-{
-	return a->hint.ctime_s != b->hint.ctime_s || a->hint.ctime_ns != b->hint.ctime_ns || a->size != b->size ||
-		a->meta.mtime_s != b->meta.mtime_s || a->meta.mtime_ns != b->meta.mtime_ns;
-}
-
-static int seal(struct job *j, uint64_t size, const struct digest *d, bool unsettled, struct err *e)
-{
-	struct record r = {.type = REC_SEAL, .u.seal = {size, *d, unsettled ? SEAL_UNSETTLED : 0}};
-
-	return content_begin(j, e) || flush_copy(j, e) || emit_put(&j->emit, &r, e) ? -1 : 0;
-}
-
-/* What was put of a file's content does not count: it begins again, in the state that the base has where it is a patch. */
-static int start_over(struct job *j, const struct object *old, struct err *e)
-{
-	uint64_t n = j->cur_patch && old->size >= DIGEST_LEAF ? object_blocks(old->size, j->cur_grain) : 0;
-	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
-
-	j->cur_begun = false;
-	j->copy.len = 0;
-	if (content_begin(j, e))
-		return -1;
-	for (uint64_t first = 0; first < n; first += BLOCKS_ROWS) {
-		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - first);
-		if (catalog_blocks(j->d->base, old->no, first, take, rows, e) || on_rows(j, first, take, rows, e))
-			return -1;
-	}
-	return 0;
-}
-
-/* One file whose content is put. */
-struct putting {
-	int fd;
-	struct attr *a;             /* of it; of a later moment when it moved */
-	const struct object *old;   /* in the base, NULL: compared with nothing */
-	bool is_prior;              /* old is what had its name */
-	size_t root;
-	uint64_t no;                /* in the target's catalog */
-	/* out */
-	bool unsettled;             /* it changed under us but what was taken is whole */
-	bool lost;                  /* it never held still */
-};
-
-/* Below this, reading it costs no more than finding out what need not be read. */
-#define SHARED_MIN (128u * 1024)
-
-/* is_still: nobody writes to what is read. */
-static int put_read(struct job *j, struct content_file *f, const struct object *old, bool is_still, struct err *e)
-{
-	AUTO_CLOSE int was = -1;
-
-	f->only_digest = false;
-	/* Of a single block nothing is kept when it changes: the replica need not even look at what it has. */
-	j->cur_patch = f->old && !f->is_prior && (f->old->size > f->grain || f->size > f->grain);
-	if (j->cur_begun && start_over(j, old, e))
-		return -1;
-	if (is_still && j->d->still.old && (j->cur_patch || (f->old && f->is_prior)) && f->size >= SHARED_MIN && old->size >= SHARED_MIN)
-		was = j->d->still.old(j->d->still.ctx, old);
-	struct extents *shared = was < 0 ? NULL : extents_open(was, f->fd, min_u64(f->size, old->size));
-	f->shared = shared;
-	int rc = content_run(&j->content, f, e);
-	f->shared = NULL;
-	extents_close(&shared);
-	j->d->bytes_read += f->read;
-	j->d->bytes_looked_at += f->size;
-	return rc;
-}
-
-/* A copy of one instant, of the moment that *a speaks of where the file holds still for so long; *unsettled: it did not. */
-static int take_still(struct job *j, struct putting *p, struct err *e)
-{
-	struct attr now = {0};
-	int copy = -1;
-
-	for (unsigned try = 0; try < 3 && j->d->still.take; try++) {
-		close_fd(&copy);
-		copy = j->d->still.take(j->d->still.ctx, p->root, p->fd, p->a->size);
-		if (copy < 0)
-			break;
-		if (attr_stat(&now, p->fd, NULL, e)) {
-			close_fd(&copy);
-			break;
-		}
-		p->unsettled = moved_on(p->a, &now);
-		if (!p->unsettled)
-			break;
-		if (attr_stat(p->a, p->fd, NULL, e)) {
-			close_fd(&copy);
-			break;
-		}
-	}
-	attr_free(&now);
-	p->unsettled &= copy >= 0;
-	return copy;
-}
-
-static int seal_file(struct job *j, const struct putting *p, const struct content_file *f, struct err *e)
-{
-	const struct object *old = p->old;
-
-	if (old && !p->is_prior && !j->cur_begun && old->size == f->size && digest_eq(&old->content, &f->digest))
-		return 0;
-	return seal(j, f->size, &f->digest, p->unsettled, e);
-}
-
-/* From what nobody writes to. */
-static int put_still(struct job *j, struct putting *p, struct content_file *f, int copy, struct err *e)
-{
-	struct attr a = {0};
-	int rc = copy < 0 ? 0 : attr_stat(&a, copy, NULL, e);
-
-	f->size = copy < 0 ? p->a->size : a.size;
-	attr_free(&a);
-	f->fd = copy < 0 ? p->fd : copy;
-	if (!rc)
-		rc = put_read(j, f, p->old, true, e);
-	if (rc && f->is_short)
-		return err_set(e, ERR_SYSTEM, "somebody wrote to a clone or a snapshot while it was read");
-	if (rc || seal_file(j, p, f, e))
-		return -1;
-	if (copy >= 0)
-		j->d->still.keep(j->d->still.ctx, p->root, copy, p->no, f->size, &f->digest);
-	return 0;
-}
-
-/* From the file itself, until it holds still. */
-static int put_live(struct job *j, struct putting *p, struct content_file *f, struct err *e)
-{
-	struct attr after = {0};
-	int rc = -1;
-
-	for (unsigned try = 0; try < 3; try++) {
-		f->size = p->a->size;
-		if (put_read(j, f, p->old, false, e) && !f->is_short)
-			goto out;
-		if (!f->is_short) {
-			if (attr_stat(&after, p->fd, NULL, e))
-				goto out;
-			if (!moved_on(p->a, &after))
-				goto good;
-			/* It moved. Is what we took at least one state of it? Read as much again. */
-			if (after.size >= f->size) {
-				struct digest first = f->digest;
-				bool differs = f->differs;
-				f->only_digest = true;
-				if (content_run(&j->content, f, e) && !f->is_short)
-					goto out;
-				bool is_same = !f->is_short && digest_eq(&first, &f->digest);
-				/* Of what was put, not of what is there by now. */
-				f->differs = differs;
-				f->digest = first;
-				if (is_same) {
-					p->unsettled = true;
-					goto good;
-				}
-			}
-		}
-		if (attr_stat(p->a, p->fd, NULL, e))
-			goto out;
-	}
-	if (!j->d->ship_unsettled || f->is_short) {
-		p->lost = true;
-		rc = 0;
-		goto out;
-	}
-	p->unsettled = true;
-good:
-	rc = seal_file(j, p, f, e);
-out:
-	attr_free(&after);
-	return rc;
-}
-
-static int put_content(struct job *j, struct putting *p, const struct object *prior, struct err *e)
-{
-	struct content_file f = {.fd = p->fd, .zeros_are_holes = !p->a->hint.ino};
-
-	if (!p->old && prior && prior->type == OBJ_FILE && prior->size && j->content.copies) {
-		p->old = prior;
-		p->is_prior = true;
-	}
-	f.grain = j->d->grain ? j->d->grain : p->old && p->old->grain ? p->old->grain : content_grain(p->a->size);
-	f.old = p->old && p->old->size && p->old->grain == f.grain ? p->old : NULL;
-	f.is_prior = p->is_prior;
-	j->cur_grain = f.grain;
-	j->cur_begun = false;
-	j->copy.len = 0;
-	AUTO_CLOSE int copy = take_still(j, p, e);
-	if (e->kind)
-		return -1;
-	return copy >= 0 || j->d->are_roots_still ? put_still(j, p, &f, copy, e) : put_live(j, p, &f, e);
-}
 
 static int put_create(struct job *j, const struct spool_item *it, uint64_t *ref, struct err *e)
 {
@@ -513,8 +234,6 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 			goto out;
 		if (it->link)
 			*numbers_at(&j->links, it->link) = *ref;
-		j->cur_old = NULL;
-		j->cur_ref = *ref;
 	} else {
 		if (it->how == SCAN_ATTACH && (emit_ref(&j->emit, it->base, ref, e) || put_attach(j, it, *ref, e)))
 			goto out;
@@ -528,17 +247,16 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 				goto out;
 			changed = true;
 		}
-		j->cur_old = &old;
 	}
 	if (it->type == OBJ_FILE && !only_meta) {
 		struct r_meta first = a.meta;
-		struct putting p = {.fd = fd, .a = &a, .old = it->base && !wanted ? &old : NULL, .root = it->root,
-			.no = it->base ? it->base : emit_object(&j->emit, *ref)};
-		if (put_content(j, &p, it->prior ? &prior : NULL, e))
+		struct ship_file p = {.fd = fd, .a = &a, .root = it->root, .no = it->base, .ref = *ref, .old = it->base && !wanted ? &old : NULL,
+			.prior = it->prior ? &prior : NULL};
+		if (ship_file(&j->ship, &p, e))
 			goto out;
-		unsettled = p.unsettled;
-		lost = p.lost;
-		changed |= j->cur_begun;
+		unsettled = p.is_unsettled;
+		lost = p.is_lost;
+		changed |= p.differs;
 		*is_taken = !lost && !unsettled;
 		if (lost && wanted) {
 			char text[512];
@@ -558,12 +276,8 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 				rc = emit_put(&j->emit, &drop, e);
 				goto out;
 			}
-			/* Back to the base's state: a patch without extents. */
-			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e))
-				goto out;
-			j->cur_patch = true;
-			j->cur_grain = old.grain ? old.grain : DIGEST_GRAIN_MIN;
-			rc = start_over(j, &old, e) || seal(j, old.size, &old.content, true, e) ? -1 : 0;
+			if (!emit_current(&j->emit, it->base, e) && !emit_meta(&j->emit, &old.meta, e))
+				rc = ship_old(&j->ship, &old, e);
 			goto out;
 		}
 		if (a.meta.mtime_s != first.mtime_s || a.meta.mtime_ns != first.mtime_ns) {
@@ -646,7 +360,7 @@ static int second_look(void *ctx, struct spool_item *it, struct err *e)
 	if (it->kind == SCAN_ENTER)
 		enter(j, it, ref);
 	if (j->d->progress)
-		j->d->progress(j->d->ctx, j->d->bytes_read, j->n_bytes, j->d->n_created + j->d->n_changed);
+		j->d->progress(j->d->ctx, j->ship.read, j->n_bytes, j->d->n_created + j->d->n_changed);
 	return 0;
 }
 
@@ -689,7 +403,7 @@ static int finish(struct job *j, struct err *e)
 {
 	struct diff *d = j->d;
 
-	if (emit_end(&j->emit, d->bytes_sent, &d->id, e))
+	if (emit_end(&j->emit, j->ship.sent, &d->id, e))
 		return -1;
 	if (stream_finish(d->plan, e) || (d->ready && d->ready(d->ctx, &d->id, e)))
 		return -1;
@@ -753,7 +467,7 @@ static int guess(struct job *j, struct err *e)
 	if (catalog_is_empty(j->d->base) || !j->moves.n_gone || !j->n_new)
 		return 0;
 	j->guess = (struct guess){.base = j->d->base, .items = &j->spool, .moves = &j->moves, .target = &j->target,
-		.content = &j->content};
+		.content = &j->ship.content};
 	int got = guess_run(&j->guess, e);
 	if (got <= 0)
 		return got;
@@ -777,15 +491,17 @@ int diff_run(struct diff *d, struct err *e)
 	j.spool = (struct spool){.tmpdir = d->tmpdir, .all_dirs = d->mends};
 	if (spool_open(&j.spool, e))
 		goto out;
-	j.content = (struct content){.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends,
-		.window.threads = pool_threads(d->threads), .data = on_data, .copy = on_copy, .hole = on_hole, .rows = on_rows, .ctx = &j};
+	j.ship = (struct ship){.emit = &j.emit, .still = d->still, .grain = d->grain, .are_roots_still = d->are_roots_still,
+		.ships_unsettled = d->ship_unsettled, .content = {.base = d->base, .copies = !d->no_copies && !d->image_only && !d->mends,
+		.window.threads = pool_threads(d->threads)}};
+	ship_start(&j.ship);
 	if (catalog_id(d->base, &d->base_id, e) || first_pass(&j, e) || guess(&j, e))
 		goto out;
 	uint64_t objects;
 	struct catalog *next = NULL;
 	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, j.n_bytes, &next, e))
 		goto out;
-	j.content.everywhere = j.n_bytes / 64 >= objects;
+	j.ship.content.everywhere = j.n_bytes / 64 >= objects;
 	j.emit = (struct emit){.out = d->out, .plan = d->plan, .base = d->base, .wanted = &j.wanted, .image_only = d->image_only,
 		.no_hints = d->no_hints, .edge_ns = d->edge_ns};
 	if (emit_start(&j.emit, next, e) || put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) ||
@@ -794,6 +510,9 @@ int diff_run(struct diff *d, struct err *e)
 	rc = 0;
 out:
 	d->n_looked_at = j.scan.entries;
+	d->bytes_sent = j.ship.sent;
+	d->bytes_looked_at = j.ship.looked_at;
+	d->bytes_read = j.ship.read;
 	emit_free(&j.emit);
 	spool_free(&j.spool);
 	tape_free(&j.tape);
@@ -806,6 +525,6 @@ out:
 	buf_free(&j.wanted_whole);
 	buf_free(&j.strays);
 	scan_free(&j.scan);
-	content_free(&j.content);
+	ship_free(&j.ship);
 	return rc;
 }

@@ -8,26 +8,15 @@
  * What could not be taken (it went away, could not be read, did not hold still) the plan names, so that the next run looks at it
  * whether or not it changes again.
  *
- * May use: scan, changes, tape, spool, moves, guess, target, content, emit, catalog, attr, input, stream, numbers.
+ * May use: scan, changes, tape, spool, moves, guess, target, ship, emit, catalog, attr, input, stream, numbers.
  */
 #ifndef REPL_DIFF_H
 #define REPL_DIFF_H
 
 #include "catalog.h"
-#include "content.h"
 #include "input.h"
 #include "scan.h"
-
-/* Who can keep content still: clones, or snapshots. NULL members: there is no such thing. */
-struct diff_still {
-	/* The base's content of this object, which nobody changes, open for reading: owned; -1: nowhere. */
-	int (*old)(void *ctx, const struct object *old);
-	/* A copy of this open file of a root as it is at one instant: owned; -1: none. */
-	int (*take)(void *ctx, size_t root, int fd, uint64_t size);
-	/* The copy turned out to hold this content; no: the object's number in the target's catalog. */
-	void (*keep)(void *ctx, size_t root, int copy, uint64_t no, uint64_t size, const struct digest *content);
-	void *ctx;
-};
+#include "ship.h"
 
 struct diff {
 	struct catalog *base;           /* borrowed; may be empty */
@@ -59,7 +48,7 @@ struct diff {
 	bool no_hints;                  /* of a tree whose inodes mean nothing to the one it will be compared with */
 	const struct buf *key;          /* signs the delta; NULL or empty: not */
 	const struct warn *warn;
-	struct diff_still still;
+	struct ship_still still;
 	bool by_name;                   /* names say who was who, though the base has hints */
 	bool are_roots_still;           /* they are snapshots: nobody writes to what is read */
 	/* out */
