@@ -8,31 +8,24 @@
 #include <stdatomic.h>
 #include <sys/pidfd.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 #define GRACE_MS 2000u /* after TERM, and after KILL */
 #define SHOWN 200
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* The process has ended, reaped or not; false: not in this time. */
 static bool has_ended(int pidfd, uint64_t limit_ms)
 {
-	uint64_t start = now_ms(), spent = 0;
+	uint64_t start = clock_ms(), spent = 0;
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
 	do {
 		int n = poll(&p, 1, (int)min_u64(limit_ms - spent, INT_MAX));
 		if (n > 0 || (n < 0 && errno != EINTR))
 			return n > 0;
-		spent = now_ms() - start;
+		spent = clock_ms() - start;
 	} while (spent < limit_ms);
 	return false;
 }

@@ -4,7 +4,7 @@
  * It is a process group of its own. What it leaves running in the background when it ends in time stays: a session that holds a
  * lock may be meant. Its standard input is /dev/null, and what it prints goes where it is told, never into a stream.
  *
- * May use: bytes, err; makes system calls.
+ * May use: clock, bytes, err; makes system calls.
  */
 #ifndef REPL_COMMAND_H
 #define REPL_COMMAND_H

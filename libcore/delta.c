@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "head.h"
 #include "image.h"
 #include "pending.h"
@@ -257,7 +257,6 @@ int delta_two(struct delta *d, const char *old, const char *new, struct input *w
 {
 	struct operand o;
 	struct r_member member = {.kind = MEMBER_TREE};
-	struct timespec now;
 	int rc = -1;
 
 	if (open_operand(&o, new, e))
@@ -281,10 +280,9 @@ int delta_two(struct delta *d, const char *old, const char *new, struct input *w
 	d->diff.ctx = d;
 	/* Only an image file that is kept has a use for hints; what changes after this moment is not settled. */
 	d->diff.no_hints = d->image == NULL;
-	clock_gettime(CLOCK_REALTIME, &now);
+	d->diff.edge_ns = clock_wall();
 	if (d->image)
 		syncfs(o.root.fd);
-	d->diff.edge_ns = now.tv_sec * 1000000000 + now.tv_nsec;
 	rc = run(d, -1, e);
 out:
 	close_fd(&o.root.fd);
@@ -343,12 +341,10 @@ static int look_at_everything(struct delta *d, struct err *e)
 static int open_mended(struct delta *d, struct head *h, struct err *e)
 {
 	struct head base = {0};
-	struct timespec now;
 
 	if (is_about_base(d, h, e))
 		return -1;
-	clock_gettime(CLOCK_REALTIME, &now);
-	d->diff.edge_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+	d->diff.edge_ns = clock_wall();
 	d->diff.mends = true;
 	int got = head_of(&base, d->base, e);
 	if (got != 1) {

@@ -1,7 +1,7 @@
 /*
  * delta: the work of repl-diff: from OLD and NEW, or from a state and a change stream, to a delta on a sink.
  *
- * May use: diff, source, state, pending, clones, snapshots, head, image, input, volume, err.
+ * May use: diff, source, state, pending, clones, snapshots, head, image, input, volume, clock, err.
  */
 #ifndef REPL_DELTA_H
 #define REPL_DELTA_H

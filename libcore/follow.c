@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "file.h"
 #include "image.h"
 #include "input.h"
@@ -24,14 +25,6 @@
 #define TICK_MS 10u
 #define SLOW_TICK_MS 100u
 #define COPY_LEN 65536u
-
-static uint64_t now_ms(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static void sleep_ms(uint64_t ms)
 {
@@ -107,7 +100,7 @@ int follow_wait(struct follow_wait *w, struct err *e)
 	if (!l.is_there)
 		return 0;
 	for (;;) {
-		uint64_t now = now_ms(CLOCK_REALTIME), left = ASK_MS * 60;
+		uint64_t now = (uint64_t)clock_wall() / 1000000, left = ASK_MS * 60;
 		/* A clock that was set back must not make us wait for longer. */
 		uint64_t since = min_u64(l.at_ms, now);
 		if (w->interval_ms && now - since >= w->interval_ms)
@@ -151,7 +144,7 @@ static int rest(const struct follow *f, uint64_t ms, struct err *e)
 /* Until repl-diff has made its delta of the last image: then there is a plan for it, or it is the base already. */
 static int wait_for_delta(struct follow *f, struct err *e)
 {
-	uint64_t began = now_ms(CLOCK_MONOTONIC);
+	uint64_t began = clock_ms();
 
 	while (!f->has_delta) {
 		struct pending p = {0};
@@ -159,7 +152,7 @@ static int wait_for_delta(struct follow *f, struct err *e)
 		if (got < 0)
 			return -1;
 		f->has_delta = (got && p.seq >= f->last.stamps.seq) || !state_has(f->state, "image");
-		if (!f->has_delta && rest(f, now_ms(CLOCK_MONOTONIC) - began < 1000 ? TICK_MS : SLOW_TICK_MS, e))
+		if (!f->has_delta && rest(f, clock_ms() - began < 1000 ? TICK_MS : SLOW_TICK_MS, e))
 			return -1;
 	}
 	return 0;
@@ -298,11 +291,11 @@ static int hear(struct follow *f, const char *journal, const struct tap_cut *cut
 	char reason[256];
 
 	for (;;) {
-		uint64_t now = now_ms(CLOCK_MONOTONIC);
+		uint64_t now = clock_ms();
 		struct tap_wait w = {.since = *cut, .names = 1, .max_ms = min_u64(ASK_MS, until > now ? until - now : 0)};
 		int got = rest(f, 0, e) ? -1 : tap_wait(journal, &w, reason, e);
 		if (got == 1 && !w.got_names && !memcmp(w.now.journal, cut->journal, sizeof cut->journal)) {
-			if (now_ms(CLOCK_MONOTONIC) >= until)
+			if (clock_ms() >= until)
 				return 0;
 			continue;
 		}
@@ -322,7 +315,7 @@ static int hear(struct follow *f, const char *journal, const struct tap_cut *cut
 /* Until there is something to open an image for. *is_due: whatever changed, the other end has to hear of us. */
 static int wait_for_change(struct follow *f, const char *journal, bool *is_due, struct err *e)
 {
-	uint64_t began = now_ms(CLOCK_MONOTONIC), until = f->alive_ms ? began + f->alive_ms : UINT64_MAX;
+	uint64_t began = clock_ms(), until = f->alive_ms ? began + f->alive_ms : UINT64_MAX;
 	struct tap_cut cut = {.seq = f->last.cursor.seq};
 	AUTO_BUF struct buf own = {0};
 	bool is_worth = false, is_inside = own_path(f, &own);
@@ -332,14 +325,14 @@ static int wait_for_change(struct follow *f, const char *journal, bool *is_due, 
 	*is_due = false;
 	while (!is_worth) {
 		int got = journal && f->last.has_cursor ? hear(f, journal, &cut, until, e) : 0;
-		*is_due = now_ms(CLOCK_MONOTONIC) >= until;
+		*is_due = clock_ms() >= until;
 		if (got < 0)
 			return -1;
 		if (*is_due)
 			return 0;
 		/* Without a recorder: it is looked at, whether something changed or not. */
 		if (!got)
-			return rest(f, min_u64(f->interval_ms, until - now_ms(CLOCK_MONOTONIC)), e);
+			return rest(f, min_u64(f->interval_ms, until - clock_ms()), e);
 		if (!is_inside || !tap_try_cut(journal, f->snap.cut_timeout_ms, &cut, reason))
 			return 0;
 		if (is_worth_it(f, journal, span_of(own.p, own.len), &is_worth, e))

@@ -7,7 +7,7 @@
  * or not an answer came to that. The next image is opened once repl-diff has made its delta of the last one: it may be that far
  * ahead of us, and no further. What changes meanwhile is one list then, however much it is.
  *
- * May use: snap, track, pending, state, head, tap, sink, input, file, path, err; makes system calls.
+ * May use: snap, track, pending, state, head, tap, sink, input, file, path, clock, err; makes system calls.
  */
 #ifndef REPL_FOLLOW_H
 #define REPL_FOLLOW_H

@@ -9,9 +9,9 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "command.h"
 #include "freeze.h"
 
@@ -25,22 +25,14 @@ struct guard_shared {
 	_Atomic(bool) must_resume;
 	_Atomic(bool) is_over;        /* the limit has passed */
 	_Atomic(pid_t) quiescing;     /* the process group of the quiesce command, or of another that must not outlive us */
-	_Atomic(int64_t) frozen_at;   /* CLOCK_MONOTONIC; 0: nothing is */
-	_Atomic(int64_t) thawed_at, resumed_at;
+	_Atomic(uint64_t) frozen_at;   /* CLOCK_MONOTONIC; 0: nothing is */
+	_Atomic(uint64_t) thawed_at, resumed_at;
 	_Atomic(int) stuck, stuck_errno; /* 1 + the first filesystem that could not be thawed */
 	struct command_end resumed;
 };
 
 /* What the two say to each other, a byte each. */
 enum { SAY_READY = 'r', SAY_FREEZE = 'f', SAY_UNDO = 'u', SAY_DONE = 'd' };
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 /* Whoever does not listen any more is no reason for SIGPIPE. */
 static bool say(int fd, char what) { return send(fd, &what, 1, MSG_NOSIGNAL) == 1; }
@@ -75,7 +67,7 @@ static void thaw_one(const struct guard *g, size_t i, bool is_last)
 		atomic_store(&s->stuck, (int)i + 1);
 	}
 	atomic_store(&s->fs[i], FS_LOOSE);
-	atomic_store(&s->thawed_at, now_ns());
+	atomic_store(&s->thawed_at, clock_ns());
 }
 
 /* In reverse order. What is still being frozen comes last: to thaw it waits for the freezing, and that perhaps for another filesystem
@@ -104,7 +96,7 @@ static void undo(const struct guard *g, bool is_last, const sigset_t *mask)
 	if (atomic_exchange(&s->must_resume, false)) {
 		struct command c = resume_of(g, mask);
 		s->resumed = command_run(&c);
-		atomic_store(&s->resumed_at, now_ns());
+		atomic_store(&s->resumed_at, clock_ns());
 	}
 }
 
@@ -138,7 +130,7 @@ static void close_others(const struct guard *g, int fd)
 static int time_left(const struct guard *g)
 {
 	struct guard_shared *s = g->shared;
-	int64_t at = atomic_load(&s->frozen_at);
+	uint64_t at = atomic_load(&s->frozen_at);
 
 	if (!at)
 		return -1;
@@ -148,7 +140,7 @@ static int time_left(const struct guard *g)
 				return LATE_MS;
 		return -1;
 	}
-	uint64_t spent = (uint64_t)(now_ns() - at) / 1000000;
+	uint64_t spent = (clock_ns() - at) / 1000000;
 	return spent >= g->freeze_ms ? 0 : (int)min_u64(g->freeze_ms - spent, INT_MAX);
 }
 
@@ -217,7 +209,7 @@ int guard_quiesce(struct guard *g, struct err *e)
 {
 	struct command c = {.text = g->quiesce, .limit_ms = g->command_ms, .log_fd = g->log_fd, .running = &g->shared->quiescing};
 
-	g->quiesced_at = now_ns();
+	g->quiesced_at = clock_ns();
 	atomic_store(&g->shared->must_resume, g->resume != NULL);
 	return g->quiesce ? command_check(&c, command_run(&c), "the quiesce command", e) : 0;
 }
@@ -228,7 +220,7 @@ int guard_freeze(struct guard *g, struct err *e)
 {
 	struct guard_shared *s = g->shared;
 
-	atomic_store(&s->frozen_at, now_ns());
+	atomic_store(&s->frozen_at, clock_ns());
 	for (size_t i = 0; g->freeze && i < g->freeze->n; i++) {
 		atomic_store(&s->fs[i], FS_UNDER_WAY);
 		/* The limit counts from now on. */
@@ -274,11 +266,11 @@ int guard_end(struct guard *g, struct err *undone, struct err *e)
 	while (g->pid > 0 && waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	close_fd(&g->fd);
-	int64_t end = atomic_load(&s->resumed_at), frozen = atomic_load(&s->frozen_at);
-	end = end ? end : now_ns();
-	g->quiesced_ns = g->quiesced_at ? (uint64_t)(end - g->quiesced_at) : 0;
+	uint64_t end = atomic_load(&s->resumed_at), frozen = atomic_load(&s->frozen_at);
+	end = end ? end : clock_ns();
+	g->quiesced_ns = g->quiesced_at ? end - g->quiesced_at : 0;
 	end = atomic_load(&s->thawed_at);
-	g->frozen_ns = frozen && end ? (uint64_t)(end - frozen) : 0;
+	g->frozen_ns = frozen && end ? end - frozen : 0;
 	what_is_left(g, undone);
 	int rc = !atomic_load(&s->is_over) ? 0 : err_set(e, ERR_TIMEOUT, "no image: filesystems were frozen for longer than %" PRIu64
 		" ms, and were thawed", g->freeze_ms);

@@ -17,7 +17,7 @@
  * descriptor: neither a stream nor anything else of ours stays open because of it. The lock so that the next run, whose quiesce
  * command a resume that comes late would undo, waits for it.
  *
- * May use: command, freeze, bytes, err; makes system calls. Its process ends with _exit.
+ * May use: command, freeze, clock, bytes, err; makes system calls. Its process ends with _exit.
  */
 #ifndef REPL_GUARD_H
 #define REPL_GUARD_H
@@ -45,7 +45,7 @@ struct guard {
 	struct guard_shared *shared;
 	pid_t pid;
 	int fd;
-	int64_t quiesced_at;
+	uint64_t quiesced_at;
 };
 int guard_start(struct guard *g, struct err *e);
 /* ERR_SYSTEM, ERR_TIMEOUT: not quiesced. The resume command will be run in any case. */

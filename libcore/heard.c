@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 
 #include "changes.h"
+#include "clock.h"
 #include "path.h"
 
 #define PATHS_MAX (4u * 1024 * 1024) /* bytes of directories' paths in one batch */
@@ -472,7 +472,6 @@ static int put_all(struct heard *b, struct err *e)
 static int write_places(struct heard *b, struct err *e)
 {
 	struct heard_work *k = b->work;
-	struct timespec now;
 
 	for (size_t i = 0; i < b->gaps.n; i++)
 		add_place(k, span_cstr(b->gaps.rows[i].path), 0, 0, b->gaps.rows[i].reason);
@@ -483,8 +482,7 @@ static int write_places(struct heard *b, struct err *e)
 	join_equal(b);
 	k->has_skipped = false;
 	buf_reset(&k->way);
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (journal_begin_batch(b->journal, &k->to, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec, e))
+	if (journal_begin_batch(b->journal, &k->to, clock_wall(), e))
 		return -1;
 	if (put_all(b, e)) {
 		journal_drop_batch(b->journal, &k->to);

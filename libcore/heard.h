@@ -5,7 +5,7 @@
  * out; gaps swallow what lies below them. An object that changed under a name which does not lead to it, or which is not its only
  * one, is named by its inode.
  *
- * May use: watch, names, gaps, journal, changes, err.
+ * May use: watch, names, gaps, journal, changes, clock, err.
  */
 #ifndef REPL_HEARD_H
 #define REPL_HEARD_H

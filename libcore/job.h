@@ -68,7 +68,7 @@ struct job {
 	bool is_staged;          /* stage and plan are this delta's */
 	bool is_again;           /* the records come from the plan that is there already */
 	uint64_t saved_off;      /* of the last checkpoint */
-	time_t saved_at;
+	uint64_t saved_ms;
 	uint64_t checkpoint;     /* see struct apply; 0 when the deltas come from here */
 	bool is_cut;             /* the input broke off */
 	bool has_delta, has_end, has_root;

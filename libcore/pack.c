@@ -9,26 +9,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "codec.h"
 #include "input.h"
 #include "pool.h"
 
 #define READ_LEN 524288u
 #define PIPE_LEN 1048576
-#define NS_PER_S UINT64_C(1000000000)
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec;
-}
 
 /* ---- writing, at a rate ---- */
 
 #define PIECE_MAX 65536u
-#define BURST_NS (NS_PER_S / 4) /* what may be made up for after a stall */
+#define BURST_NS (CLOCK_S / 4) /* what may be made up for after a stall */
 
 struct sink {
 	int fd;
@@ -46,22 +38,22 @@ static void sink_open(struct sink *s, int fd, uint64_t rate)
 		fcntl(fd, F_SETPIPE_SZ, PIPE_LEN);
 	s->fd = fd;
 	s->rate = rate;
-	s->next_ns = now_ns();
+	s->next_ns = clock_ns();
 	s->count = 0;
 }
 
 static void wait_turn(struct sink *s, size_t n)
 {
-	uint64_t now = now_ns();
+	uint64_t now = clock_ns();
 
 	if (s->next_ns + BURST_NS < now)
 		s->next_ns = now - BURST_NS;
 	if (s->next_ns > now) {
-		struct timespec t = {.tv_sec = (time_t)(s->next_ns / NS_PER_S), .tv_nsec = (long)(s->next_ns % NS_PER_S)};
+		struct timespec t = {.tv_sec = (time_t)(s->next_ns / CLOCK_S), .tv_nsec = (long)(s->next_ns % CLOCK_S)};
 		while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
 			;
 	}
-	s->next_ns += n * NS_PER_S / s->rate;
+	s->next_ns += n * CLOCK_S / s->rate;
 }
 
 static int sink_write(struct sink *s, const uint8_t *p, size_t n, struct err *e)
@@ -97,6 +89,11 @@ static int sink_write(struct sink *s, const uint8_t *p, size_t n, struct err *e)
 
 /* ---- the relay: bytes pass when they were understood ---- */
 
+/* PASS_SEND: what came so far is of use at once; PASS_END: something that somebody waits for ends here. */
+enum pass { PASS_ON, PASS_SEND, PASS_END };
+/* The replica has work to do with so many bytes that it copies itself: it need not wait until their records fill a chunk. */
+#define COPIES_SEND (UINT64_C(64) << 20)
+
 enum rest { REST_NONE, REST_SEEK, REST_PASS };
 
 struct relay {
@@ -105,8 +102,8 @@ struct relay {
 	const struct buf *new_key; /* each trailer gets a MAC made with it */
 	bool is_cutting;           /* tell `out` where streams and keepalives end */
 	const struct pack_each *each; /* run returns where a stream ends, and goes on with the next; may be NULL */
-	/* Takes n bytes; is_end: something that somebody waits for ends here. */
-	int (*out)(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e);
+	/* Takes n bytes. */
+	int (*out)(void *ctx, const uint8_t *p, size_t n, enum pass how, struct err *e);
 	void (*tick)(void *ctx);
 	void *ctx;
 	/* private */
@@ -114,6 +111,7 @@ struct relay {
 	struct buf pend; /* bytes that came and were not passed on: from pend.p[at], which is byte `off` of the input */
 	size_t at;
 	uint64_t off;
+	uint64_t copies; /* bytes, since something was sent for their sake */
 	/* with resume: of the stream under way */
 	enum rest rest;
 	bool is_meant;          /* its base is the token's */
@@ -133,7 +131,7 @@ static void relay_drop(struct relay *r, uint64_t until)
 	}
 }
 
-static int relay_pass(struct relay *r, uint64_t until, bool is_end, struct err *e)
+static int relay_pass(struct relay *r, uint64_t until, enum pass how, struct err *e)
 {
 	uint64_t n = until - r->off;
 
@@ -141,7 +139,7 @@ static int relay_pass(struct relay *r, uint64_t until, bool is_end, struct err *
 		return 0;
 	if (n > r->pend.len - r->at)
 		return err_set(e, ERR_SYSTEM, "a broken invariant: more was understood than came");
-	if (r->out(r->ctx, r->pend.p + r->at, (size_t)n, is_end, e))
+	if (r->out(r->ctx, r->pend.p + r->at, (size_t)n, how, e))
 		return -1;
 	relay_drop(r, until);
 	return 0;
@@ -244,14 +242,19 @@ static int relay_events(struct relay *r, struct err *e)
 		}
 		if (event == STREAM_END && r->new_key && relay_authenticate(r, e))
 			return -1;
-		if (is_end && r->is_cutting && relay_pass(r, until, true, e))
+		if (is_end && r->is_cutting && relay_pass(r, until, PASS_END, e))
 			return -1;
+		if (event == STREAM_RECORD && r->s.rec.type == REC_COPY && (r->copies += r->s.rec.u.copy.len) >= COPIES_SEND) {
+			r->copies = 0;
+			if (relay_pass(r, until, PASS_SEND, e))
+				return -1;
+		}
 		if (r->each && r->each->event(r->each->ctx, event, &r->s, e))
 			return -1;
 		if (r->each && event == STREAM_END)
-			return relay_pass(r, until, false, e) ? -1 : 1;
+			return relay_pass(r, until, PASS_ON, e) ? -1 : 1;
 	}
-	return event < 0 ? -1 : relay_pass(r, until, false, e);
+	return event < 0 ? -1 : relay_pass(r, until, PASS_ON, e);
 }
 
 /* 1: a stream ended, with `each`; 0: the input; -1. */
@@ -288,7 +291,7 @@ static void relay_free(struct relay *r)
 /* ---- packing ---- */
 
 #define ADAPT_CHUNKS 8
-#define ADAPT_NS (NS_PER_S / 5)
+#define ADAPT_NS (CLOCK_S / 5)
 
 struct packer {
 	const struct pack_settings *o;
@@ -376,14 +379,14 @@ static void *writer_main(void *arg)
 	struct packer *k = arg;
 	struct pool_job *job;
 	bool was_empty;
-	uint64_t t0 = now_ns();
+	uint64_t t0 = clock_ns();
 
 	while ((job = pool_take(k->pool, &was_empty))) {
-		uint64_t t1 = now_ns();
+		uint64_t t1 = clock_ns();
 		if (write_job(k, job, &k->why))
 			break;
 		pool_taken(k->pool);
-		uint64_t t2 = now_ns();
+		uint64_t t2 = clock_ns();
 		k->adapt.waiting += was_empty ? 0 : t1 - t0;
 		k->adapt.writing += t2 - t1;
 		k->adapt.total += t2 - t0;
@@ -408,7 +411,7 @@ static void pack_send(struct packer *k)
 	pool_filled(k->pool);
 }
 
-static int pack_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e)
+static int pack_out(void *ctx, const uint8_t *p, size_t n, enum pass how, struct err *e)
 {
 	struct packer *k = ctx;
 
@@ -425,8 +428,8 @@ static int pack_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct e
 		buf_add(&k->job->in, p, part);
 		p += part;
 		n -= part;
-		k->job->is_last = is_end && !n;
-		if (part == room || k->job->is_last)
+		k->job->is_last = how == PASS_END && !n;
+		if (part == room || (how != PASS_ON && !n))
 			pack_send(k);
 	}
 	return 0;
@@ -643,11 +646,11 @@ struct undoer {
 	struct sink sink;
 };
 
-static int undo_out(void *ctx, const uint8_t *p, size_t n, bool is_end, struct err *e)
+static int undo_out(void *ctx, const uint8_t *p, size_t n, enum pass how, struct err *e)
 {
 	struct undoer *u = ctx;
 
-	(void)is_end; /* everything goes out at once */
+	(void)how; /* everything goes out at once */
 	return sink_write(&u->sink, p, n, e);
 }
 

@@ -5,7 +5,7 @@
  * goes out was checked as a stream first, up to the record: a damaged or cut input fails and leaves an output that
  * every reader knows to be cut. Content bytes are passed on unread; the far end compares them with their digests.
  *
- * May use: input, codec, stream, token, pool, bytes, err; reads, writes and waits.
+ * May use: input, codec, stream, token, pool, clock, bytes, err; reads, writes and waits.
  */
 #ifndef REPL_PACK_H
 #define REPL_PACK_H

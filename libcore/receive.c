@@ -9,20 +9,13 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "file.h"
 #include "image.h"
 #include "partial.h"
 #include "undo.h"
 
-#define CHECKPOINT_S 30
-
-static time_t now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec;
-}
+#define CHECKPOINT_MS 30000
 
 /* ---- receiving one delta ---- */
 
@@ -233,7 +226,7 @@ static int start_staging(struct job *j, struct err *e)
 		return err_sys(e, "cannot write a plan in '%s'", j->a->path);
 	j->is_staged = true;
 	j->saved_off = 0;
-	j->saved_at = now_s();
+	j->saved_ms = clock_ms();
 	return 0;
 }
 
@@ -535,7 +528,7 @@ static int take_up(struct job *j, const struct partial *p, struct err *e)
 	j->content = p->content;
 	stream_resumed(&j->a->in->s, &p->place);
 	j->saved_off = p->place.off;
-	j->saved_at = now_s();
+	j->saved_ms = clock_ms();
 	return 0;
 }
 
@@ -575,7 +568,7 @@ static int checkpoint(struct job *j, struct err *e)
 		rc = partial_save(&j->r, &p, e);
 	partial_free(&p);
 	j->saved_off = p.place.off;
-	j->saved_at = now_s();
+	j->saved_ms = clock_ms();
 	return rc;
 }
 
@@ -583,7 +576,7 @@ static bool is_checkpoint_due(const struct job *j)
 {
 	uint64_t more = stream_place(&j->a->in->s)->off - j->saved_off;
 
-	return j->is_staged && j->checkpoint && more && (more >= j->checkpoint || now_s() - j->saved_at >= CHECKPOINT_S);
+	return j->is_staged && j->checkpoint && more && (more >= j->checkpoint || clock_ms() - j->saved_ms >= CHECKPOINT_MS);
 }
 
 static int begin_stream(struct job *j, struct err *e)

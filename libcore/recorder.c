@@ -17,9 +17,9 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "heard.h"
 #include "clients.h"
 #include "holders.h"
@@ -70,14 +70,6 @@ struct engine {
 	struct err tend_err;
 };
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void say(struct engine *g, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 static void say(struct engine *g, int level, const char *fmt, ...)
 {
@@ -112,7 +104,7 @@ static void lose(struct engine *g, const char *path, const char *reason)
 	if (g->heard.gaps.n == before)
 		return;
 	g->n_gaps++;
-	g->event_ms = now_ms();
+	g->event_ms = clock_ms();
 	free(g->last_gap);
 	AUTO_BUF struct buf gap = {0};
 	buf_fmt(&gap, "%s: %s", esc_cut(text, sizeof text, span_cstr(path)), reason);
@@ -334,7 +326,7 @@ static int finish_cut(struct engine *g, struct err *e)
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
 		struct client *k = &g->clients.v[i];
 		if (k->fd >= 0 && k->asked == CLIENT_CUT && k->is_marked)
-			clients_answer(k, text, now_ms());
+			clients_answer(k, text, clock_ms());
 	}
 	if (!g->failure)
 		begin_tending(g);
@@ -514,7 +506,7 @@ static void status_line(const struct engine *g, struct buf *line)
 	tap_add(line, "source", buf_cstr(&text));
 	tap_add(line, "journal", uuid);
 	add_number(line, "seq", g->j.last);
-	add_number(line, "uptime", (now_ms() - g->began_ms) / 1000);
+	add_number(line, "uptime", (clock_ms() - g->began_ms) / 1000);
 	add_number(line, "events", g->n_events);
 	add_number(line, "waiting", names_count(&g->heard.names));
 	add_number(line, "memory", heard_size(&g->heard));
@@ -577,7 +569,7 @@ static void on_line(void *ctx, struct client *k, char *line)
 	char uuid[33];
 	uint64_t ms;
 	int end = 0;
-	uint64_t now = now_ms();
+	uint64_t now = clock_ms();
 
 	if (!strcmp(line, "cut")) {
 		k->asked = CLIENT_CUT;
@@ -625,7 +617,7 @@ static int hear_events(struct engine *g, struct err *e)
 			return -1;
 	} while (g->is_full);
 	if (g->n_events != before)
-		g->event_ms = now_ms();
+		g->event_ms = clock_ms();
 	return 0;
 }
 
@@ -656,7 +648,7 @@ static int turn(struct engine *g, uint64_t now, uint64_t until, struct err *e)
 	/* proc(5): a mount or unmount shows as an exceptional condition, until it is read about. */
 	if (p[1].revents & (POLLPRI | POLLERR) && watch_check(&g->watch, e))
 		return -1;
-	clients_serve(&g->clients, p + first, n - first, now_ms(), on_line, g);
+	clients_serve(&g->clients, p + first, n - first, clock_ms(), on_line, g);
 	if (!g->is_out && send_marker(g, e))
 		return -1;
 	/* The marker may be back already. */
@@ -668,7 +660,7 @@ static int turn(struct engine *g, uint64_t now, uint64_t until, struct err *e)
 static int loop(struct engine *g, struct err *e)
 {
 	while (!g->is_stopped) {
-		uint64_t now = now_ms(), until = now + 60000;
+		uint64_t now = clock_ms(), until = now + 60000;
 		if (serve_waiting(g, now, &until, e))
 			return -1;
 		uint64_t beat = g->r->watchdog_us / 2000;
@@ -772,7 +764,7 @@ static int begin(struct engine *g, struct err *e)
 	watch_describe(&g->watch, &text);
 	say(g, 1, "%s", buf_cstr(&text));
 	g->alive_ms = g->began_ms;
-	notify_status(g, now_ms(), "READY=1\n");
+	notify_status(g, clock_ms(), "READY=1\n");
 	return 0;
 }
 
@@ -784,7 +776,7 @@ int recorder_run(struct recorder *r, struct err *e)
 	g->r = r;
 	g->signals = g->mounts = g->clients.fd = -1;
 	g->j = JOURNAL_NONE;
-	g->began_ms = g->event_ms = now_ms();
+	g->began_ms = g->event_ms = clock_ms();
 	int rc = begin(g, e) || loop(g, e) ? -1 : 0;
 	notify(g, "STOPPING=1\n");
 	end_tending(g);

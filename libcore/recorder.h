@@ -5,7 +5,7 @@
  * A cut: a marker goes through the event queue; when it comes back, all that happened before the question was asked has been heard.
  * What cannot be known is a gap, and recording goes on.
  *
- * May use: watch, batch, holders, journal, clients, tap, pool, err. Blocks INT, TERM, HUP and USR1 and takes them from a descriptor.
+ * May use: watch, batch, holders, journal, clients, tap, pool, clock, err. Blocks INT, TERM, HUP and USR1 and takes them from a descriptor.
  */
 #ifndef REPL_RECORDER_H
 #define REPL_RECORDER_H

@@ -50,13 +50,15 @@ static int on_data(void *ctx, uint64_t off, const struct digest *d, struct span 
 	return content_begin(s, e) || flush_copy(s, e) || emit_put(s->emit, &r, e) ? -1 : 0;
 }
 
+#define COPY_MOST (UINT64_C(16) << 20) /* what the replica has to do anyway, it may begin with */
+
 /* Copies come block by block; what joins goes out as one. (copy.ref holds the base object's number here.) */
 static int on_copy(void *ctx, uint64_t off, uint64_t len, uint64_t no, uint64_t src, struct err *e)
 {
 	struct ship *s = ctx;
 	struct r_copy *c = &s->copy;
 
-	if (c->len && c->ref == no && c->off + c->len == off && c->src + c->len == src) {
+	if (c->len && c->ref == no && c->off + c->len == off && c->src + c->len == src && c->len < COPY_MOST) {
 		c->len += len;
 		return 0;
 	}

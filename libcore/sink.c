@@ -4,7 +4,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 #define GATHER (256u * 1024)
+#define GATHER_MS 50u /* what reads much and writes little leaves the stages behind it nothing to do otherwise */
 
 static int write_all(struct sink *s, struct iovec *v, int n, struct err *e)
 {
@@ -36,6 +39,7 @@ int sink_flush(struct sink *s, struct err *e)
 	if (s->b.len && write_all(s, &v, 1, e))
 		return -1;
 	buf_reset(&s->b);
+	s->since_ms = 0;
 	return 0;
 }
 
@@ -46,7 +50,9 @@ int sink_write(void *ctx, const struct span *v, int n, struct err *e)
 	for (int i = 0; i < n; i++) {
 		if (v[i].len < 16384) {
 			buf_add(&s->b, v[i].p, v[i].len);
-			if (s->b.len >= GATHER && sink_flush(s, e))
+			uint64_t now = clock_ms();
+			s->since_ms = s->since_ms ? s->since_ms : now;
+			if ((s->b.len >= GATHER || now - s->since_ms >= GATHER_MS) && sink_flush(s, e))
 				return -1;
 			continue;
 		}
@@ -59,6 +65,7 @@ int sink_write(void *ctx, const struct span *v, int n, struct err *e)
 		if (write_all(s, s->b.len ? io : io + 1, s->b.len ? 2 : 1, e))
 			return -1;
 		buf_reset(&s->b);
+		s->since_ms = 0;
 	}
 	return 0;
 }

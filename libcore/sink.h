@@ -1,7 +1,7 @@
 /*
- * sink: stream bytes to a descriptor, gathered into large writes.
+ * sink: stream bytes to a descriptor, gathered into large writes, of which none waits long while others follow it.
  *
- * May use: stream, bytes, err; writes descriptors.
+ * May use: stream, clock, bytes, err; writes descriptors.
  */
 #ifndef REPL_SINK_H
 #define REPL_SINK_H
@@ -13,6 +13,7 @@ struct sink {
 	const char *name;  /* for messages: "standard output" */
 	struct buf b;
 	uint64_t written;
+	uint64_t since_ms; /* private: what is gathered began then; 0: nothing is */
 };
 /* A stream_sink; ctx is a struct sink. */
 int sink_write(void *ctx, const struct span *v, int n, struct err *e);

@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "backlog.h"
+#include "clock.h"
 #include "clones.h"
 #include "freeze.h"
 #include "guard.h"
@@ -27,7 +27,7 @@
 #include "volume.h"
 
 #define SHOWN 300
-#define NS 1000000000
+#define NS ((int64_t)CLOCK_S)
 
 void snap_free(struct snap *s) { head_free(&s->head); }
 
@@ -109,7 +109,6 @@ int snap_members(struct snap *s, const char *const *args, size_t n, struct err *
 }
 
 /* ---- the instant ---- */
-
 
 static int sync_mounted(void *ctx, const char *point, struct err *e)
 {
@@ -282,13 +281,11 @@ static int take_snapshots(struct snap *s, const struct provider_run *run, struct
 static int stamp(struct snap *s, uint8_t provider, struct err *e)
 {
 	struct record r = {.type = REC_IMAGE};
-	struct timespec now;
 	char host[256] = "";
 
-	clock_gettime(CLOCK_REALTIME, &now);
 	if (gethostname(host, sizeof host - 1))
 		host[0] = '\0';
-	r.u.image = (struct r_image){.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec, .provider = provider,
+	r.u.image = (struct r_image){.time_ns = clock_wall(), .provider = provider,
 		.consistency = CONS_LIVE, .host = span_cstr(host)};
 	if (s->bookmark)
 		r.u.image.bookmark = span_cstr(s->bookmark);
@@ -370,7 +367,6 @@ static int take_instant(struct snap *s, struct guard *g, struct err *e)
 {
 	const struct provider *p = providers_of(s->head.stamps.provider);
 	bool has_guard = g->quiesce || g->resume || g->freeze || (p && p->runs_programs);
-	struct timespec now;
 	int is_still = 0;
 
 	if (has_guard && (guard_start(g, e) || (is_still = quiesce(s, g, e)) < 0))
@@ -382,9 +378,8 @@ static int take_instant(struct snap *s, struct guard *g, struct err *e)
 		return -1;
 	if (g->freeze && guard_freeze(g, e))
 		return -1;
-	clock_gettime(CLOCK_REALTIME, &now);
 	if (!s->has_time)
-		s->head.stamps.time_ns = (int64_t)now.tv_sec * NS + now.tv_nsec;
+		s->head.stamps.time_ns = clock_wall();
 	if (!p)
 		return 0;
 	int got = take_snapshots(s, &run, e);
@@ -746,14 +741,12 @@ static void show_snapshot(void *ctx, const struct snapshots_one *one)
 static void put_lag(struct buf *out, const struct row *base, const struct row *pending, bool json)
 {
 	const int64_t then = base->stamps.time_ns, sent = pending->stamps.time_ns;
-	struct timespec now;
 
-	clock_gettime(CLOCK_REALTIME, &now);
 	if (!base->is_there || !then) {
 		buf_str(out, json ? "\"age\":null,\"lag\":null," : "");
 		return;
 	}
-	int64_t age = now.tv_sec - then / NS, lag = pending->is_there && sent ? (sent - then) / NS : 0;
+	int64_t age = clock_wall() / NS - then / NS, lag = pending->is_there && sent ? (sent - then) / NS : 0;
 	buf_fmt(out, json ? "\"age\":%" PRId64 ",\"lag\":%" PRId64 "," : "age      %" PRId64 " s\nlag      %" PRId64 " s\n", age, lag);
 }
 

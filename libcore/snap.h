@@ -7,7 +7,7 @@
  *
  * Round the instant applications can be asked to be still, and filesystems be frozen; both is undone whatever becomes of us (guard).
  *
- * May use: state, pending, backlog, snapshots, clones, head, catalog, image, input, tap, guard, freeze, volume, err.
+ * May use: state, pending, backlog, snapshots, clones, head, catalog, image, input, tap, guard, freeze, volume, clock, err.
  */
 #ifndef REPL_SNAP_H
 #define REPL_SNAP_H

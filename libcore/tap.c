@@ -8,16 +8,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
+#include "clock.h"
 
 static int cannot(char reason[256], const char *what)
 {
@@ -54,7 +47,7 @@ static int join(const char *dir, int *out, char reason[256], struct err *e)
 static bool wait_for(int fd, short events, uint64_t until)
 {
 	for (;;) {
-		uint64_t now = now_ms();
+		uint64_t now = clock_ms();
 		struct pollfd p = {.fd = fd, .events = events};
 		uint64_t left = until > now ? until - now : 0;
 		int n = poll(&p, 1, left > 1000000 ? 1000000 : (int)left);
@@ -69,7 +62,7 @@ static bool wait_for(int fd, short events, uint64_t until)
 static int ask(const char *dir, const char *question, uint64_t timeout_ms, struct buf *line, char reason[256], struct err *e)
 {
 	AUTO_CLOSE int fd = -1;
-	uint64_t until = now_ms() + timeout_ms;
+	uint64_t until = clock_ms() + timeout_ms;
 	int got = join(dir, &fd, reason, e);
 
 	if (got != 1)

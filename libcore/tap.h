@@ -12,7 +12,7 @@
  * SETTLE: milliseconds for which nothing must have happened before NAMES and BYTES count. BYTES are the sizes of the changed
  * files, each taken once, when it was first looked at: more than what was written where a large file changed a little.
  *
- * May use: bytes, err; makes system calls.
+ * May use: clock, bytes, err; makes system calls.
  */
 #ifndef REPL_TAP_H
 #define REPL_TAP_H

@@ -3,11 +3,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
+
 #define MS UINT64_C(1000000)
-#define SECOND UINT64_C(1000000000)
 
 static volatile sig_atomic_t is_asked; /* by USR1 for a line of progress */
 
@@ -17,19 +17,11 @@ static void on_usr1(int sig)
 	is_asked = 1;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
-}
-
 void terminal_start(struct terminal *t, const char *prog)
 {
 	struct sigaction sa = {.sa_handler = on_usr1, .sa_flags = SA_RESTART};
 
-	*t = (struct terminal){.prog = prog, .is_tty = isatty(STDERR_FILENO), .began = now_ns()};
+	*t = (struct terminal){.prog = prog, .is_tty = isatty(STDERR_FILENO), .began = clock_ns()};
 	t->last = t->began;
 	pthread_mutex_init(&t->lock, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
@@ -164,9 +156,9 @@ static void add_progress(struct buf *b, const struct terminal_progress *p, uint6
 	}
 	if (p->items > 0)
 		buf_fmt(b, ", %" PRIu64 " items", p->items);
-	if (elapsed_ns >= SECOND) {
+	if (elapsed_ns >= CLOCK_S) {
 		buf_str(b, ", ");
-		add_amount(b, p->done / (elapsed_ns / SECOND));
+		add_amount(b, p->done / (elapsed_ns / CLOCK_S));
 		buf_str(b, "/s");
 	}
 }
@@ -179,9 +171,9 @@ void terminal_progress(struct terminal *t, bool is_shown, const struct terminal_
 
 	if (!is_shown && !is_answer)
 		return;
-	now = now_ns();
+	now = clock_ns();
 	pthread_mutex_lock(&t->lock);
-	if (!is_answer && now - t->last < (t->is_tty ? 200 * MS : 10 * SECOND)) {
+	if (!is_answer && now - t->last < (t->is_tty ? 200 * MS : 10 * CLOCK_S)) {
 		pthread_mutex_unlock(&t->lock);
 		return;
 	}

@@ -3,7 +3,7 @@
  *
  * What is printed has its control bytes escaped once more, whoever made the text. Prints, on standard error only. USR1
  * asks for one line of progress.
- * May use: bytes.
+ * May use: clock, bytes.
  */
 #ifndef REPL_TERMINAL_H
 #define REPL_TERMINAL_H

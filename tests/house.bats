@@ -14,7 +14,7 @@ setup() {
 # A module includes headers from the floors below, or from its left on its own floor. The engines call everything below and
 # never one another. A new module gets its place here first.
 floors="
-err bytes json words lanes pool
+err clock bytes json words lanes pool
 digest window writeback numbers sorted value codec record blocks object stamp stream token filter names
 inode attr meta file extents path entry room owners confine subvol control lock spill listing ahead walk input sink tape mounts volume where gaps holders handles fanevent watch fanotify inotify tap command freeze guard provider snapbtrfs snaptree snapexec providers
 pages store rows seal catalog image head state pending queue backlog snapshots

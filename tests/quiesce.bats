@@ -114,7 +114,7 @@ stamp() { repl-show --json "$1" | grep -o '"provider":"[a-z]*","consistency":"[a
 		diff -r was state
 	done
 	run -1 repl-snap -s state --quiesce='exit 3' plain
-	[[ $output == "repl-snap: no image: the quiesce command 'exit 3' failed with status 3" ]]
+	[[ $output == "repl-snap: no image: the quiesce command 'exit 3' failed with status 3 (state 'state')" ]]
 	run -1 repl-snap -s state --quiesce='kill -9 $$' plain
 	has "$output" "was ended by signal 9"
 	run -0 repl-snap -s state --quiesce='exit 3' --crash-consistent -o new plain
