@@ -130,6 +130,16 @@ size() {
 	repl-pack --flush <plain | cmp - <(repl-pack -l 7 --flush <plain)
 }
 
+@test "without a level: what a high one makes larger is squeezed with a low one" {
+	mkdir digits
+	python3 -c 'import random; print(random.Random(1).randbytes(2 << 20).hex())' >digits/f
+	repl-diff digits >digits.plain
+	repl-pack -l 3 <digits.plain >three
+	repl-pack -l 7 <digits.plain >seven
+	(($(size three) < $(size seven)))
+	repl-pack <digits.plain | cmp - three
+}
+
 @test "several streams stay several, and packed files can be joined" {
 	echo more >src/more
 	repl-diff src >second
