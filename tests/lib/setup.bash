@@ -12,7 +12,7 @@
 #   has TEXT PART            fails and prints both unless TEXT contains PART
 #   fail TEXT...             fails with this text
 #   until_true COMMAND...    waits until it succeeds; fails after two minutes, or at once when its status is 99
-#   samples N                prints N when REPL_LONG is set (make soak), else a third of it, with sanitizers, which are slow, a sixth:
+#   samples N                prints N when REPL_LONG is set (make soak), else a quarter of it, with sanitizers, which are slow, an eighth:
 #                            a check takes some, others all
 #
 # A test tagged "slow" (bats test_tags=slow) is left out by "make check" with sanitizers; "make asan" has it.
@@ -54,8 +54,8 @@ until_true() {
 }
 
 samples() {
-	local part=3
-	[[ $REPL_BUILD != *san ]] || part=6
+	local part=4
+	[[ $REPL_BUILD != *san ]] || part=8
 	echo $((${REPL_LONG:-0} ? $1 : ($1 + part - 1) / part))
 }
 
