@@ -130,6 +130,18 @@ size() {
 	repl-pack --flush <plain | cmp - <(repl-pack -l 7 --flush <plain)
 }
 
+# bats test_tags=slow
+@test "what the replica has to copy goes out before a chunk is full of it" {
+	mkdir a b
+	head -c 150M /dev/urandom >a/f
+	{ echo inserted && cat a/f; } >b/f
+	repl-diff a b >shifted
+	(($(size shifted) < 100000 && $(repl-show shifted | grep -c '^copy') >= 9))
+	repl-pack --stats <shifted 2>said | repl-pack -d | cmp - shifted
+	run -0 awk '$2 == "chunks:" { print $3 }' said
+	((output == 3))
+}
+
 @test "without a level: what a high one makes larger is squeezed with a low one" {
 	mkdir digits
 	python3 -c 'import random; print(random.Random(1).randbytes(2 << 20).hex())' >digits/f
