@@ -179,6 +179,14 @@ static int put_attach(struct job *j, const struct spool_item *it, uint64_t ref, 
 	return emit_put(&j->emit, &r, e);
 }
 
+/* What is in a directory will name it by its number. */
+static int make_current(struct job *j, const struct spool_item *it, struct err *e)
+{
+	uint64_t ref;
+
+	return (it->type == OBJ_DIR && emit_ref(&j->emit, it->base, &ref, e)) || emit_current(&j->emit, it->base, e) ? -1 : 0;
+}
+
 /* is_taken: the target has it as it is, or as it was a moment ago and no longer. */
 static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool *is_taken, struct err *e)
 {
@@ -239,11 +247,11 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 			goto out;
 		if (!got) {
 			/* A wanted directory is made all the same: others that are wanted may hang below. */
-			rc = wanted && it->type == OBJ_DIR && (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &old.meta, e)) ? -1 : 0;
+			rc = wanted && it->type == OBJ_DIR && (make_current(j, it, e) || emit_meta(&j->emit, &old.meta, e)) ? -1 : 0;
 			goto out;
 		}
 		if (wanted || !attr_same(&a.meta, &old.meta)) {
-			if (emit_current(&j->emit, it->base, e) || emit_meta(&j->emit, &a.meta, e))
+			if (make_current(j, it, e) || emit_meta(&j->emit, &a.meta, e))
 				goto out;
 			changed = true;
 		}
@@ -276,13 +284,13 @@ static int one_object(struct job *j, struct spool_item *it, uint64_t *ref, bool 
 				rc = emit_put(&j->emit, &drop, e);
 				goto out;
 			}
-			if (!emit_current(&j->emit, it->base, e) && !emit_meta(&j->emit, &old.meta, e))
+			if (!make_current(j, it, e) && !emit_meta(&j->emit, &old.meta, e))
 				rc = ship_old(&j->ship, &old, e);
 			goto out;
 		}
 		if (a.meta.mtime_s != first.mtime_s || a.meta.mtime_ns != first.mtime_ns) {
 			/* what was taken is of a later moment than the first look */
-			if ((it->base && emit_current(&j->emit, it->base, e)) || emit_meta(&j->emit, &a.meta, e))
+			if ((it->base && make_current(j, it, e)) || emit_meta(&j->emit, &a.meta, e))
 				goto out;
 		}
 		if (unsettled)
@@ -309,7 +317,7 @@ static uint64_t local_ref(const struct job *j, size_t depth)
 {
 	const struct level *l = &j->levels[depth];
 
-	return l->base ? l->base | UINT64_C(1) << 63 : l->ref;
+	return l->base ? l->base | REF_LOCAL : l->ref;
 }
 
 /* The next run has to look at this name again. The root is looked at anyway. */
@@ -368,10 +376,10 @@ static int second_look(void *ctx, struct spool_item *it, struct err *e)
 static int keep_again(void *ctx, const struct image_again *a, struct err *e)
 {
 	struct job *j = ctx;
-	struct record r = {.type = REC_GAP, .u.gap = {a->dir | UINT64_C(1) << 63, {0}}};
+	struct record r = {.type = REC_GAP, .u.gap = {a->dir | REF_LOCAL, {0}}};
 
 	if (a->name.len)
-		r = (struct record){.type = REC_CHANGED, .u.changed = {a->dir | UINT64_C(1) << 63, CHANGED_UNSETTLED, a->name}};
+		r = (struct record){.type = REC_CHANGED, .u.changed = {a->dir | REF_LOCAL, CHANGED_UNSETTLED, a->name}};
 	return emit_local(&j->emit, &r, e);
 }
 

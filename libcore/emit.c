@@ -52,16 +52,21 @@ static int load(struct emit *m, const struct record *r, struct err *e)
 	return rc;
 }
 
-int emit_put(struct emit *m, const struct record *r, struct err *e)
+/* theirs: the same for those who read the delta; the plan and the catalog know the object by its own number. */
+static int put_both(struct emit *m, const struct record *theirs, const struct record *r, struct err *e)
 {
 	bool bulk = r->type == REC_DATA || r->type == REC_COPY || r->type == REC_HOLE;
 
 	if (bulk && m->image_only)
 		return 0;
-	if (stream_put(m->out, r, e))
+	if (r->type == REC_BASE || r->type == REC_CREATE || r->type == REC_ATTACH || r->type == REC_OBJECT)
+		m->current = 0;
+	if (stream_put(m->out, theirs, e))
 		return -1;
 	return bulk ? 0 : stream_put(m->plan, r, e) || load(m, r, e) ? -1 : 0;
 }
+
+int emit_put(struct emit *m, const struct record *r, struct err *e) { return put_both(m, r, r, e); }
 
 int emit_local(struct emit *m, const struct record *r, struct err *e)
 {
@@ -80,37 +85,59 @@ uint64_t emit_object(const struct emit *m, uint64_t ref) { return image_ref(&m->
 
 static int put_base(struct emit *m, uint64_t no, const struct r_base *b, struct err *e)
 {
-	struct record r = {.type = REC_BASE, .u.base = *b};
+	struct record theirs = {.type = REC_BASE, .u.base = *b};
 
 	if (bits_has(m->wanted, no))
-		r.u.base.flags |= BASE_WANTED;
-	return emit_put(m, &r, e);
+		theirs.u.base.flags |= BASE_WANTED;
+	struct record r = theirs;
+	if (b->ref == REF_NONE)
+		r.u.base.ref = no | REF_LOCAL;
+	if (put_both(m, &theirs, &r, e))
+		return -1;
+	m->current = b->flags & BASE_DETACH ? 0 : no;
+	return 0;
+}
+
+static int introduce(struct emit *m, uint64_t no, bool is_numbered, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+	uint64_t dir;
+	struct r_base b = {.ref = REF_NONE};
+
+	int got = catalog_name(m->base, no, &dir, &name, e);
+	if (got != 1)
+		return got ? -1 : catalog_damaged(m->base, "an object in it has no name", e);
+	if (emit_ref(m, dir, &b.parent, e))
+		return -1;
+	if (is_numbered)
+		b.ref = *numbers_at(&m->refs, no) = emit_new_ref(m);
+	b.name = span_of(name.p, name.len);
+	return put_base(m, no, &b, e);
 }
 
 int emit_ref(struct emit *m, uint64_t no, uint64_t *ref, struct err *e)
 {
-	AUTO_BUF struct buf name = {0};
-	uint64_t dir, parent;
-
 	*ref = emit_known_ref(m, no);
 	if (*ref)
 		return 0;
-	int got = catalog_name(m->base, no, &dir, &name, e);
-	if (got != 1)
-		return got ? -1 : catalog_damaged(m->base, "an object in it has no name", e);
-	if (emit_ref(m, dir, &parent, e))
+	if (introduce(m, no, true, e))
 		return -1;
-	*ref = *numbers_at(&m->refs, no) = emit_new_ref(m);
-	struct r_base b = {.ref = *ref, .parent = parent, .name = span_of(name.p, name.len)};
-	return put_base(m, no, &b, e);
+	*ref = emit_known_ref(m, no);
+	return 0;
 }
 
 int emit_current(struct emit *m, uint64_t no, struct err *e)
 {
 	struct record r = {.type = REC_OBJECT, .u.object.ref = emit_known_ref(m, no)};
-	uint64_t ref;
 
-	return r.u.object.ref ? emit_put(m, &r, e) : emit_ref(m, no, &ref, e);
+	if (m->current == no)
+		return 0;
+	if (!r.u.object.ref)
+		return introduce(m, no, false, e);
+	if (emit_put(m, &r, e))
+		return -1;
+	m->current = no;
+	return 0;
 }
 
 int emit_detach(struct emit *m, uint64_t dir, struct span name, uint64_t no, struct err *e)
@@ -178,9 +205,14 @@ int emit_hint(struct emit *m, const struct attr *a, uint64_t dev, bool settled, 
 
 int emit_base_hint(struct emit *m, uint64_t no, const struct attr *a, uint64_t dev, bool settled, struct err *e)
 {
-	struct record r = {.type = REC_OBJECT, .u.object.ref = no | UINT64_C(1) << 63};
+	struct record r = {.type = REC_OBJECT, .u.object.ref = no | REF_LOCAL};
 
 	if (m->image_only)
 		return 0;
-	return emit_local(m, &r, e) || emit_hint(m, a, dev, settled, e) ? -1 : 0;
+	if (m->current != no) {
+		m->current = 0; /* in the plan, which alone hears of it */
+		if (emit_local(m, &r, e))
+			return -1;
+	}
+	return emit_hint(m, a, dev, settled, e);
 }

@@ -2,11 +2,12 @@
  * emit: the records of a delta, to everybody who has to have them: the delta itself, the plan, and the catalog that becomes the
  * target's; and the numbers that objects have in them.
  *
- * Content (DATA, COPY, HOLE) goes to the delta alone, hints and block digests stay on this side. A base object gets its number
- * when it is first spoken of; the record that introduces it makes it the current one, as every CREATE and OBJECT does.
+ * Content (DATA, COPY, HOLE) goes to the delta alone, hints and block digests stay on this side. A base object gets a
+ * number when another record has to name it; the record that introduces it makes it the current one, as every CREATE and OBJECT
+ * does.
  *
- * May use: image, stream, catalog, attr, numbers, record, bytes, err; asks the system for names of owners. Memory is ∝ what the
- * delta names.
+ * May use: image, stream, catalog, attr, numbers, record, bytes, err; asks the system for names of owners. Memory is ∝
+ * what the delta gives numbers to.
  */
 #ifndef REPL_EMIT_H
 #define REPL_EMIT_H
@@ -27,6 +28,7 @@ struct emit { /* all borrowed */
 	struct image_loader loader;
 	struct numbers refs, owners;
 	uint64_t next_ref;
+	uint64_t current; /* the base object that is current in both streams; 0: something else, or nothing */
 };
 /* Begins both streams. next: borrowed until emit_free; the base itself (LIVE, begun) or a private copy of it. While it is the
  * base, look-ups answer from before the change (catalog_see_base). */
@@ -47,7 +49,8 @@ int emit_ref(struct emit *m, uint64_t no, uint64_t *ref, struct err *e);
 uint64_t emit_known_ref(const struct emit *m, uint64_t no);
 /* The catalog number of what the stream gave this number. */
 uint64_t emit_object(const struct emit *m, uint64_t ref);
-/* Makes a base object current for what follows: one that was not mentioned is introduced now. */
+/* Makes a base object current for what follows: one that was not mentioned is introduced now, without a number, which emit_ref gives
+ * it when something asks. */
 int emit_current(struct emit *m, uint64_t no, struct err *e);
 /* This name of the base object goes. */
 int emit_detach(struct emit *m, uint64_t dir, struct span name, uint64_t no, struct err *e);

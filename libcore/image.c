@@ -26,12 +26,17 @@ void image_loader_free(struct image_loader *l)
 	*l = (struct image_loader){0};
 }
 
-uint64_t image_ref(const struct image_loader *l, uint64_t ref) { return ref < l->n_refs ? l->refs[ref] : 0; }
+uint64_t image_ref(const struct image_loader *l, uint64_t ref)
+{
+	if (l->local && ref & REF_LOCAL)
+		return ref & ~REF_LOCAL;
+	return ref < l->n_refs ? l->refs[ref] : 0;
+}
 
 /* Numbers come in ascending order without holes, so that a reader's memory follows the records it was sent. */
 static int set_ref(struct image_loader *l, uint64_t ref, uint64_t no, struct err *e)
 {
-	if (ref == REF_NONE)
+	if (ref == REF_NONE || (l->local && ref == (no | REF_LOCAL)))
 		return 0;
 	if (ref < l->n_refs && (l->refs[ref] == no || (ref == REF_ROOT && !l->refs[ref]))) {
 		l->refs[ref] = no;
@@ -292,9 +297,9 @@ static int load_current(struct image_loader *l, const struct record *r, struct e
 
 static int load_again(struct image_loader *l, uint64_t ref, struct span name, struct err *e)
 {
-	uint64_t dir = ref & ~(UINT64_C(1) << 63);
+	uint64_t dir;
 
-	if (dir == ref && known(l, ref, &dir, e))
+	if (known(l, ref, &dir, e))
 		return -1;
 	if (l->again.len + name.len + 12 > AGAIN_MAX) {
 		buf_reset(&l->again);
@@ -328,8 +333,6 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 	case REC_ATTACH:
 		return load_attach(l, &r->u.attach, e);
 	case REC_OBJECT:
-		if (l->local && r->u.object.ref >> 63)
-			return make_current(l, r->u.object.ref & ~(UINT64_C(1) << 63), e);
 		return known(l, r->u.object.ref, &no, e) ? -1 : make_current(l, no, e);
 	case REC_META:
 	case REC_HINT:

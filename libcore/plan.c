@@ -91,6 +91,7 @@ int plan_load_into(struct plan *p, struct catalog *next, struct digest *id, stru
 {
 	p->next = next;
 	image_load_start(&p->loader, next);
+	p->loader.local = true;
 	return each(p, load_record, p, e) || image_load_end(&p->loader, id, e) ? -1 : 0;
 }
 
@@ -155,6 +156,12 @@ static int begin_object(struct walker *w, uint64_t no, bool is_new, struct err *
 	return rc;
 }
 
+/* The one that is current may go on being so: a file that is the source of its own copies gets a number between them. */
+static int go_on_with(struct walker *w, uint64_t no, struct err *e)
+{
+	return no && no == w->cur.no ? 0 : begin_object(w, no, false, e);
+}
+
 static int create(struct walker *w, const struct r_create *c, struct err *e)
 {
 	if (begin_object(w, 0, true, e))
@@ -172,20 +179,17 @@ static int on_record(void *ctx, const struct record *rec, struct err *e)
 	struct walker *w = ctx;
 	const struct plan_visit *v = w->v;
 	bool is_gone;
-	uint64_t no;
 
 	if (v->record && v->record(v->ctx, rec, e))
 		return -1;
 	switch ((enum rec_type)rec->type) {
 	case REC_BASE:
 		is_gone = rec->u.base.flags & BASE_DETACH;
-		if (begin_object(w, is_gone ? 0 : image_ref(&w->p->loader, rec->u.base.ref), false, e))
+		if (go_on_with(w, is_gone ? 0 : image_ref(&w->p->loader, rec->u.base.ref), e))
 			return -1;
 		return is_gone && v->detach ? v->detach(v->ctx, &rec->u.base, e) : 0;
 	case REC_OBJECT:
-		/* The one that is current may go on being so: a copy's source came between. */
-		no = image_ref(&w->p->loader, rec->u.object.ref);
-		return no == w->cur.no ? 0 : begin_object(w, no, false, e);
+		return go_on_with(w, image_ref(&w->p->loader, rec->u.object.ref), e);
 	case REC_CREATE:
 		return create(w, &rec->u.create, e);
 	case REC_ATTACH:

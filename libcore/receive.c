@@ -91,7 +91,7 @@ static int check_space(const struct job *j, uint64_t bytes, struct err *e)
 
 static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
 {
-	if (ref == REF_NONE || (ref < j->n_refs && j->refs[ref] == no))
+	if (ref == REF_NONE || (j->is_again && ref == (no | REF_LOCAL)) || (ref < j->n_refs && j->refs[ref] == no))
 		return 0;
 	if (ref != j->n_refs)
 		return err_set(e, ERR_STREAM, "object number %llu is out of order", (unsigned long long)ref);
@@ -445,7 +445,12 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		}
 		break;
 	case REC_ATTACH:
-		if (!j->skip && charge_name(j, rec->u.attach.parent, rec->u.attach.name, e))
+		if (!j->skip && (charge_name(j, rec->u.attach.parent, rec->u.attach.name, e) ||
+				base_of(j, rec->u.attach.parent, &unused, e) || base_of(j, rec->u.attach.ref, &unused, e)))
+			return -1;
+		break;
+	case REC_STRAY:
+		if (!j->skip && base_of(j, rec->u.stray.parent, &unused, e))
 			return -1;
 		break;
 	case REC_OWNER:
@@ -453,8 +458,6 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 			return -1;
 		break;
 	case REC_OBJECT:
-		if (rec->u.object.ref >> 63)
-			return err_set(e, ERR_STREAM, "an object number that only a plan may use");
 		if (!j->skip && find_object(j, rec->u.object.ref, e))
 			return -1;
 		break;
@@ -477,7 +480,10 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	}
 	if (j->skip || j->is_again || rec->type == REC_DATA || rec->type == REC_COPY || rec->type == REC_HOLE)
 		return 0;
-	return stream_put(&j->plan, rec, e);
+	struct record kept = *rec;
+	if (rec->type == REC_BASE && rec->u.base.ref == REF_NONE) /* landing asks for it by number all the same */
+		kept.u.base.ref = j->cur | REF_LOCAL;
+	return stream_put(&j->plan, &kept, e);
 }
 
 /* ---- going on with a delta that broke off ---- */

@@ -372,7 +372,8 @@ static const char *check(const struct record *r)
 	case REC_RESUME:
 		return !r->u.resume.records || r->u.resume.off > REC_SIZE_MAX ? "bad place" : NULL;
 	case REC_BASE:
-		if (r->u.base.flags > (BASE_DETACH | BASE_WANTED) || r->u.base.ref <= REF_ROOT || !r->u.base.parent)
+		if (r->u.base.flags > (BASE_DETACH | BASE_WANTED) || r->u.base.ref == REF_ROOT || !r->u.base.parent ||
+				(r->u.base.ref == REF_NONE && r->u.base.flags))
 			return "bad number or flag";
 		return name_is_sane(r->u.base.name) ? NULL : "unsafe name";
 	case REC_CREATE:

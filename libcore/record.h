@@ -70,6 +70,8 @@ enum rec_type {
 enum obj_type { OBJ_NONE = 0, OBJ_FILE = 1, OBJ_DIR, OBJ_LINK, OBJ_FIFO, OBJ_CHAR, OBJ_BLOCK, OBJ_SOCKET };
 
 enum { REF_NONE = 0, REF_ROOT = 1 };
+/* In a plan, which nobody sends, a number with this bit is the object's own in the catalog. */
+#define REF_LOCAL (UINT64_C(1) << 63)
 
 enum member_kind { MEMBER_TREE = 1, MEMBER_VOLUME = 2 };
 

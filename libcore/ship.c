@@ -29,12 +29,8 @@ static int flush_copy(struct ship *s, struct err *e)
 	s->copy.len = 0;
 	/* Introducing the source makes it current; the file is made current again. */
 	if (!old) {
-		if (emit_ref(s->emit, no, &old, e))
-			return -1;
 		struct record back = {.type = REC_OBJECT, .u.object.ref = s->ref};
-		if (s->no)
-			back.u.object.ref = emit_known_ref(s->emit, s->no);
-		if (back.u.object.ref != old && emit_put(s->emit, &back, e))
+		if (emit_ref(s->emit, no, &old, e) || (s->no ? emit_current(s->emit, s->no, e) : emit_put(s->emit, &back, e)))
 			return -1;
 	}
 	r.u.copy.ref = old;

@@ -36,3 +36,27 @@ reader=$BATS_TEST_DIRNAME/lib/repl-stream-reader
 		cmp ours theirs
 	done
 }
+
+@test "base objects have numbers where another record names them, and nowhere else" {
+	mkdir -p a/dir b/dir b/other
+	for f in touched edited linked moved source; do
+		python3 -c "import random; print(random.Random('$f').randbytes(6000).hex())" >a/dir/$f
+	done
+	cp -p a/dir/* b/dir
+	chmod 600 b/dir/touched
+	echo more >>b/dir/edited
+	ln b/dir/linked b/other/link
+	mv b/dir/moved b/other
+	{ echo new && cat a/dir/source; } >b/dir/copy
+	repl-diff a b >delta
+	repl-show delta >text
+	for f in touched edited; do
+		grep -q "^base ref=0 .* path='dir/$f'" text || fail "$f: $(grep ^base text)"
+	done
+	! grep '^base ref=0' text | grep -qvE "'dir/(touched|edited)'" || fail "$(grep ^base text)"
+	"$reader" delta >/dev/null
+	repl-diff a | repl-apply R >ack
+	repl-apply R <delta >ack
+	same_tree b R
+	repl-apply --verify R
+}

@@ -285,6 +285,28 @@ untouched() {
 	refused 6 R copies --max-content 20M
 }
 
+@test "the catalog's own numbers, which only a plan may use, are refused in a stream" {
+	local n=0 what own='(1 << 63) + 2'
+	mkdir -p src/a
+	echo old >src/a/file
+	repl-diff src >full
+	repl-apply R <full >ack
+	for what in "s.rec(0x10, struct.pack('<QQB', $own, 1, 0) + text(b'a'))" \
+		"s.rec(0x10, struct.pack('<QQB', 2, $own, 0) + text(b'file'))" \
+		"s.rec(0x13, struct.pack('<Q', $own)).rec(0x20, meta())" \
+		"s.rec(0x12, struct.pack('<QQ', 1 + $own, 1) + text(b'second'))" \
+		"s.rec(0x10, struct.pack('<QQB', 2, 1, 1) + text(b'a')).rec(0x12, struct.pack('<QQ', 2, $own) + text(b'b'))" \
+		"s.rec(0x15, struct.pack('<Q', $own) + text(b'stray'))" \
+		"s.create($own, b'new', FILE)" \
+		"s.create(1, b'copy', FILE, 2); s.rec(0x20, meta()).rec(0x21, b'\\0' + struct.pack('<I', 4096)); s.rec(0x23, struct.pack('<QQQQ', 0, 4, 1 + $own, 0))"; do
+		n=$((n + 1))
+		craft_on R bad <<<"$what"
+		refused 4 R bad
+		grep -qE 'object number 92233720368547758[0-9]{2} (was never given|is out of order)' said || fail "$n: $(cat said)"
+	done
+	[[ $n == 8 ]]
+}
+
 @test "an image that there is no room for is refused before anything is staged" {
 	requires ext4
 	fs=$(mk_fs ext4 16M)

@@ -280,7 +280,11 @@ static void test_check_names(void)
 		BAD(member, x->u.member.name = s);
 	}
 	BAD(base, x->u.base.ref = REF_ROOT);
-	BAD(base, x->u.base.ref = 0);
+	base.u.base.ref = REF_NONE;
+	GOOD(base);
+	BAD(base, x->u.base.flags = BASE_DETACH);
+	BAD(base, x->u.base.flags = BASE_WANTED);
+	base.u.base.ref = 2;
 	BAD(base, x->u.base.parent = 0);
 	BAD(base, x->u.base.flags = 4);
 	BAD(create, x->u.create.type = 0);
