@@ -168,7 +168,7 @@ int main(int argc, char **argv)
 			"look for repetition at a distance of up to 2^LOG bytes, in chunks of 8M; alone: " LONG_LOG_TEXT, 0},
 		{"adapt", 0, OPT_FLAG, &s.is_adaptive, NULL, "move the level so that the output is never waited for", 0},
 		{"rate", 0, OPT_SIZE, &s.rate, "SIZE", "write no more than so many bytes a second", 0},
-		{"chunk", 0, OPT_SIZE, &s.chunk, "SIZE", "plain bytes in a chunk, 4K to 8M; 1M", 0},
+		{"chunk", 0, OPT_SIZE, &s.chunk, "SIZE", "plain bytes in a chunk, 4K to 8M; 2M", 0},
 		{"flush", 0, OPT_FLAG, &s.is_flushing, NULL, "send what there is when a stream ends, as others follow", 0},
 		{"resume", 0, OPT_STRING, &s.resume, "TOKEN",
 			"of the delta that comes, plain or packed, send what the replica has not", 0},

@@ -14,4 +14,6 @@ uint64_t clock_ns(void) { return now(CLOCK_MONOTONIC); }
 
 uint64_t clock_ms(void) { return clock_ns() / (CLOCK_S / 1000); }
 
+uint64_t clock_thread(void) { return now(CLOCK_THREAD_CPUTIME_ID); }
+
 int64_t clock_wall(void) { return (int64_t)now(CLOCK_REALTIME); }

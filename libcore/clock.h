@@ -13,6 +13,8 @@
 /* Since some moment before the program began, never set back: for how long something takes. */
 uint64_t clock_ns(void);
 uint64_t clock_ms(void);
+/* What this thread has had of a processor. Nanoseconds. */
+uint64_t clock_thread(void);
 /* Since 1970, as the machine's clock is set: for what is written down. Nanoseconds. */
 int64_t clock_wall(void);
 

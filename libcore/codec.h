@@ -20,7 +20,7 @@
 #include "bytes.h"
 #include "err.h"
 
-#define CODEC_CHUNK 1048576u                          /* plain bytes in a chunk, unless told otherwise */
+#define CODEC_CHUNK 2097152u                          /* plain bytes in a chunk, unless told otherwise */
 #define CODEC_CHUNK_MIN 4096u
 #define CODEC_CHUNK_MAX 8388608u                      /* most plain bytes in a chunk */
 #define CODEC_FRAME_MAX (2 * CODEC_CHUNK_MAX + 1024u) /* most packed bytes of a chunk */

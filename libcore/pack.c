@@ -316,6 +316,7 @@ struct packer {
 		uint64_t waiting, writing, total; /* ns */
 		unsigned n;
 	} adapt;
+	_Atomic uint64_t squeezing, squeezed; /* ns that passed in it, and that it had a processor for, since adapt looked */
 };
 
 /* Where hardly anything is found twice, a level that looks harder for it may make more of the same bytes: digits at random take 2% more
@@ -336,22 +337,31 @@ static void pack_work(void *ctx, unsigned worker, struct pool_job *job)
 {
 	struct packer *k = ctx;
 	struct codec_packer *c = k->codecs[worker];
+	uint64_t began = clock_ns(), had = clock_thread();
 
 	job->plain_len = (uint32_t)job->in.len;
 	int rc = codec_pack(c, job->level, span_of(job->in.p, job->in.len), &job->out, &job->is_raw, &job->err);
 	if (!rc && k->o->is_level_free && job->level > PACK_LEVEL && !job->is_raw && job->out.len > job->in.len / 5 * 2)
 		try_lower(c, job);
+	atomic_fetch_add_explicit(&k->squeezing, clock_ns() - began, memory_order_relaxed);
+	atomic_fetch_add_explicit(&k->squeezed, clock_thread() - had, memory_order_relaxed);
 }
 
 /* Who was waited for most of the time decides: the level rises while the output is slow, and falls while it waits for the
- * compressor. A slow input moves nothing. */
+ * compressor. A slow input moves nothing. Where squeezing waits for a processor itself, because ssh(1) has it, say, the output is
+ * slow for that reason: a higher level would make it slower. */
 static void adapt(struct packer *k)
 {
 	int level = k->level;
 
 	if (k->adapt.n < ADAPT_CHUNKS || k->adapt.total < ADAPT_NS)
 		return;
-	if (k->adapt.writing > k->adapt.total / 2 && level < k->most)
+	uint64_t squeezing = atomic_exchange_explicit(&k->squeezing, 0, memory_order_relaxed);
+	uint64_t squeezed = atomic_exchange_explicit(&k->squeezed, 0, memory_order_relaxed);
+	bool is_crowded = squeezed < squeezing / 4 * 3;
+	if (is_crowded && level > k->least && level > PACK_LEVEL)
+		k->level = level - 1;
+	else if (!is_crowded && k->adapt.writing > k->adapt.total / 2 && level < k->most)
 		k->level = level + 1;
 	else if (k->adapt.waiting > k->adapt.total / 2 && level > k->least)
 		k->level = level - 1;

@@ -48,15 +48,15 @@ reader=$BATS_TEST_DIRNAME/lib/repl-stream-reader
 	ln b/dir/linked b/other/link
 	mv b/dir/moved b/other
 	{ echo new && cat a/dir/source; } >b/dir/copy
-	repl-diff a b >delta
-	repl-show delta >text
+	repl-diff a b >d.repl
+	repl-show d.repl >text
 	for f in touched edited; do
 		grep -q "^base ref=0 .* path='dir/$f'" text || fail "$f: $(grep ^base text)"
 	done
 	! grep '^base ref=0' text | grep -qvE "'dir/(touched|edited)'" || fail "$(grep ^base text)"
-	"$reader" delta >/dev/null
+	"$reader" d.repl >/dev/null
 	repl-diff a | repl-apply R >ack
-	repl-apply R <delta >ack
+	repl-apply R <d.repl >ack
 	same_tree b R
 	repl-apply --verify R
 }
