@@ -119,6 +119,7 @@ struct pass {
 	struct digest proof[PROOFS];
 	uint64_t proof_off, proof_n, proof_next;
 	int64_t credit; /* bytes that failing proofs may still hash */
+	bool grew;         /* all of the old version is where it was; this lies behind it */
 	bool holes;        /* the filesystem tells where they are */
 	uint64_t data_end; /* data as far as is known */
 	/* what is shared: the next ranges, and of the chunk at hand the pages */
@@ -298,12 +299,23 @@ static bool is_rewritten(const struct pass *p, uint64_t from, uint64_t to)
 	return p->f->old && !p->copy_no && from > 0 && to < p->f->size && to - from < SEARCH_MIN;
 }
 
+/* A log: what came behind all that is still in its place is not looked for in there. The larger the file, the more the index of it
+ * would cost, and each time. */
+static bool is_grown(struct pass *p, uint64_t from)
+{
+	const struct content_file *f = p->f;
+
+	if (f->old && !f->is_prior && !f->differs && from >= f->old->size - f->old->size % f->grain)
+		p->grew = true;
+	return p->grew;
+}
+
 static int literal(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 {
 	struct content *c = p->c;
 	uint64_t off = from, lit = from;
 
-	if (!c->copies || catalog_is_empty(c->base) || is_rewritten(p, from, to))
+	if (!c->copies || catalog_is_empty(c->base) || is_rewritten(p, from, to) || is_grown(p, from))
 		return put_data(p, from, to, e);
 	if (!c->all && c->everywhere && anchors_all(&c->all, c->base, e))
 		return -1;
