@@ -163,7 +163,7 @@ int main(int argc, char **argv)
 		{"state", 's', OPT_STRING, &s.state, "DIR", "obey the policy of this state directory; REPL_STATE", 0},
 		{"unpack", 'd', OPT_FLAG, &s.is_undo, NULL, "packed stream in, plain stream out", 0},
 		{"level", 'l', OPT_NUMBER, &s.level, "N", "from fast (negative) to small (22); else ZSTD_CLEVEL, or what the output has time for", 0},
-		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that squeeze; 0, the default: all cores", 0},
+		{"threads", 'T', OPT_NUMBER, &s.threads, "N", "threads that squeeze; 0, the default: all cores, up to 8", 0},
 		{"long", 0, OPT_NUMBER, &s.long_log, "LOG",
 			"look for repetition at a distance of up to 2^LOG bytes, in chunks of 8M; alone: " LONG_LOG_TEXT, 0},
 		{"adapt", 0, OPT_FLAG, &s.is_adaptive, NULL, "move the level so that the output is never waited for", 0},

@@ -290,6 +290,7 @@ static void relay_free(struct relay *r)
 
 /* ---- packing ---- */
 
+#define PACK_THREADS 8u /* unless told: each holds up to two chunks, and these squeeze more than lines carry */
 #define ADAPT_CHUNKS 8
 #define ADAPT_NS (CLOCK_S / 5)
 
@@ -486,7 +487,7 @@ static void pack_tick(void *ctx)
 static int pack_start(struct packer *k, struct err *e)
 {
 	const struct pack_settings *o = k->o;
-	unsigned n = pool_threads(o->threads);
+	unsigned all = pool_threads(o->threads), n = o->threads ? all : (unsigned)min_u64(all, PACK_THREADS);
 	struct stat st;
 
 	k->first_left = PACK_FIRST;
