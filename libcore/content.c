@@ -299,13 +299,15 @@ static bool is_rewritten(const struct pass *p, uint64_t from, uint64_t to)
 	return p->f->old && !p->copy_no && from > 0 && to < p->f->size && to - from < SEARCH_MIN;
 }
 
+#define GROWN_MIN 1048576u /* bytes: the index of a smaller one costs nothing */
+
 /* A log: what came behind all that is still in its place is not looked for in there. The larger the file, the more the index of it
  * would cost, and each time. */
 static bool is_grown(struct pass *p, uint64_t from)
 {
 	const struct content_file *f = p->f;
 
-	if (f->old && !f->is_prior && !f->differs && from >= f->old->size - f->old->size % f->grain)
+	if (f->old && f->old->size >= GROWN_MIN && !f->is_prior && !f->differs && from >= f->old->size - f->old->size % f->grain)
 		p->grew = true;
 	return p->grew;
 }

@@ -108,7 +108,7 @@ static int put_image(struct delta *d, struct catalog *target, struct err *e)
 
 static int run(struct delta *d, int plan_fd, struct err *e)
 {
-	struct sink out = {.fd = d->fd, .name = d->out_name}, plan = {.fd = plan_fd, .name = "the plan"};
+	struct sink out = {.fd = d->fd, .name = d->out_name, .is_awaited = true}, plan = {.fd = plan_fd, .name = "the plan"};
 	struct stream_out o = {.sink = sink_write, .ctx = &out, .key = d->diff.key};
 	struct stream_out p = {.sink = plan_fd >= 0 ? sink_write : source_nowhere, .ctx = &plan};
 

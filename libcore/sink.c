@@ -43,6 +43,15 @@ int sink_flush(struct sink *s, struct err *e)
 	return 0;
 }
 
+static bool is_due(struct sink *s)
+{
+	if (!s->is_awaited)
+		return false;
+	uint64_t now = clock_ms();
+	s->since_ms = s->since_ms ? s->since_ms : now;
+	return now - s->since_ms >= GATHER_MS;
+}
+
 int sink_write(void *ctx, const struct span *v, int n, struct err *e)
 {
 	struct sink *s = ctx;
@@ -50,9 +59,7 @@ int sink_write(void *ctx, const struct span *v, int n, struct err *e)
 	for (int i = 0; i < n; i++) {
 		if (v[i].len < 16384) {
 			buf_add(&s->b, v[i].p, v[i].len);
-			uint64_t now = clock_ms();
-			s->since_ms = s->since_ms ? s->since_ms : now;
-			if ((s->b.len >= GATHER || now - s->since_ms >= GATHER_MS) && sink_flush(s, e))
+			if ((s->b.len >= GATHER || is_due(s)) && sink_flush(s, e))
 				return -1;
 			continue;
 		}

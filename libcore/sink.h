@@ -1,5 +1,5 @@
 /*
- * sink: stream bytes to a descriptor, gathered into large writes, of which none waits long while others follow it.
+ * sink: stream bytes to a descriptor, gathered into large writes.
  *
  * May use: stream, clock, bytes, err; writes descriptors.
  */
@@ -11,6 +11,8 @@
 struct sink {
 	int fd;            /* borrowed */
 	const char *name;  /* for messages: "standard output" */
+	bool is_awaited;   /* somebody works on what comes: while more follows, nothing is gathered for long. Of a file the same bytes
+	                    * are the same writes each time otherwise */
 	struct buf b;
 	uint64_t written;
 	uint64_t since_ms; /* private: what is gathered began then; 0: nothing is */
