@@ -2,6 +2,7 @@
 # The stream as its page describes it: what was written once is read for ever, and a reader written from the page alone agrees.
 
 load lib/setup
+load lib/trees
 
 golden=$BATS_TEST_DIRNAME/golden
 reader=$BATS_TEST_DIRNAME/lib/repl-stream-reader
@@ -59,4 +60,20 @@ reader=$BATS_TEST_DIRNAME/lib/repl-stream-reader
 	repl-apply R <d.repl >ack
 	same_tree b R
 	repl-apply --verify R
+}
+
+@test "what a file grew by is sent, what moved in it is not" {
+	mkdir a grown moved
+	noise a/log 3000000
+	{ cat a/log && head -c 1000000 a/log; } >grown/log
+	{ echo first && cat a/log; } >moved/log
+	repl-diff a grown >d.repl
+	repl-show d.repl >text
+	! grep ^copy text || fail "$(grep ^copy text)"
+	(($(stat -c %s d.repl) > 1000000))
+	repl-diff a | repl-apply R >ack
+	repl-apply R <d.repl >ack
+	same_tree grown R
+	repl-diff a moved >d.repl
+	(($(stat -c %s d.repl) < 20000))
 }
