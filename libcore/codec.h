@@ -22,6 +22,7 @@
 
 /* Plain bytes in a chunk, unless told otherwise: two of the largest DATA records, so that they are not cut where a large file has been. */
 #define CODEC_CHUNK (2 * (1048576u + 48u))
+#define CODEC_CHUNK_RESUMED 262144u                   /* the same of a rest */
 #define CODEC_CHUNK_MIN 4096u
 #define CODEC_CHUNK_MAX 8388608u                      /* most plain bytes in a chunk */
 #define CODEC_FRAME_MAX (2 * CODEC_CHUNK_MAX + 1024u) /* most packed bytes of a chunk */

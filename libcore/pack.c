@@ -544,7 +544,9 @@ static int packer_open(struct packer **out, int in, const struct pack_settings *
 	}
 	struct packer *k = xalloc(sizeof *k);
 	k->o = o;
-	k->chunk = o->chunk ? (size_t)o->chunk : o->long_log ? CODEC_CHUNK_MAX : CODEC_CHUNK;
+	/* What is cut inside a chunk goes over again: small ones get on where the line has broken before. */
+	size_t usual = o->resume ? CODEC_CHUNK_RESUMED : CODEC_CHUNK;
+	k->chunk = o->chunk ? (size_t)o->chunk : o->long_log ? CODEC_CHUNK_MAX : usual;
 	k->least = o->is_adaptive ? PACK_ADAPT_MIN : o->level;
 	k->most = o->is_adaptive ? PACK_ADAPT_MAX : o->level;
 	k->level = o->level < k->least ? k->least : o->level > k->most ? k->most : o->level;

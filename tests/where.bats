@@ -223,7 +223,7 @@ holds() {
 		has "$output" "what came is kept"
 		[[ -z $(ls R/.repl/stage) ]] # it need not fit twice
 		token=$(repl-apply --resume-token R)
-		repl-pack --chunk=256K --resume="$token" <delta >rest.new
+		repl-pack --resume="$token" <delta >rest.new
 		mv rest.new rest
 		rest="rest"
 	done
