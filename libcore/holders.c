@@ -28,7 +28,7 @@ static struct r_inode inode_of(const struct statx *sx)
 /* Follows: at the end of path is one of /proc's links, or a file's own path. */
 static bool look(int at, const char *path, struct statx *sx)
 {
-	return !statx(at, path, AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_BTIME, sx) && S_ISREG(sx->stx_mode) && sx->stx_nlink;
+	return !statx(at, path, AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_BTIME, sx) && sx->stx_nlink;
 }
 
 static void found(struct holders *h, struct span path, const struct statx *sx)

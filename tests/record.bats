@@ -578,6 +578,55 @@ os.execvp(sys.argv[1], sys.argv[1:])' repl-track -v -j "$j" --record tree 2>log 
 	run ! grep -e mapped -e open -e inode <<<"$(paths "$before")"
 }
 
+# open_for_aio FIFO NAME...: opens the files, makes ../ready, and for each line of FIFO writes to each of them with io_submit(2).
+open_for_aio() {
+	python3 - "$@" 3>&- <<-'PY' &
+		import ctypes, os, struct, sys
+		fifo, *names = sys.argv[1:]
+		syscall = ctypes.CDLL(None, use_errno=True).syscall
+		SETUP, GETEVENTS, SUBMIT = {"x86_64": (206, 208, 209), "aarch64": (0, 4, 2)}[os.uname().machine]
+		ctx, data, event = ctypes.c_ulong(), ctypes.create_string_buffer(b"some bytes"), ctypes.create_string_buffer(32)
+		if syscall(SETUP, 4, ctypes.byref(ctx)):
+		    sys.exit("io_setup: " + os.strerror(ctypes.get_errno()))
+		fds = [os.open(n, os.O_RDWR) for n in names]
+		open(fifo + ".ready", "w")
+		while True:
+		    with open(fifo) as f:
+		        if not f.readline():
+		            continue
+		    for fd in fds:
+		        # struct iocb: data, key, rw_flags, opcode (1: pwrite), priority, fildes, buf, nbytes, offset, ...
+		        cb = ctypes.create_string_buffer(struct.pack("QIIHhIQQqQII", 0, 0, 0, 1, 0, fd, ctypes.addressof(data), 10, 0, 0, 0, 0))
+		        one = ctypes.c_void_p(ctypes.addressof(cb))
+		        if syscall(SUBMIT, ctx, 1, ctypes.byref(one)) != 1 or syscall(GETEVENTS, ctx, 1, 1, event, None) != 1:
+		            sys.exit("io_submit: " + os.strerror(ctypes.get_errno()))
+		    open(fifo + ".done", "w")
+	PY
+	others="$others $!"
+	until_true test -e "$1.ready"
+}
+
+@test "asynchronous writes to what is held open are found, to a FIFO as well: its name has a new time" {
+	requires root
+	mkdir tree
+	mkfifo tree/fifo tree/one orders
+	ln tree/one tree/other
+	: >tree/file
+	record tree
+	open_for_aio "$PWD/orders" "$PWD"/tree/{fifo,one,file}
+	local ship="repl-snap -s s tree | repl-track -v -s s -j '$j' 2>track.log | repl-diff -s s | repl-apply r | repl-snap -s s --commit"
+	run_pipe "$ship"
+	stat -c '%n %y' tree/{fifo,file,one} | sort >before
+	echo go >orders
+	until_true test -e orders.done
+	stat -c '%n %y' tree/{fifo,file,one} | sort >after
+	run -0 comm -12 before after
+	[[ $output == "" ]] || fail "these have the same time as before: $output"
+	run_pipe "$ship"
+	has "$(<track.log)" "the recorder knows of"
+	same_tree tree r
+}
+
 @test "what is written and then renamed, as editors and rsync do it, is named and costs no look by inode" {
 	requires root ext4
 	fs=$(mk_fs ext4 32M)
