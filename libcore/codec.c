@@ -139,10 +139,45 @@ void codec_packer_close(struct codec_packer **pp)
 	*pp = NULL;
 }
 
+/* Logarithm of the window that holds the whole chunk: then the frame needs no window of its own. */
+static int window_log(size_t len)
+{
+	int log = (int)CODEC_LONG_MIN;
+
+	while ((size_t)1 << log < len)
+		log++;
+	return log;
+}
+
+/* Sixteen pieces from all over the chunk, which is not shorter than they are. */
+static void take_sample(struct codec_packer *p, struct span plain)
+{
+	for (size_t i = 0; i < SAMPLES; i++)
+		memcpy(p->sample + i * SAMPLE_LEN, plain.p + (plain.len - SAMPLE_LEN) / (SAMPLES - 1) * i, SAMPLE_LEN);
+}
+
+bool codec_gains(struct codec_packer *p, int low, int high, struct span plain)
+{
+	struct span sample = plain;
+	size_t len[2] = {0};
+	struct err e = {0};
+
+	if (plain.len > sizeof p->sample) {
+		take_sample(p, plain);
+		sample = span_of(p->sample, sizeof p->sample);
+	}
+	for (int i = 0; i < 2; i++) {
+		if (set_up(p, i ? high : low, window_log(sample.len), false, &e))
+			return false;
+		len[i] = ZSTD_compress2(p->z, p->trial, sizeof p->trial, sample.p, sample.len);
+	}
+	return len[1] < len[0] - len[0] / 32;
+}
+
 /*
- * Would the compressor try in vain? Sixteen pieces from all over the chunk are counted: when their bytes are far from equally
- * frequent, there is something to gain. When they are not, a quick trial says whether they repeat. Repetition at a
- * distance is not seen, so nobody who asked for --long is asked here.
+ * Would the compressor try in vain? The bytes of a sample are counted: when they are far from equally frequent, there is something to
+ * gain. When they are not, a quick trial says whether they repeat. Repetition at a distance is not seen, so nobody who asked for --long is
+ * asked here.
  */
 static bool looks_random(struct codec_packer *p, struct span plain)
 {
@@ -151,8 +186,7 @@ static bool looks_random(struct codec_packer *p, struct span plain)
 
 	if (p->long_log || plain.len < 2 * sizeof p->sample)
 		return false;
-	for (size_t i = 0; i < SAMPLES; i++)
-		memcpy(p->sample + i * SAMPLE_LEN, plain.p + (plain.len - SAMPLE_LEN) / (SAMPLES - 1) * i, SAMPLE_LEN);
+	take_sample(p, plain);
 	for (size_t i = 0; i < n; i += 4) {
 		count[0][p->sample[i]]++;
 		count[1][p->sample[i + 1]]++;
@@ -193,16 +227,6 @@ static void chunk_head(struct buf *out, uint32_t packed, uint32_t plain)
 	wr_u32(out, packed);
 	wr_u32(out, plain);
 	wr_u32(out, 0);
-}
-
-/* Logarithm of the window that holds the whole chunk: then the frame needs no window of its own. */
-static int window_log(size_t len)
-{
-	int log = (int)CODEC_LONG_MIN;
-
-	while ((size_t)1 << log < len)
-		log++;
-	return log;
 }
 
 int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf *out, bool *is_raw, struct err *e)

@@ -62,6 +62,9 @@ int codec_packer_open(struct codec_packer **p, unsigned long_log, struct err *e)
 /* Appends the chunk (head and frame) for 1 to CODEC_CHUNK_MAX plain bytes. *is_raw: it did not compress and is
  * kept as it is. ERR_SYSTEM. */
 int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf *out, bool *is_raw, struct err *e);
+/* Does the higher level make less of these bytes, by 3% at least, as far as a sample of them tells? Where hardly anything is found twice it
+ * may make more: digits at random take 2% more at levels 4 to 8 of zstd 1.5 than at 3. */
+bool codec_gains(struct codec_packer *p, int low, int high, struct span plain);
 void codec_packer_close(struct codec_packer **p);
 
 /* ---- reading packed streams ---- */

@@ -320,30 +320,17 @@ struct packer {
 	_Atomic uint64_t squeezing, squeezed; /* ns that passed in it, and that it had a processor for, since adapt looked */
 };
 
-/* Where hardly anything is found twice, a level that looks harder for it may make more of the same bytes: digits at random take 2% more
- * at levels 4 to 8 of zstd 1.5 than at 3. */
-static void try_lower(struct codec_packer *c, struct pool_job *job)
-{
-	AUTO_BUF struct buf low = {0};
-	bool is_raw;
-
-	if (!codec_pack(c, PACK_LEVEL, span_of(job->in.p, job->in.len), &low, &is_raw, &job->err) && low.len < job->out.len) {
-		buf_reset(&job->out);
-		buf_add(&job->out, low.p, low.len);
-		job->is_raw = is_raw;
-	}
-}
-
 static void pack_work(void *ctx, unsigned worker, struct pool_job *job)
 {
 	struct packer *k = ctx;
 	struct codec_packer *c = k->codecs[worker];
 	uint64_t began = clock_ns(), had = clock_thread();
 
-	job->plain_len = (uint32_t)job->in.len;
-	int rc = codec_pack(c, job->level, span_of(job->in.p, job->in.len), &job->out, &job->is_raw, &job->err);
-	if (!rc && k->o->is_level_free && job->level > PACK_LEVEL && !job->is_raw && job->out.len > job->in.len / 5 * 2)
-		try_lower(c, job);
+	struct span plain = span_of(job->in.p, job->in.len);
+	bool is_low = k->o->is_level_free && job->level > PACK_LEVEL && !codec_gains(c, PACK_LEVEL, job->level, plain);
+
+	job->plain_len = (uint32_t)plain.len;
+	codec_pack(c, is_low ? PACK_LEVEL : job->level, plain, &job->out, &job->is_raw, &job->err);
 	atomic_fetch_add_explicit(&k->squeezing, clock_ns() - began, memory_order_relaxed);
 	atomic_fetch_add_explicit(&k->squeezed, clock_thread() - had, memory_order_relaxed);
 }
