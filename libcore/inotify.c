@@ -160,7 +160,7 @@ struct watching {
 	uint32_t parent;  /* of top; 0: top is one of the paths */
 	struct span name; /* of top in it */
 	uint32_t top_no;  /* path number + 1 */
-	bool is_moved;    /* a directory that has its watch came whole */
+	bool is_there;    /* top is */
 };
 
 /* The node at a path below a node. */
@@ -211,7 +211,6 @@ static int watch_dir(void *ctx, int fd, struct span rel, struct err *e)
 			err_sys(e, "cannot watch '%s'", buf_cstr(&path));
 	}
 	uint32_t no = (uint32_t)numbers_get(&s->by_wd, (uint64_t)wd), parent = k->parent;
-	bool is_known = no != 0;
 	if (!no)
 		no = node_new(s, wd);
 	if (rel.len) {
@@ -234,7 +233,8 @@ static int watch_dir(void *ctx, int fd, struct span rel, struct err *e)
 			unhook(s, old);
 		hook(s, no, parent, name);
 	}
-	return !is_known || !k->is_moved;
+	k->is_there = true;
+	return 1;
 }
 
 static int watch_path(struct watch *w, size_t i, struct err *e)
@@ -244,19 +244,23 @@ static int watch_path(struct watch *w, size_t i, struct err *e)
 	return watch_descend(w, w->paths[i], watch_dir, &k, e);
 }
 
-/* is_moved: what has a watch already is there whole. */
-static int watch_child(struct watch *w, uint32_t parent, struct span name, bool is_moved, struct err *e)
+/* All below it, also where it has its watches and only came from elsewhere: what was made in it meanwhile was looked for where it does not
+ * stand any more. *is_there: a directory has this name. */
+static int watch_child(struct watch *w, uint32_t parent, struct span name, bool *is_there, struct err *e)
 {
 	AUTO_BUF struct buf top = {0}, own = {0};
 
+	*is_there = false;
 	if (!node_path(w, parent, &top))
 		return 0;
 	if (top.len > 1)
 		buf_str(&top, "/");
 	buf_add(&top, name.p, name.len);
 	buf_add(&own, name.p, name.len);
-	struct watching k = {.w = w, .top = buf_cstr(&top), .parent = parent, .name = span_of(own.p, own.len), .is_moved = is_moved};
-	return watch_descend(w, k.top, watch_dir, &k, e);
+	struct watching k = {.w = w, .top = buf_cstr(&top), .parent = parent, .name = span_of(own.p, own.len)};
+	int rc = watch_descend(w, k.top, watch_dir, &k, e);
+	*is_there = k.is_there;
+	return rc;
 }
 
 /* A directory and all below it left the tree, and with them their watches. */
@@ -291,7 +295,8 @@ static int watch_mount(struct watch *w, const char *point, struct err *e)
 		size_t cut = path.len + (path.len > 1);
 		path_split(span_of(at.p + cut, at.len - cut), &dir, &name);
 		uint32_t parent = node_below(s, top_node(s, &k), dir);
-		if (parent && watch_child(w, parent, name, false, e))
+		bool is_there;
+		if (parent && watch_child(w, parent, name, &is_there, e))
 			return -1;
 	}
 	return 0;
@@ -464,13 +469,16 @@ static int on_dir(struct watch *w, uint32_t dir, uint32_t mask, struct span name
 {
 	struct ino *s = w->data;
 	uint32_t no = child_of(s, dir, name);
-
-	if (mask & IN_MOVED_FROM && no)
-		unhook(s, no);
 	/* A directory that may be read from now on. */
-	bool is_opened = mask & IN_ATTRIB && !no;
-	if (mask & (IN_CREATE | IN_MOVED_TO) || is_opened)
-		return watch_child(w, dir, name, !s->is_late, e);
+	bool is_opened = mask & IN_ATTRIB && !no, is_there;
+
+	if (!(mask & (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM)) && !is_opened)
+		return 0;
+	/* Looked at also when one has gone from there: of two that are exchanged the second goes from where the first was seen already. */
+	if (watch_child(w, dir, name, &is_there, e))
+		return -1;
+	if (mask & IN_MOVED_FROM && !is_there && no && no == child_of(s, dir, name))
+		unhook(s, no);
 	return 0;
 }
 

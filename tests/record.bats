@@ -243,6 +243,54 @@ moves() {
 	each_source moves
 }
 
+# What the events speak of has moved on by the time they are read. Afterwards each directory is heard where it is.
+moved_meanwhile() {
+	local before f made
+	rm -rf "$fs/tree" "$fs/out"
+	mkdir -p "$fs"/tree/{a/x/1,b/y/2,c,e/p/q,f/p/q,g/h,k/l/m} "$fs/out"
+	record --source="$1" "$fs/tree"
+	kill -STOP "$recorder"
+	exchange "$fs/tree/a/x" "$fs/tree/b/y"
+	# Made in one that is renamed, or whose parent is, before anybody looks.
+	mkdir "$fs/tree/c/new"
+	mv "$fs/tree/c" "$fs/tree/d"
+	mkdir "$fs/tree/k/l/new"
+	mv "$fs/tree/k" "$fs/out/k"
+	mv "$fs/out/k" "$fs/tree/K"
+	# Another one stands where it was.
+	mkdir "$fs/tree/e/p/q/new"
+	exchange "$fs/tree/e" "$fs/tree/f"
+	mkdir "$fs/tree/e/p/q/new"
+	# One that was above another is below it.
+	mv "$fs/tree/g/h" "$fs/tree/h"
+	mv "$fs/tree/g" "$fs/tree/h/g"
+	mkdir "$fs/tree/h/g/new"
+	kill -CONT "$recorder"
+	cut_now
+	cut_now
+	before=$(cut_now)
+	find "$fs/tree" -mindepth 1 -type d -printf '%p/file\n' >made
+	while read -r f; do
+		echo x >"$f"
+	done <made
+	cut_now
+	mapfile -t made <made
+	names "$before" "${made[@]}" || fail "$1: it is deaf for this directory"
+}
+
+exchange() {
+	python3 - "$@" <<-'PY'
+		import ctypes, os, sys
+		RENAME_EXCHANGE = 2
+		if ctypes.CDLL(None, use_errno=True).renameat2(-100, os.fsencode(sys.argv[1]), -100, os.fsencode(sys.argv[2]), RENAME_EXCHANGE):
+		    sys.exit(os.strerror(ctypes.get_errno()))
+	PY
+}
+
+@test "directories that moved on before anybody looked are heard where they are" {
+	each_source moved_meanwhile
+}
+
 overflows() {
 	local before
 	mkdir "$fs/tree/late"
