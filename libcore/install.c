@@ -44,6 +44,15 @@ void install_enter(struct install *p, uint64_t dir, int fd)
 	install_touch(p, dir);
 }
 
+int install_remove(struct install *p, int dirfd, const char *name)
+{
+	int old = freeing_hold(dirfd, name), rc = entry_remove(dirfd, name), sys = errno;
+
+	freeing_gone(&p->freeing, old);
+	errno = sys;
+	return rc;
+}
+
 int install_displace(struct install *p, int dirfd, const char *name, struct err *e)
 {
 	int slots = p->plan->room->slots;
@@ -123,15 +132,17 @@ static int make_special(struct install *p, const struct object *o, const char *s
  * in its place already. */
 static int put_over(struct install *p, const char *staged, int dirfd, const char *name, struct err *e)
 {
-	int stage = p->plan->room->stage;
+	int stage = p->plan->room->stage, old = freeing_hold(dirfd, name), rc = renameat(stage, staged, dirfd, name);
 
-	if (renameat(stage, staged, dirfd, name) == 0)
-		return 0;
-	if (errno == EPERM) { /* what stands there is immutable */
+	if (rc && errno == EPERM) { /* what stands there is immutable */
 		entry_unlock(dirfd, name);
-		if (renameat(stage, staged, dirfd, name) == 0)
-			return 0;
+		rc = renameat(stage, staged, dirfd, name);
 	}
+	int sys = errno;
+	freeing_gone(&p->freeing, old);
+	if (!rc)
+		return 0;
+	errno = sys;
 	if (errno == EISDIR) { /* what is wanted has a directory in its place */
 		if (install_displace(p, dirfd, name, e) < 0)
 			return -1;
@@ -604,6 +615,7 @@ void install_start(struct install *p, struct plan *plan, const struct owner_rule
 
 void install_free(struct install *p)
 {
+	freeing_end(&p->freeing);
 	owners_free(&p->owners);
 	buf_free(&p->touched);
 	buf_free(&p->label);

@@ -3,11 +3,12 @@
  *
  * Directories on the way are opened up, and noted as touched: who goes through the plan gives them their metadata last.
  *
- * May use: plan, redo, where, owners, entry, image, meta, attr, inode, path, err.
+ * May use: plan, freeing, redo, where, owners, entry, image, meta, attr, inode, path, err.
  */
 #ifndef REPL_INSTALL_H
 #define REPL_INSTALL_H
 
+#include "freeing.h"
 #include "meta.h"
 #include "owners.h"
 #include "plan.h"
@@ -20,6 +21,7 @@ struct install {
 	struct plan *plan;
 	/* private */
 	uint64_t last_touched, last_entered, n_displaced;
+	struct freeing *freeing;
 	struct buf label;
 	struct install_stood {   /* INSTALL_STOOD rows, by object number: a name that it has by now */
 		uint64_t no, dir;
@@ -41,6 +43,8 @@ void install_enter(struct install *p, uint64_t dir, int fd);
 void install_slot(char out[32], uint64_t no);
 /* The link that stands in the replica for a member that is elsewhere. */
 int install_link(struct install *p, const struct where_row *row, struct err *e);
+/* As entry_remove. What it was is freed in the background. */
+int install_remove(struct install *p, int dirfd, const char *name);
 /* Moves what has no business under a name into a slot of its own, where it is removed in the end. 1: there is nothing. */
 int install_displace(struct install *p, int dirfd, const char *name, struct err *e);
 

@@ -84,7 +84,7 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	const struct where_row *row = !alive && dir == CATALOG_ROOT ? where_find(&plan->r->where, b->name) : NULL;
 	if (row && row->is_tree && clear_tree(p, row, e))
 		return -1;
-	if (!alive && entry_remove(fd, name) == 0)
+	if (!alive && install_remove(&p->to, fd, name) == 0)
 		return 0;
 	/* A further name of an object that has a slot. */
 	if (alive && !is_dir && faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
