@@ -240,13 +240,16 @@ int redo_save(struct redo *d, struct buf *out, struct err *e)
 	return 0;
 }
 
-/* A later run may have filled the rest of the page that pos lies in: it holds what the base has there again. */
+/* A run that was killed may have filled the rest of the page that pos lies in: it holds what the base has there again. And it may have kept
+ * long pieces behind, where there will be holes now. */
 static int forget_after(struct redo *d, uint64_t pos, struct err *e)
 {
 	const struct redo_piece *last = newest(d);
 	uint8_t rest[REDO_PAGE];
 	uint64_t end = last && last->kind != REDO_HOLE ? last->off + last->len : 0;
 
+	if (ftruncate(d->fd, (off_t)max_u64(pos, end)))
+		return fail("size", e);
 	if (end <= pos || end - pos > sizeof rest)
 		return 0;
 	if (file_read_at(d->base, rest, (size_t)(end - pos), pos))
