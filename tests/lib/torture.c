@@ -4,9 +4,9 @@
  *   torture TREE OUTSIDE SEED WRITERS [KEEP]
  *
  * OUTSIDE is a directory on the same filesystem that is not part of the tree: names go there and come from there. All writers
- * use the same few names, so that they meet. Files stay open, and mapped, from one burst to the next. With KEEP no name is made on one
- * side of a file that is on the other: of what is done under a name outside, or what was opened by it, marks of directories hear
- * nothing (repl-track(1)). Read from standard input:
+ * use the same few names, so that they meet. Files stay open, and mapped, from one burst to the next. With KEEP no file has names on
+ * both sides: of what is done under one outside, or what was opened by it, marks of directories hear nothing (repl-track(1)). With an
+ * odd SEED there are no further names at all then, with an even one nothing goes from side to side. Read from standard input:
  *
  *   go N     each writer, all of which hold still, does N steps, and holds still then
  *   store N  the same, but each step is a store through a mapping, which no event tells of
@@ -75,7 +75,7 @@ struct writer {
 
 static struct shared *shared;
 static const char *outside;
-static bool keeps_links;
+static bool may_link = true, may_cross = true;
 static sigjmp_buf no_page;
 
 static uint64_t rnd(struct writer *w)
@@ -120,6 +120,9 @@ static char *subdirectory(struct writer *w, int which)
 	snprintf(p + n, sizeof w->path[0] - n, "/d%u", below(w, 4));
 	return p;
 }
+
+/* Names outside are absolute ones. */
+static bool may_go(const char *a, const char *b) { return may_cross || (*a == '/') == (*b == '/'); }
 
 static char *any(struct writer *w, int which) { return below(w, 4) ? file(w, which) : subdirectory(w, which); }
 
@@ -277,7 +280,10 @@ static bool do_ring_names(struct writer *w)
 	const char *a = any(w, 0), *b = any(w, 1);
 	struct io_uring_sqe s = {.fd = AT_FDCWD, .addr = (uint64_t)(uintptr_t)a};
 
-	switch (below(w, 4)) {
+	unsigned which = below(w, 4);
+	if (which > 1 && (!may_go(a, b) || (which > 2 && !may_link)))
+		return false;
+	switch (which) {
 	case 0:
 		s.opcode = IORING_OP_UNLINKAT;
 		break;
@@ -468,21 +474,21 @@ static bool do_rename(struct writer *w)
 {
 	const char *a = any(w, 0), *b = any(w, 1);
 
-	return !rename(a, b);
+	return may_go(a, b) && !rename(a, b);
 }
 
 static bool do_rename_dir(struct writer *w)
 {
 	const char *a = subdirectory(w, 0), *b = subdirectory(w, 1);
 
-	return !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_NOREPLACE);
+	return may_go(a, b) && !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_NOREPLACE);
 }
 
 static bool do_exchange(struct writer *w)
 {
 	const char *a = any(w, 0), *b = any(w, 1);
 
-	return !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+	return may_go(a, b) && !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
 }
 
 static bool do_whiteout(struct writer *w)
@@ -490,17 +496,14 @@ static bool do_whiteout(struct writer *w)
 	const char *a = file(w, 0), *b = file(w, 1);
 
 	/* It would leave a device behind, which nobody here removes. */
-	return !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_WHITEOUT) && !unlink(a);
+	return may_go(a, b) && !renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_WHITEOUT) && !unlink(a);
 }
-
-/* Names outside are absolute ones. */
-static bool may_link(const char *a, const char *b) { return !keeps_links || (*a == '/') == (*b == '/'); }
 
 static bool do_link(struct writer *w)
 {
 	const char *a = file(w, 0), *b = file(w, 1);
 
-	return may_link(a, b) && !link(a, b);
+	return may_link && may_go(a, b) && !link(a, b);
 }
 
 /* The way of editors. */
@@ -510,6 +513,8 @@ static bool do_replace(struct writer *w)
 	char *tmp = directory(w, 0);
 	size_t n = strlen(tmp);
 
+	if (!may_go(tmp, to))
+		return false;
 	snprintf(tmp + n, sizeof w->path[0] - n, "/f0.new%d", (int)getpid());
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	fill(w);
@@ -527,7 +532,7 @@ static bool do_replace(struct writer *w)
 static bool do_tmpfile(struct writer *w)
 {
 	const char *dir = directory(w, 0), *to = file(w, 1);
-	int fd = may_link(dir, to) ? open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0644) : -1;
+	int fd = (*dir == '/') == (*to == '/') || (may_link && may_cross) ? open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0644) : -1;
 	char link[64];
 
 	fill(w);
@@ -769,7 +774,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: torture TREE OUTSIDE SEED WRITERS [KEEP]\n");
 		return 2;
 	}
-	keeps_links = argc == 6;
+	if (argc == 6) {
+		may_link = strtoull(argv[3], NULL, 10) % 2 == 0;
+		may_cross = !may_link;
+	}
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return 1;
