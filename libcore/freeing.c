@@ -8,6 +8,7 @@
 #include "pool.h"
 
 #define WAITING_MAX 64u
+#define WAKE_AT 8u /* waking the thread takes as long as freeing a small file */
 
 struct freeing {
 	pthread_t tid;
@@ -24,16 +25,18 @@ static void *run(void *arg)
 
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
-		while (!f->n && !f->is_ended)
+		while (f->n < WAKE_AT && !f->is_ended)
 			pthread_cond_wait(&f->change, &f->lock);
 		if (!f->n)
 			break;
-		int fd = f->fds[f->first];
-		f->first = (f->first + 1) % WAITING_MAX;
-		f->n--;
-		pthread_mutex_unlock(&f->lock);
-		close(fd);
-		pthread_mutex_lock(&f->lock);
+		while (f->n) {
+			int fd = f->fds[f->first];
+			f->first = (f->first + 1) % WAITING_MAX;
+			f->n--;
+			pthread_mutex_unlock(&f->lock);
+			close(fd);
+			pthread_mutex_lock(&f->lock);
+		}
 	}
 	pthread_mutex_unlock(&f->lock);
 	return NULL;
@@ -67,7 +70,8 @@ void freeing_gone(struct freeing **fp, int fd)
 	bool is_taken = f->n < WAITING_MAX;
 	if (is_taken) {
 		f->fds[(f->first + f->n++) % WAITING_MAX] = fd;
-		pthread_cond_signal(&f->change);
+		if (f->n == WAKE_AT)
+			pthread_cond_signal(&f->change);
 	}
 	pthread_mutex_unlock(&f->lock);
 	if (!is_taken)
