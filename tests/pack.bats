@@ -116,7 +116,10 @@ size() {
 		# shellcheck disable=SC2086 # two words
 		repl-pack --chunk=128K $level <large >"file$level"
 	done
-	repl-pack --chunk=128K <large | python3 slowly >line
+	# It rises only where there are processors to be had: before all others, where we may.
+	local first=()
+	! chrt -r 1 true 2>/dev/null || first=(chrt -r 1)
+	"${first[@]}" repl-pack --chunk=128K <large | python3 slowly >line
 	zstd -q -d -c line | cmp - large
 	repl-pack --chunk=128K -l 3 <large | python3 slowly | cmp - "file-l 3"
 	(($(size line) < $(size file) && $(size file) < $(size "file-l 3")))
