@@ -1,7 +1,9 @@
 #include "freeing.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "bytes.h"
@@ -55,7 +57,15 @@ static struct freeing *begin(void)
 	return NULL;
 }
 
-int freeing_hold(int dirfd, const char *name) { return openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC); }
+int freeing_hold(int dirfd, const char *name)
+{
+	struct statfs st;
+
+	/* NFS keeps what is open when its name goes, under another name in the same directory (nfs_sillyrename, Linux 6.18). */
+	if (fstatfs(dirfd, &st) || st.f_type == NFS_SUPER_MAGIC)
+		return -1;
+	return openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+}
 
 void freeing_gone(struct freeing **fp, int fd)
 {
