@@ -10,7 +10,6 @@
 #include "pool.h"
 
 #define WAITING_MAX 64u
-#define WAKE_AT 8u /* waking the thread takes as long as freeing a small file */
 
 struct freeing {
 	pthread_t tid;
@@ -27,18 +26,16 @@ static void *run(void *arg)
 
 	pthread_mutex_lock(&f->lock);
 	for (;;) {
-		while (f->n < WAKE_AT && !f->is_ended)
+		while (!f->n && !f->is_ended)
 			pthread_cond_wait(&f->change, &f->lock);
 		if (!f->n)
 			break;
-		while (f->n) {
-			int fd = f->fds[f->first];
-			f->first = (f->first + 1) % WAITING_MAX;
-			f->n--;
-			pthread_mutex_unlock(&f->lock);
-			close(fd);
-			pthread_mutex_lock(&f->lock);
-		}
+		int fd = f->fds[f->first];
+		f->first = (f->first + 1) % WAITING_MAX;
+		f->n--;
+		pthread_mutex_unlock(&f->lock);
+		close(fd);
+		pthread_mutex_lock(&f->lock);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return NULL;
@@ -80,8 +77,7 @@ void freeing_gone(struct freeing **fp, int fd)
 	bool is_taken = f->n < WAITING_MAX;
 	if (is_taken) {
 		f->fds[(f->first + f->n++) % WAITING_MAX] = fd;
-		if (f->n == WAKE_AT)
-			pthread_cond_signal(&f->change);
+		pthread_cond_signal(&f->change);
 	}
 	pthread_mutex_unlock(&f->lock);
 	if (!is_taken)

@@ -1,9 +1,9 @@
 /*
  * freeing: gives the blocks of what was replaced or removed back on a thread of its own.
  *
- * The last name that goes, in rename(2) or unlink(2), frees the file's blocks there and then, unless somebody has it open: for a file
- * in many extents that takes as long as all the rest of its landing (80,000 extents on btrfs: 0.3 s). So it is open for so long, and
- * closed here.
+ * The last name that goes, in rename(2) or unlink(2), frees the file's blocks there and then, unless somebody has it open (measured: one
+ * of 80,000 extents on btrfs 0.3 s; 2,000 of 64 KiB on ext4 without a journal 0.35 s of 2.2 that they took to land). So it is open for
+ * so long, and closed here.
  *
  * May use: pool, err, threads; makes system calls.
  */

@@ -5,7 +5,7 @@
  * The kernel tells of a store through a mapping, of an asynchronous write (io_submit(2)) and of a write through a loop device only
  * when the last reference to the open file goes: until then such a file is named each time. A mapping that may only be read counts
  * as well, for mprotect(2) can make it writable and back. Not only regular files: what is written to a FIFO or a block device sets the
-modification time of its name. Without privilege only the caller's own processes can be looked into.
+ * modification time of its name. Without privilege only the caller's own processes can be looked into.
  *
  * May use: volume (its loop devices), record, bytes, err; reads /proc and /sys.
  */
