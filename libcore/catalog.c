@@ -3,9 +3,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "chunks.h"
 #include "seal.h"
 
-#define VERSION 4u /* 1: rows without a check; 2, 3: other values of block rows */
+#define VERSION 5u /* 1: rows without a check; 2, 3: other values of block rows; 4: no loose ones */
+#define LARGE (16u << 20)
 
 struct catalog {
 	struct store *s;
@@ -93,6 +95,8 @@ static int put_head(struct catalog *c, struct err *e)
 	return catalog_set_fact(c, "next", next, sizeof next, e) || catalog_set_fact(c, "version", version, sizeof version, e) ?
 		-1 : 0;
 }
+
+bool catalog_is_large(const struct catalog *c) { return store_held(c->s) > LARGE; }
 
 int catalog_commit(struct catalog *c, struct err *e) { return put_head(c, e) || store_commit(c->s, e) ? -1 : 0; }
 
@@ -260,110 +264,23 @@ int catalog_names_next(struct catalog_names *n, struct err *e)
 
 /* ---- blocks ---- */
 
-static struct rows_key blocks_key(uint64_t no, uint64_t block) { return rows_key_two(no, block / BLOCKS_ROWS); }
-
-/* The rows that are kept with this one; those that are not are zeros. How many are, 0: none. */
-static int blocks_get(struct catalog *c, uint64_t no, uint64_t block, uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW], size_t *n, struct err *e)
-{
-	struct rows_key k = blocks_key(no, block);
-	struct span v;
-	int got = store_get(c->s, STORE_BLOCKS, rows_span(&k), &v, e);
-
-	*n = got == 1 ? blocks_decode(rows, v) : 0;
-	if (got == 1 && !*n)
-		return catalog_damaged(c, NULL, e);
-	memset(rows + *n * DIGESTS_ROW, 0, (BLOCKS_ROWS - *n) * DIGESTS_ROW);
-	return got < 0 ? -1 : 0;
-}
-
-static int blocks_set(struct catalog *c, uint64_t no, uint64_t block, const uint8_t *rows, size_t n, struct err *e)
-{
-	struct rows_key k = blocks_key(no, block);
-	uint8_t value[BLOCKS_MAX];
-
-	return store_put(c->s, STORE_BLOCKS, rows_span(&k), span_of(value, blocks_encode(value, rows, n)), e);
-}
-
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e)
 {
-	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
-
-	while (n) {
-		size_t at = first % BLOCKS_ROWS, take = BLOCKS_ROWS - at < n ? BLOCKS_ROWS - at : n, have;
-		bool is_whole = take == BLOCKS_ROWS;
-		if (blocks_get(c, no, first, is_whole ? rows : near, &have, e))
-			return -1;
-		if (!is_whole)
-			memcpy(rows, near + at * DIGESTS_ROW, take * DIGESTS_ROW);
-		rows += take * DIGESTS_ROW;
-		first += take;
-		n -= take;
-	}
-	return 0;
+	return chunks_get(c->s, no, first, n, rows, e);
 }
 
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
 {
-	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
-
-	while (n) {
-		size_t at = first % BLOCKS_ROWS, take = BLOCKS_ROWS - at < n ? BLOCKS_ROWS - at : n, have = 0;
-		const uint8_t *all = rows;
-		if (take < BLOCKS_ROWS) {
-			if (blocks_get(c, no, first, near, &have, e))
-				return -1;
-			memcpy(near + at * DIGESTS_ROW, rows, take * DIGESTS_ROW);
-			all = near;
-		}
-		if (blocks_set(c, no, first, all, have > at + take ? have : at + take, e))
-			return -1;
-		rows += take * DIGESTS_ROW;
-		first += take;
-		n -= take;
-	}
-	return 0;
+	return chunks_put(c->s, no, first, n, rows, e);
 }
 
-/* Deletes the block rows of an object from this chunk on. */
-static int delete_chunks(struct catalog *c, uint64_t no, uint64_t chunk, struct err *e)
-{
-	struct rows_key k = rows_key_two(no, chunk);
-
-	return store_del_from(c->s, STORE_BLOCKS, rows_span(&k), 8, e);
-}
-
-int catalog_blocks_clear(struct catalog *c, uint64_t no, struct err *e)
-{
-	return delete_chunks(c, no, 0, e);
-}
-
-int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e)
-{
-	uint8_t near[BLOCKS_ROWS * DIGESTS_ROW];
-	size_t keep = first % BLOCKS_ROWS, have;
-
-	if (keep && (blocks_get(c, no, first, near, &have, e) || (have > keep && blocks_set(c, no, first, near, keep, e))))
-		return -1;
-	return delete_chunks(c, no, first / BLOCKS_ROWS + (keep != 0), e);
-}
+int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e) { return chunks_cut(c->s, no, first, e); }
+int catalog_blocks_clear(struct catalog *c, uint64_t no, struct err *e) { return chunks_cut(c->s, no, 0, e); }
 
 int catalog_blocks_all(struct catalog *c, int (*fn)(void *ctx, uint64_t no, uint64_t block, const uint8_t *row),
 	void *ctx, struct err *e)
 {
-	struct store_walk w = {0};
-	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
-	int got, stop = 0;
-
-	store_walk_start(&w, c->s, STORE_BLOCKS, (struct span){0}, 0, false);
-	while (!stop && (got = store_walk_next(&w, e)) == 1) {
-		size_t n = w.key.len == 16 ? blocks_decode(rows, w.value) : 0;
-		if (!n)
-			got = stop = catalog_damaged(c, NULL, e);
-		for (size_t i = 0; !stop && i < n; i++)
-			stop = fn(ctx, get_be64(w.key.p), get_be64(w.key.p + 8) * BLOCKS_ROWS + i, rows + i * DIGESTS_ROW);
-	}
-	store_walk_free(&w);
-	return got == 1 ? 0 : got;
+	return chunks_all(c->s, fn, ctx, e);
 }
 
 /* ---- changes ---- */

@@ -10,7 +10,7 @@
  * Private catalogs (scratch files, copies) are not synced and commit as they go, so that memory stays bounded whatever the
  * size of the change; a live one changes in a single transaction, all or nothing.
  *
- * May use: store, rows, seal, blocks, object, record, digest, bytes, err.
+ * May use: store, rows, seal, chunks, blocks, object, record, digest, bytes, err.
  */
 #ifndef REPL_CATALOG_H
 #define REPL_CATALOG_H
@@ -36,6 +36,8 @@ void catalog_close(struct catalog **c); /* drops an open transaction */
 /* LIVE: begins the one change. READ and LIVE reads before it see the last commit. */
 int catalog_begin(struct catalog *c, struct err *e);
 int catalog_commit(struct catalog *c, struct err *e); /* durable when it returns (LIVE) */
+/* LIVE: the open change takes so much memory that it had better be made in a private copy: 16 MiB. */
+bool catalog_is_large(const struct catalog *c);
 void catalog_abort(struct catalog *c);
 /* PRIVATE: commits and syncs the file. */
 int catalog_settle(struct catalog *c, struct err *e);

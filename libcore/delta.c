@@ -17,8 +17,7 @@
 #include "state.h"
 #include "volume.h"
 
-#define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog */
-#define LIVE_BYTES (UINT64_C(1) << 30)
+#define LIVE_ITEMS 2000u              /* a larger change grows in a private copy of the catalog from the beginning */
 #define ROOM_TICK_MS 100
 #define CHAIN_LOCK_WAIT 86400u /* seconds: who commits the deltas before may have a large catalog to write */
 
@@ -36,22 +35,55 @@ static int next_copy(void *ctx, uint64_t items, uint64_t bytes, struct catalog *
 	return 0;
 }
 
-static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
-{
-	struct delta *d = ctx;
-	AUTO_FREE char *path = state_file(d->state, d->is_tip ? "tip.new" : "next");
+static const char *next_name(const struct delta *d) { return d->is_tip ? "tip.new" : "next"; }
 
-	if (unlink(path) && errno != ENOENT)
-		return err_sys(e, "cannot remove '%s'", path);
-	d->live = items <= LIVE_ITEMS && bytes <= LIVE_BYTES;
-	if (d->live) {
-		*next = d->base;
-		return catalog_begin(d->base, e);
-	}
+static int copy_base(struct delta *d, struct catalog **next, struct err *e)
+{
+	AUTO_FREE char *path = state_file(d->state, next_name(d));
+
 	if (catalog_copy(d->base, path, e) || catalog_open(&d->next, path, CATALOG_PRIVATE, e))
 		return -1;
 	*next = d->next;
 	return 0;
+}
+
+static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+{
+	struct delta *d = ctx;
+
+	(void)bytes;
+	if (state_forget(d->state, next_name(d), e))
+		return -1;
+	d->live = items <= LIVE_ITEMS;
+	if (d->live) {
+		*next = d->base;
+		return catalog_begin(d->base, e);
+	}
+	return copy_base(d, next, e);
+}
+
+static int next_outgrown(void *ctx, struct image_loader *l, uint64_t records, struct catalog **next, struct err *e)
+{
+	struct delta *d = ctx;
+	struct input in = {0};
+	int got = 1;
+
+	catalog_abort(d->base);
+	d->live = false;
+	if (sink_flush(d->plan_sink, e) || copy_base(d, next, e))
+		return -1;
+	image_load_start(l, *next);
+	l->local = true;
+	AUTO_CLOSE int fd = open(d->plan_tmp, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(e, "cannot read '%s'", d->plan_tmp);
+	if (input_open(&in, fd, 1, e))
+		return -1;
+	while (records && got > 0 && (got = input_next(&in, e)) > 0)
+		if (got == STREAM_RECORD && records--)
+			got = image_load(l, &in.s.rec, e) ? -1 : 1;
+	input_close(&in);
+	return got < 0 ? -1 : 0;
 }
 
 /* The plan is remembered before the delta's trailer can reach anybody who might acknowledge it. */
@@ -454,6 +486,7 @@ static int make(struct delta *d, struct head *head, struct input *in, bool chang
 	if (head_device(head, roots, &d->diff.prune_dev, e))
 		goto out;
 	d->diff.next = next_state;
+	d->diff.outgrown = next_outgrown;
 	d->diff.ready = ready_state;
 	d->diff.ctx = d;
 	d->clones.seq = head->stamps.seq;

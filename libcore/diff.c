@@ -511,7 +511,7 @@ int diff_run(struct diff *d, struct err *e)
 		goto out;
 	j.ship.content.everywhere = j.n_bytes / 64 >= objects;
 	j.emit = (struct emit){.out = d->out, .plan = d->plan, .base = d->base, .wanted = &j.wanted, .image_only = d->image_only,
-		.no_hints = d->no_hints, .edge_ns = d->edge_ns};
+		.no_hints = d->no_hints, .edge_ns = d->edge_ns, .outgrown = d->outgrown, .ctx = d->ctx};
 	if (emit_start(&j.emit, next, e) || put_head(&j, e) || put_wanted(&j, e) || moves_each(&j.moves, put_gone, &j, e) ||
 		spool_replay(&j.spool, second_look, &j, e) || finish(&j, e))
 		goto out;

@@ -37,6 +37,14 @@ void emit_free(struct emit *m)
 
 /* ---- one record to everybody ---- */
 
+static int outgrow(struct emit *m, struct err *e)
+{
+	catalog_see_base(m->base, false);
+	image_loader_free(&m->loader);
+	return m->outgrown(m->ctx, &m->loader, m->plan->at.records, &m->next, e);
+}
+
+/* The plan has the record already. */
 static int load(struct emit *m, const struct record *r, struct err *e)
 {
 	catalog_see_base(m->next, false);
@@ -49,7 +57,7 @@ static int load(struct emit *m, const struct record *r, struct err *e)
 		return catalog_damaged(m->base, "its rows do not fit together", e);
 	if (rc)
 		*e = why;
-	return rc;
+	return rc || m->next != m->base || !catalog_is_large(m->base) ? rc : outgrow(m, e);
 }
 
 /* theirs: the same for those who read the delta; the plan and the catalog know the object by its own number. */

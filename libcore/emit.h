@@ -23,6 +23,10 @@ struct emit { /* all borrowed */
 	bool image_only;          /* out gets an image: no content, and what else would stay on this side */
 	bool no_hints;
 	int64_t edge_ns;          /* wall clock: what changed after it, or within a tick before, is not settled; 0: nothing is */
+	/* next is the base, and the change got too large for that (catalog_is_large): makes *next a private copy of the base, and starts
+	 * the loader on it with what the plan holds, its first `records` records. */
+	int (*outgrown)(void *ctx, struct image_loader *l, uint64_t records, struct catalog **next, struct err *e);
+	void *ctx;
 	/* private */
 	struct catalog *next;
 	struct image_loader loader;

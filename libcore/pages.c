@@ -91,6 +91,7 @@ static bool page_is_sound(struct pages *s, uint64_t no, uint8_t *p)
 	if (sum != s->page - upper)
 		return false;
 	s->seen[no / 8] |= (uint8_t)(1u << no % 8);
+	s->n_seen++;
 	return true;
 }
 

@@ -17,6 +17,7 @@ struct pages {
 	size_t len, page;  /* bytes of the file, bytes in a page */
 	uint64_t free_root, list_root;
 	uint8_t *seen;     /* a bit for each page; NULL: not open */
+	uint64_t n_seen;   /* branches and leaves of them */
 	/* The pages on the last way down. Read, not mapped: a fault costs ten times a read, and what is mapped is ours. */
 	uint8_t *way;
 	uint64_t *way_no;

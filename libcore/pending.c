@@ -21,7 +21,6 @@
 #define OLD_ALWAYS 16u                    /* plans of earlier runs that are kept whatever their size */
 #define OLD_MAX (PENDING_MAX / 2)         /* so that a chain has room beside them */
 #define OLD_BYTES_MAX (PENDING_BYTES_MAX / 2)
-#define LARGE_PLAN (4u << 20)             /* one above this is applied to a copy of the catalog: a transaction is kept in memory */
 
 /* ---- the list of plans ---- */
 
@@ -206,7 +205,8 @@ int pending_put(struct state *s, const struct pending *p, int fd, const char *tm
 
 /* ---- from one catalog to the next ---- */
 
-static int read_plan(const struct state *s, const struct pending *p, struct image_loader *l, struct err *e)
+/* is_live: 1 when it gets too large for a transaction of the catalog, which is kept in memory. */
+static int read_plan(const struct state *s, const struct pending *p, struct image_loader *l, bool is_live, struct err *e)
 {
 	char name[sizeof PLANS + NAME_LEN + 1];
 	struct input in = {0};
@@ -219,41 +219,49 @@ static int read_plan(const struct state *s, const struct pending *p, struct imag
 	if (input_open(&in, fd, 1, e))
 		return -1;
 	in.s.ignore_mac = true;
-	while ((got = input_next(&in, e)) > 0 && got != STREAM_END) {
+	bool is_large = false;
+	while (!is_large && (got = input_next(&in, e)) > 0 && got != STREAM_END) {
 		if (got == STREAM_RECORD && image_load(l, &in.s.rec, e)) {
 			got = -1;
 			break;
 		}
+		is_large = is_live && catalog_is_large(l->cat);
 	}
 	input_close(&in);
+	if (is_large)
+		return 1;
 	if (!got)
 		return err_set(e, ERR_STREAM, "a plan in the state directory is not whole");
 	return got < 0 ? -1 : 0;
 }
 
-/* Within a change of c, which is the plan's base. */
-static int load_plan(const struct state *s, struct catalog *c, const struct pending *p, struct err *e)
+/* Within a change of c, which is the plan's base. is_live: as above. */
+static int load_plan(const struct state *s, struct catalog *c, const struct pending *p, bool is_live, struct err *e)
 {
 	struct image_loader l = {0};
 	struct digest made;
 
 	image_load_start(&l, c);
 	l.local = true;
-	int rc = read_plan(s, p, &l, e) || image_load_end(&l, &made, e) ? -1 : 0;
+	int rc = read_plan(s, p, &l, is_live, e);
+	if (!rc)
+		rc = image_load_end(&l, &made, e);
 	if (!rc && !digest_eq(&made, &p->id))
 		rc = err_set(e, ERR_MISMATCH, "a plan in the state directory does not lead to the image that it names: " STATE_ADVICE);
 	image_loader_free(&l);
 	return rc;
 }
 
-/* All or nothing: the base is the target when this returns 0, else what it was. */
+/* All or nothing: the base is the target when this returns 0, else what it was. 1: the change is too large for this. */
 static int apply_live(const struct state *s, const struct pending *p, struct err *e)
 {
 	struct catalog *c = NULL;
 
 	if (state_catalog(s, CATALOG_LIVE, &c, e))
 		return -1;
-	int rc = catalog_begin(c, e) || load_plan(s, c, p, e) || catalog_commit(c, e) ? -1 : 0;
+	int rc = catalog_begin(c, e) ? -1 : load_plan(s, c, p, true, e);
+	if (!rc)
+		rc = catalog_commit(c, e);
 	if (rc)
 		catalog_abort(c);
 	catalog_close(&c);
@@ -272,7 +280,7 @@ static int grow(const struct state *s, const char *from, const char *to, const s
 		return -1;
 	for (size_t i = 0; i < l->n && !rc; i++)
 		if (l->v[i].is_wanted)
-			rc = load_plan(s, c, &l->v[i].p, e);
+			rc = load_plan(s, c, &l->v[i].p, false, e);
 	if (!rc)
 		rc = catalog_settle(c, e);
 	catalog_close(&c);
@@ -292,8 +300,9 @@ static int apply_plan(const struct state *s, const struct plan *p, struct err *e
 	struct plan one = *p;
 	const struct plans only = {.v = &one, .n = 1};
 
-	if (p->bytes <= LARGE_PLAN)
-		return apply_live(s, &p->p, e);
+	int rc = p->bytes <= PENDING_SMALL ? apply_live(s, &p->p, e) : 1;
+	if (rc != 1)
+		return rc;
 	one.is_wanted = true;
 	return grow(s, "catalog", "next", &only, e) || rename_catalog(s, "next", "catalog", e) ? -1 : 0;
 }

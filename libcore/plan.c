@@ -8,7 +8,7 @@
 
 #include "input.h"
 
-#define LIVE_BYTES (256u * 1024) /* larger plans go into a private copy of the catalog, so that memory stays bounded */
+#define LARGE_PLAN (4u << 20) /* bytes; of one above this it is known beforehand that it is too large for a transaction */
 
 int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e)
 {
@@ -39,6 +39,7 @@ void plan_close(struct plan *p)
 	close_fd(&p->fd);
 }
 
+/* What fn returns ends it where that is not 0. */
 static int each(struct plan *p, int (*fn)(void *ctx, const struct record *rec, struct err *e), void *ctx, struct err *e)
 {
 	struct input in = {0};
@@ -48,13 +49,11 @@ static int each(struct plan *p, int (*fn)(void *ctx, const struct record *rec, s
 		return err_sys(e, "cannot read the plan");
 	if (input_open(&in, p->fd, 1, e))
 		return -1;
-	while ((got = input_next(&in, e)) > 0 && got != STREAM_END)
-		if (got == STREAM_RECORD && fn(ctx, &in.s.rec, e)) {
-			got = -1;
-			break;
-		}
+	int rc = 0;
+	while (!rc && (got = input_next(&in, e)) > 0 && got != STREAM_END)
+		rc = got == STREAM_RECORD ? fn(ctx, &in.s.rec, e) : 0;
 	input_close(&in);
-	return got < 0 ? -1 : 0;
+	return got < 0 ? -1 : rc;
 }
 
 static int find_ids(void *ctx, const struct record *rec, struct err *e)
@@ -87,12 +86,40 @@ static int load_record(void *ctx, const struct record *rec, struct err *e)
 	return image_load(&p->loader, rec, e);
 }
 
-int plan_load_into(struct plan *p, struct catalog *next, struct digest *id, struct err *e)
+static void start_load(struct plan *p, struct catalog *next)
 {
 	p->next = next;
 	image_load_start(&p->loader, next);
 	p->loader.local = true;
+}
+
+int plan_load_into(struct plan *p, struct catalog *next, struct digest *id, struct err *e)
+{
+	start_load(p, next);
 	return each(p, load_record, p, e) || image_load_end(&p->loader, id, e) ? -1 : 0;
+}
+
+static int load_live_record(void *ctx, const struct record *rec, struct err *e)
+{
+	struct plan *p = ctx;
+
+	return image_load(&p->loader, rec, e) ? -1 : catalog_is_large(p->next);
+}
+
+/* In a transaction of the replica's own catalog. 1: it got too large, and was taken back. */
+static int load_live(struct plan *p, struct digest *id, struct err *e)
+{
+	if (catalog_begin(p->r->cat, e))
+		return -1;
+	start_load(p, p->r->cat);
+	int rc = each(p, load_live_record, p, e);
+	if (rc == 1) {
+		p->next = NULL;
+		image_loader_free(&p->loader);
+		catalog_abort(p->r->cat);
+		return 1;
+	}
+	return rc || image_load_end(&p->loader, id, e) ? -1 : 0;
 }
 
 int plan_load(struct plan *p, struct digest *id, struct err *e)
@@ -102,8 +129,9 @@ int plan_load(struct plan *p, struct digest *id, struct err *e)
 
 	if (fstat(p->fd, &st))
 		return err_sys(e, "cannot read the plan");
-	if (st.st_size <= LIVE_BYTES)
-		return catalog_begin(r->cat, e) || plan_load_into(p, r->cat, id, e) ? -1 : 0;
+	int rc = st.st_size <= LARGE_PLAN ? load_live(p, id, e) : 1;
+	if (rc != 1)
+		return rc;
 	AUTO_FREE char *path = replica_file(r, "next");
 	if (replica_drop(r, "next", e) || catalog_copy(r->cat, path, e) ||
 			catalog_open(&p->next, path, CATALOG_PRIVATE, e))

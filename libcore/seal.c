@@ -1,5 +1,7 @@
 #include "seal.h"
 
+#include "chunks.h"
+
 #define LOST_NAME "it lacks a name that it should have"
 
 /* Depth of every dirty directory is kept, so that sealing works from the deepest up. Ancestors become dirty too. */
@@ -96,7 +98,7 @@ static int bury(struct store *s, uint64_t no, struct err *e)
 		if (got < 0)
 			goto out;
 	}
-	if (o.type == OBJ_FILE && store_del_from(s, STORE_BLOCKS, rows_span(&k), k.n, e))
+	if (o.type == OBJ_FILE && chunks_cut(s, no, 0, e))
 		goto out;
 	if (o.hint.ino && rows_inode_del(s, &o.hint, no, e))
 		goto out;

@@ -21,10 +21,10 @@
 
 #define STORE_KEY_MAX 511u /* bytes in a key: LMDB's limit as Debian and others build it */
 
-/* What the tables hold is told by who fills them: rows, seal, catalog. */
+/* What the tables hold is told by who fills them: rows, chunks, seal, catalog. */
 enum store_table {
 	STORE_NAMES, STORE_LINKS, STORE_OBJECTS, STORE_BLOCKS, STORE_INODES, STORE_FACTS, STORE_DIRTY, STORE_DIRTYQ,
-	STORE_ORPHANS, STORE_SPREAD, STORE_TABLES
+	STORE_ORPHANS, STORE_SPREAD, STORE_LOOSE, STORE_TABLES
 };
 enum store_mode {
 	STORE_READ,    /* must exist; nothing is written, not even a lock file */
@@ -49,6 +49,8 @@ int store_copy(struct store *s, const char *path, struct err *e);
 /* While true, look-ups answer from the last commit even though a change is open (LIVE). */
 void store_see_base(struct store *s, bool base);
 bool store_is_changing(const struct store *s); /* a transaction is open */
+/* LIVE: bytes of memory that the open change takes, about: a copy of each page that it may touch, and what is new. */
+uint64_t store_held(const struct store *s);
 /* The file is not what its writer left: fails with a line that says so, and what to do. what: "it lacks a thing", or NULL. */
 int store_damaged(const struct store *s, const char *what, struct err *e);
 

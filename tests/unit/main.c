@@ -11,6 +11,7 @@
 #pragma weak unit_window
 #pragma weak unit_writeback
 #pragma weak unit_redo
+#pragma weak unit_chunks
 #pragma weak unit_record
 #pragma weak unit_stream
 #pragma weak unit_token
@@ -34,7 +35,7 @@ static const struct test {
 	int (*run)(void);
 } tests[] = {
 	{"bytes", unit_bytes}, {"digest", unit_digest}, {"window", unit_window}, {"writeback", unit_writeback}, {"redo", unit_redo},
-	{"record", unit_record}, {"stream", unit_stream}, {"token", unit_token}, {"extents", unit_extents},
+	{"chunks", unit_chunks}, {"record", unit_record}, {"stream", unit_stream}, {"token", unit_token}, {"extents", unit_extents},
 	{"attr", unit_attr}, {"path", unit_path}, {"filter", unit_filter}, {"walk", unit_walk},
 	{"store", unit_store}, {"catalog", unit_catalog}, {"confine", unit_confine}, {"merge", unit_merge}, {"journal", unit_journal},
 };

@@ -440,6 +440,12 @@ static void versions(const char *tmp)
 		CHECK(catalog_open_at(&c, buf_cstr(&path), CATALOG_READ, "mend it", &e) == -1 && strstr(e.text, says[i]));
 		unlink(buf_cstr(&path));
 	}
+	/* It lacks the table that came last. */
+	struct catalog *c = open_at(tmp, "version", CATALOG_PRIVATE);
+	catalog_close(&c);
+	drop_table(buf_cstr(&path), "loose");
+	CHECK(catalog_open_at(&c, buf_cstr(&path), CATALOG_READ, "mend it", &e) == -1 && strstr(e.text, says[0]));
+	unlink(buf_cstr(&path));
 }
 
 int unit_catalog(void)

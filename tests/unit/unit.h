@@ -19,6 +19,7 @@ int unit_digest(void);
 int unit_window(void);
 int unit_writeback(void);
 int unit_redo(void);
+int unit_chunks(void);
 int unit_record(void);
 int unit_stream(void);
 int unit_token(void);
