@@ -2,11 +2,12 @@
  * chunks: the block rows of a file, as they lie in the tables of a store.
  *
  *   blocks  object number, chunk number -> BLOCKS_ROWS rows, fewer in a file's last chunk (blocks.h)
- *   loose   object number, block number -> the row of one block, newer than that in its chunk
+ *   loose   object number, chunk number -> rows newer than those in the chunk, LOOSE_MOST at most, in order. Each: u8 place in the
+ *           chunk, high bit: it has a sum; digest; sum, u64
  *
  * A chunk has a page of the file to itself. Of a file whose blocks are rewritten here and there each chunk would be written again for a
  * row or two, and a catalog that has most of its pages changed takes as long to write as the content. So a row that changes lies loose
- * until LOOSE_MOST of its chunk do. (4 GiB, 1% of its 4 KiB pages rewritten: 27 MB of chunks, or 0.7 MB of loose rows.) Only a chunk
+ * until LOOSE_MOST of its chunk do. (4 GiB, 1% of its 4 KiB pages rewritten: 27 MB of chunks, or 0.6 MB of loose rows.) Only a chunk
  * that is full has any.
  *
  * May use: store, rows, blocks, digest, bytes.

@@ -17,6 +17,7 @@ enum { HEAD = 16, NODE = 8, TABLE_HEAD = 48, ROOT_AT = 40, META_FREE = HEAD + 24
 enum kind { BRANCH = 1, LEAF = 2, OVERFLOW = 4 };
 enum { BIG = 1 }; /* of a node: its value is on overflow pages */
 #define DEPTH_MAX 32u
+#define WAYS 16u /* kept: a change goes from table to table; where two have the same one it costs some reads */
 #define NO_ROOT UINT64_MAX
 #define BESIDE 2u
 
@@ -36,10 +37,15 @@ static uint64_t child(const uint8_t *node) { return u32(node) | (uint64_t)u16(no
 
 static bool is_page(const struct pages *s, uint64_t no) { return no >= 2 && no < n_pages(s); }
 
-static bool overflow_is_sound(const struct pages *s, uint64_t no, uint64_t len)
+/* Of a leaf's node: the first of the pages that hold its value, if there are such. */
+static bool overflow_is_sound(const struct pages *s, const uint8_t *node)
 {
-	uint64_t n = (HEAD - 1 + len) / s->page + 1;
+	uint64_t n = (HEAD - 1 + u32(node)) / s->page + 1;
 	uint8_t p[HEAD];
+
+	if (!(u16(node + 4) & BIG))
+		return true;
+	const uint64_t no = get_le64(node + NODE + u16(node + 6));
 
 	return is_page(s, no) && load(s, no, p, HEAD) && get_le64(p) == no && u16(p + 10) == OVERFLOW && u32(p + 12) == n &&
 		n <= n_pages(s) - no;
@@ -58,11 +64,7 @@ static size_t node_len(const struct pages *s, const uint8_t *p, size_t off)
 		len += 8;
 	else if (u16(p + 10) == LEAF)
 		len += u32(n);
-	if (len > room)
-		return 0;
-	if (u16(p + 10) == LEAF && u16(n + 4) & BIG && !overflow_is_sound(s, get_le64(n + len - 8), u32(n)))
-		return 0;
-	return len + len % 2;
+	return len > room ? 0 : len + len % 2;
 }
 
 static bool is_seen(const struct pages *s, uint64_t no) { return s->seen[no / 8] & 1u << no % 8; }
@@ -108,8 +110,8 @@ bool pages_open(struct pages *s, int fd, size_t page)
 	s->fd = fd;
 	s->len = (size_t)st.st_size;
 	s->seen = xalloc(n_pages(s) / 8 + 1);
-	s->way = xalloc(DEPTH_MAX * page);
-	s->way_no = xalloc(DEPTH_MAX * sizeof *s->way_no);
+	s->way = xalloc(WAYS * DEPTH_MAX * page);
+	s->way_no = xalloc(WAYS * DEPTH_MAX * sizeof *s->way_no);
 	s->beside = xalloc(page);
 	for (uint64_t i = 0; i < 2; i++) {
 		const uint8_t *meta = s->beside;
@@ -159,7 +161,18 @@ static unsigned way(const uint8_t *p, struct span key)
 	return lo;
 }
 
-static uint8_t *level(const struct pages *s, unsigned depth) { return s->way + depth * s->page; }
+/* Of the way down from this root: the place for its page at a depth. */
+static size_t place_of(uint64_t root, unsigned depth) { return (size_t)(root % WAYS) * DEPTH_MAX + depth; }
+static uint8_t *level(const struct pages *s, size_t place) { return s->way + place * s->page; }
+
+/* Where the row is there already its value is given up. Those of the other rows stay where they are. */
+static bool value_is_sound(const struct pages *s, const uint8_t *p, struct span key)
+{
+	if (!n_nodes(p))
+		return true;
+	const uint8_t *n = node_at(p, way(p, key));
+	return !span_eq(span_of(n + NODE, u16(n + 6)), key) || overflow_is_sound(s, n);
+}
 
 bool pages_are_sound(struct pages *s, uint64_t root, struct span key, bool shrinks)
 {
@@ -169,15 +182,16 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key, bool shrin
 	if (root == NO_ROOT)
 		return true;
 	for (unsigned depth = 0; depth < DEPTH_MAX; depth++) {
-		uint8_t *p = level(s, depth);
-		if (s->way_no[depth] != no || !is_page(s, no)) {
-			s->way_no[depth] = 0;
+		size_t place = place_of(root, depth);
+		uint8_t *p = level(s, place);
+		if (s->way_no[place] != no || !is_page(s, no)) {
+			s->way_no[place] = 0;
 			if (!page_is_sound(s, no, p))
 				return false;
-			s->way_no[depth] = no;
+			s->way_no[place] = no;
 		}
 		if (u16(p + 10) == LEAF)
-			return true;
+			return value_is_sound(s, p, key);
 		unsigned at = way(p, key), from = at > beside ? at - beside : 0;
 		for (unsigned i = from; i < n_nodes(p) && i <= at + beside; i++) {
 			no = child(node_at(p, i));
@@ -194,11 +208,15 @@ static bool subtree_is_sound(struct pages *s, uint64_t no, unsigned depth, bool 
 	/* Seen already: two lead here, or it is a round. */
 	if (depth == DEPTH_MAX || (is_page(s, no) && is_seen(s, no)))
 		return false;
-	uint8_t *p = level(s, depth);
-	s->way_no[depth] = 0;
+	uint8_t *p = level(s, place_of(0, depth));
+	s->way_no[place_of(0, depth)] = 0;
 	if (!page_is_sound(s, no, p))
 		return false;
-	if (u16(p + 10) == LEAF)
+	const bool is_leaf = u16(p + 10) == LEAF;
+	for (unsigned i = 0; i < n_nodes(p) && is_leaf; i++)
+		if (!overflow_is_sound(s, node_at(p, i)))
+			return false;
+	if (is_leaf)
 		return !leaf || leaf(s, p);
 	for (unsigned i = 0; i < n_nodes(p); i++)
 		if (!subtree_is_sound(s, child(node_at(p, i)), depth + 1, leaf))

@@ -18,7 +18,7 @@ struct pages {
 	uint64_t free_root, list_root;
 	uint8_t *seen;     /* a bit for each page; NULL: not open */
 	uint64_t n_seen;   /* branches and leaves of them */
-	/* The pages on the last way down. Read, not mapped: a fault costs ten times a read, and what is mapped is ours. */
+	/* The pages on the last ways down. Read, not mapped: a fault costs ten times a read, and what is mapped is ours. */
 	uint8_t *way;
 	uint64_t *way_no;
 	uint8_t *beside;

@@ -10,9 +10,11 @@
 
 #include "file.h"
 #include "path.h"
+#include "writeback.h"
 
 #define ROW 17u
 #define PIECE (256u * 1024)
+#define SEND_MIN (8u * 1024 * 1024) /* written before it is sent to the disk beside */
 #define LONG (64u * 1024) /* what comes at once with so many bytes is kept at its own offset */
 
 static int fail(const char *what, struct err *e) { return err_sys(e, "cannot %s a staged file", what); }
@@ -380,6 +382,8 @@ static int open_list(struct redo_reader *x, int stage, const char *name, struct 
 int redo_replay(int stage, const char *name, int fd, uint64_t size, struct err *e)
 {
 	struct redo_reader p;
+	struct writeback *beside = NULL;
+	uint64_t unsent = 0;
 	int got = open_list(&p, stage, name, e);
 	off_t was = lseek(fd, 0, SEEK_END); /* also of a block device */
 	AUTO_FREE uint8_t *buf = xalloc(PIECE);
@@ -396,8 +400,12 @@ int redo_replay(int stage, const char *name, int fd, uint64_t size, struct err *
 			continue;
 		if (is_hole ? punch(fd, p.now.off, end - p.now.off, e) : copy(&p, fd, end, buf, e))
 			got = -1;
+		unsent += is_hole ? 0 : end - p.now.off;
+		if (unsent >= SEND_MIN && writeback_files(&beside, fd, -1))
+			unsent = 0;
 	}
 	redo_close(&p);
+	writeback_end(&beside);
 	if (got < 0)
 		return -1;
 	return file_resize(fd, size) ? fail("size", e) : 0;

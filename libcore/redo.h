@@ -11,7 +11,7 @@
  * file after the delta was decided, which can be repeated after a crash. Of a clone the list says what to keep for the way back.
  * What comes by redo_write are whole pages of 4 KiB in the end: what a delta changes inside one is completed from the base first.
  *
- * May use: file, path, bytes, err; makes system calls.
+ * May use: file, path, writeback, bytes, err; makes system calls.
  */
 #ifndef REPL_REDO_H
 #define REPL_REDO_H
