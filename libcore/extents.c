@@ -96,6 +96,13 @@ static int by_fiemap(int fd, uint64_t *pos, bool sync, struct extent *out, size_
 	return (int)got;
 }
 
+uint64_t extents_count(int fd)
+{
+	struct fiemap f = {.fm_length = FIEMAP_MAX_OFFSET};
+
+	return ioctl(fd, FS_IOC_FIEMAP, &f) ? 0 : f.fm_mapped_extents;
+}
+
 /* An EXTENT_DATA item: struct btrfs_file_extent_item, little-endian, packed. */
 enum { ITEM_RAM = 8, ITEM_ENCODING = 16, ITEM_TYPE = 20, ITEM_PLACE = 21, ITEM_AT = 37, ITEM_LEN = 45, ITEM_SIZE = 53 };
 

@@ -10,10 +10,12 @@
 
 #include "meta.h"
 #include "content.h"
+#include "extents.h"
 #include "file.h"
 #include "writeback.h"
 
 #define PIECE (1024u * 1024)
+#define CLONED_MOST 16384u /* extents */
 #define SEND_MIN (8u * 1024 * 1024)
 #define SEND_SEALED (32u * 1024 * 1024) /* of many files: a filesystem has more to do for them */
 #define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
@@ -78,10 +80,17 @@ static int open_old(struct stage *s, uint64_t no, struct err *e)
 	return s->base_fd < 0 ? -1 : 0;
 }
 
+/* A clone takes as long as the file has extents, each page that is written to one makes another, and so it gets worse from image to
+ * image: on XFS 80,000 of them took 1.4 s. */
+static bool is_scattered(const struct stage *s)
+{
+	return s->old.size >= REDO_MIN && extents_count(s->base_fd) > CLONED_MOST;
+}
+
 /* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */
 static int start_patch(struct stage *s, struct err *e)
 {
-	bool is_clone = !s->place && ioctl(s->fd, FICLONE, s->base_fd) == 0;
+	bool is_clone = !s->place && !is_scattered(s) && ioctl(s->fd, FICLONE, s->base_fd) == 0;
 
 	s->is_redo = !is_clone && (s->place || s->old.size >= REDO_MIN);
 	if (!is_clone && !s->is_redo) {

@@ -56,6 +56,44 @@ new_page() { dd if=/dev/urandom of="$1" bs=4096 seek="$2" count=1 conv=notrunc s
 	((bytes < 1000000)) || fail "$bytes bytes were written for 12 KiB"
 }
 
+@test "a file in very many extents is not shared: what changes in it is written into it, and can be taken back" {
+	requires xfs python3
+	at=$(mk_fs xfs 900M -m reflink=1)
+	mkdir src
+	head -c 20000000 /dev/urandom >src/few
+	head -c 139264000 /dev/urandom >src/many
+	run -0 bash -c "repl-diff src | repl-apply $at/R >ack"
+	# Every other page into what shares extents with the base's.
+	cp -a src old
+	python3 - src/many <<-'PY'
+		import random, sys
+		with open(sys.argv[1], "r+b") as f:
+		    for i in range(0, 34000, 2):
+		        f.seek(i * 4096)
+		        f.write(random.randbytes(4096))
+	PY
+	run -0 bash -c "repl-diff old src | repl-apply $at/R >ack"
+	sync -f "$at/R"
+	[[ $(filefrag "$at/R/many") =~ ([0-9]+)\ extents ]] && ((BASH_REMATCH[1] > 16384)) || fail "$(filefrag "$at/R/many")"
+	many=$(stat -c %i "$at/R/many") few=$(stat -c %i "$at/R/few")
+	rm -r old
+	cp -a src old
+	for i in 3 77 1000; do
+		new_page src/many $i
+		new_page src/few $i
+	done
+	printf 'not aligned' | dd of=src/many bs=1 seek=50001234 conv=notrunc status=none
+	repl-diff old src >change.rpl
+	bytes=$(written repl-apply "$at/R" <change.rpl)
+	same_tree src "$at/R"
+	[[ $(stat -c %i "$at/R/many") == "$many" && $(stat -c %i "$at/R/few") != "$few" ]]
+	((bytes < 1000000)) || fail "$bytes bytes were written for 32 KiB"
+	run -0 repl-apply --rollback=-1 "$at/R"
+	same_tree old "$at/R"
+	[[ $(stat -c %i "$at/R/many") == "$many" ]]
+	run -0 repl-apply --verify "$at/R"
+}
+
 # fill NAME...: half a MiB of anything in each.
 fill() {
 	local f
