@@ -96,11 +96,12 @@ static int by_fiemap(int fd, uint64_t *pos, bool sync, struct extent *out, size_
 	return (int)got;
 }
 
-uint64_t extents_count(int fd)
+bool extents_are_many(int fd, uint64_t most)
 {
 	struct fiemap f = {.fm_length = FIEMAP_MAX_OFFSET};
+	struct statfs fs;
 
-	return ioctl(fd, FS_IOC_FIEMAP, &f) ? 0 : f.fm_mapped_extents;
+	return !fstatfs(fd, &fs) && (uint64_t)fs.f_type == XFS_SUPER_MAGIC && !ioctl(fd, FS_IOC_FIEMAP, &f) && f.fm_mapped_extents > most;
 }
 
 /* An EXTENT_DATA item: struct btrfs_file_extent_item, little-endian, packed. */

@@ -56,7 +56,7 @@ void extents_close(struct extents **x);
 /* The map of one file from offset *pos on, at most n extents: how many; *pos moves to where the next call goes on, UINT64_MAX at the end
  * of the map. What lies between is a hole. -1 with errno: there is none. sync: what was written is put in its place first. */
 int extents_map(int fd, uint64_t *pos, bool sync, struct extent *out, size_t n);
-/* How many there are, as FIEMAP counts them; 0: it does not say. */
-uint64_t extents_count(int fd);
+/* The file is on XFS and has more extents than so many. */
+bool extents_are_many(int fd, uint64_t most);
 
 #endif

@@ -81,10 +81,10 @@ static int open_old(struct stage *s, uint64_t no, struct err *e)
 }
 
 /* A clone takes as long as the file has extents, each page that is written to one makes another, and so it gets worse from image to
- * image: on XFS 80,000 of them took 1.4 s. */
+ * image: on XFS 80,000 of them took 1.4 s. On btrfs it was not found to. */
 static bool is_scattered(const struct stage *s)
 {
-	return s->old.size >= REDO_MIN && extents_count(s->base_fd) > CLONED_MOST;
+	return s->old.size >= REDO_MIN && extents_are_many(s->base_fd, CLONED_MOST);
 }
 
 /* The base file as a start: one clone; for a large one nothing but what will change in it; else its data extents copied. */

@@ -31,7 +31,6 @@ static const char *const table_names[STORE_TABLES] = {
 	"names", "links", "objects", "blocks", "inodes", "facts", "dirty", "dirtyq", "orphans", "spread", "loose",
 };
 #define CHECK_LEN 4u
-#define PAGE_MOST 4096u         /* bytes in a page, where the system's pages are not larger */
 #define OWN_PAGE 2048u          /* bytes in a value beyond which LMDB does not put it into a page with others */
 
 /* Where this thread is inside LMDB, the line for store_at_work. A signal handler has nobody to ask: hence no member of anything. */
@@ -549,7 +548,7 @@ uint64_t store_writes(const struct store *s) { return s->writes; }
 uint64_t store_held(const struct store *s)
 {
 	/* Where nothing is known of pages: a row changes one, as a rule. */
-	return s->put + (s->pages.seen ? s->pages.n_seen : s->ops) * PAGE_MOST;
+	return s->put + (s->pages.seen ? s->pages.n_seen * s->pages.page : s->ops * (uint64_t)sysconf(_SC_PAGESIZE));
 }
 
 /* Rows were written: let a private store breathe. */
