@@ -117,7 +117,6 @@ measured_run() {
 	[[ $(stat -c %i R/.repl/catalog) == "$of_replica" && $(stat -c %i S/catalog) == "$of_source" ]]
 	python3 each 1 19 36000
 	measured_run "a nineteenth less"
-	same_tree src/ R/
 	# Each in a copy.
 	[[ $(stat -c %i R/.repl/catalog) != "$of_replica" ]] || fail "the replica's catalog was changed where it is"
 	[[ $(stat -c %i S/catalog) != "$of_source" ]] || fail "the source's catalog was changed where it is"
@@ -132,5 +131,4 @@ measured_run() {
 	python3 each 3 1000 36000
 	measured_run "little less again"
 	same_tree src/ R/
-	run -0 repl-apply --verify R
 }
