@@ -28,7 +28,7 @@
 #   V=1           shows the commands
 #   DEPS=no       never installs anything, not even in check
 #   INSTRUMENT    runs every program of a test under this command, e.g. INSTRUMENT='valgrind -q'
-#   FUZZ_SMOKE (60), FUZZ_SECONDS (600)
+#   FUZZ_SMOKE (42), FUZZ_SECONDS (600)
 #   SOURCE_DATE_EPOCH   is handed on; no build time gets into the programs, which hold no build path either
 
 .SUFFIXES:
@@ -47,7 +47,7 @@ DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 WERROR ?= 0
 DEPS ?= yes
-FUZZ_SMOKE ?= 60
+FUZZ_SMOKE ?= 42
 FUZZ_SECONDS ?= 600
 export SOURCE_DATE_EPOCH INSTRUMENT
 
