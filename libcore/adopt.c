@@ -158,13 +158,12 @@ static int smooth_root(const struct replica *r, struct err *e)
 
 /* ---- its catalog ---- */
 
-static int adopt_next(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+static int adopt_next(void *ctx, uint64_t items, struct catalog **next, struct err *e)
 {
 	struct job *j = ctx;
 	AUTO_FREE char *path = replica_file(&j->r, "next");
 
 	(void)items;
-	(void)bytes;
 	if (catalog_open(&j->next, path, CATALOG_PRIVATE, e))
 		return -1;
 	*next = j->next;

@@ -20,6 +20,7 @@
 #include "store.h"
 
 #define CATALOG_ROOT 1u
+#define CATALOG_PLAN_MAX (4u << 20) /* bytes of a change's records: one of more is large (catalog_is_large), nobody has to try */
 
 enum catalog_mode {
 	CATALOG_READ,    /* must exist; nothing is written, not even a lock file */

@@ -18,7 +18,7 @@
 #include "blocks.h"
 #include "rows.h"
 
-/* More of them would be fewer chunks to write and a larger file: 8 take a tenth of what their chunk does, as a mean. */
+/* More of them would be fewer chunks to write and a larger file: 8 take a tenth of what their chunk does at most. */
 #define LOOSE_MOST 8u
 
 /* As the functions of the catalog with such names (catalog.h). */

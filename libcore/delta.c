@@ -23,12 +23,11 @@
 
 /* ---- what the target's catalog grows in ---- */
 
-static int next_copy(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+static int next_copy(void *ctx, uint64_t items, struct catalog **next, struct err *e)
 {
 	struct delta *d = ctx;
 
 	(void)items;
-	(void)bytes;
 	if (source_scratch(&d->next, d->diff.tmpdir, d->base, e))
 		return -1;
 	*next = d->next;
@@ -47,11 +46,10 @@ static int copy_base(struct delta *d, struct catalog **next, struct err *e)
 	return 0;
 }
 
-static int next_state(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+static int next_state(void *ctx, uint64_t items, struct catalog **next, struct err *e)
 {
 	struct delta *d = ctx;
 
-	(void)bytes;
 	if (state_forget(d->state, next_name(d), e))
 		return -1;
 	d->live = items <= LIVE_ITEMS;

@@ -507,7 +507,7 @@ int diff_run(struct diff *d, struct err *e)
 		goto out;
 	uint64_t objects;
 	struct catalog *next = NULL;
-	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, j.n_bytes, &next, e))
+	if (catalog_count(d->base, &objects, e) || d->next(d->ctx, j.n_items + j.moves.n_gone, &next, e))
 		goto out;
 	j.ship.content.everywhere = j.n_bytes / 64 >= objects;
 	j.emit = (struct emit){.out = d->out, .plan = d->plan, .base = d->base, .wanted = &j.wanted, .image_only = d->image_only,

@@ -31,8 +31,8 @@ struct diff {
 	struct stream_out *out;         /* the delta */
 	struct stream_out *plan;
 	/* Called once the extent of the change is known: a catalog that holds the base and may be changed. `items`: names that are
-	 * new or suspect, `bytes`: in them. Either base itself (LIVE, begun) or a private copy. Borrowed. */
-	int (*next)(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e);
+	 * new or suspect. Either base itself (LIVE, begun) or a private copy. Borrowed. */
+	int (*next)(void *ctx, uint64_t items, struct catalog **next, struct err *e);
 	/* As that of emit. */
 	int (*outgrown)(void *ctx, struct image_loader *l, uint64_t records, struct catalog **next, struct err *e);
 	/* Called before the delta's trailer goes out, when the plan is complete: the moment to make it durable. May be NULL. */

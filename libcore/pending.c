@@ -300,7 +300,7 @@ static int apply_plan(const struct state *s, const struct plan *p, struct err *e
 	struct plan one = *p;
 	const struct plans only = {.v = &one, .n = 1};
 
-	int rc = p->bytes <= PENDING_SMALL ? apply_live(s, &p->p, e) : 1;
+	int rc = p->bytes <= CATALOG_PLAN_MAX ? apply_live(s, &p->p, e) : 1;
 	if (rc != 1)
 		return rc;
 	one.is_wanted = true;

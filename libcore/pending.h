@@ -4,7 +4,7 @@
  *   plans/SEQ-BASESEQ-ID  a delta without content: what the catalog of image BASESEQ becomes when the replica acknowledges image SEQ,
  *                         whose id is ID. Both numbers are 16 hexadecimal digits;
  *                         BASESEQ is 0 for an image that is not of this state
- *   next                  the catalog after the last plan that was made from `catalog`, where the plan was large; else absent
+ *   next                  the catalog after the last plan that was made from `catalog`, where the change was large; else absent
  *   tip                   while deltas follow each other: the catalog after the last of them
  *   after                 "SEQ OTHER\n": image SEQ, if it is the one under way, follows image OTHER, which waits for its answer
  *
@@ -28,8 +28,6 @@
 
 #define PENDING_MAX 4000u                        /* deltas of a chain without an answer: then the sender waits */
 #define PENDING_BYTES_MAX (UINT64_C(1) << 30)    /* and so many bytes of plans */
-
-#define PENDING_SMALL (4u << 20)                 /* a plan of so many bytes goes into the catalog itself, as a rule */
 
 struct err;
 struct state;

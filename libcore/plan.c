@@ -8,8 +8,6 @@
 
 #include "input.h"
 
-#define LARGE_PLAN (4u << 20) /* bytes; of one above this it is known beforehand that it is too large for a transaction */
-
 int plan_open(struct plan *p, struct replica *r, const char *name, struct err *e)
 {
 	*p = (struct plan){.r = r, .room = &r->room, .fd = openat(r->ctl, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)};
@@ -129,7 +127,7 @@ int plan_load(struct plan *p, struct digest *id, struct err *e)
 
 	if (fstat(p->fd, &st))
 		return err_sys(e, "cannot read the plan");
-	int rc = st.st_size <= LARGE_PLAN ? load_live(p, id, e) : 1;
+	int rc = (uint64_t)st.st_size <= CATALOG_PLAN_MAX ? load_live(p, id, e) : 1;
 	if (rc != 1)
 		return rc;
 	AUTO_FREE char *path = replica_file(r, "next");

@@ -18,10 +18,9 @@ int rewind_image(struct job *j, struct digest *id, struct r_image *stamps, struc
 	return catalog_id(j->r.cat, id, e) || image_stamps(j->r.cat, stamps, store, e) < 0 ? -1 : 0;
 }
 
-static int scratch(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+static int scratch(void *ctx, uint64_t items, struct catalog **next, struct err *e)
 {
 	(void)items;
-	(void)bytes;
 	(void)e;
 	*next = ctx;
 	return 0;

@@ -70,10 +70,9 @@ int source_nowhere(void *ctx, const struct span *v, int n, struct err *e)
 	return 0;
 }
 
-static int same_catalog(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+static int same_catalog(void *ctx, uint64_t items, struct catalog **next, struct err *e)
 {
 	(void)items;
-	(void)bytes;
 	(void)e;
 	*next = ctx;
 	return 0;

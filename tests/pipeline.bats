@@ -390,19 +390,22 @@ assert l["lag"] == 90 and l["age"] > 0 and l["base"]["consistency"] == "live", l
 }
 
 @test "an image says nothing of holes, however large they are" {
+	# Sanitizers are slow with a TiB.
+	size=1099511627776 one=500000000000 two=900000000000
+	[[ $REPL_BUILD != *san ]] || size=274877906944 one=100000000000 two=250000000000
 	mkdir src
-	truncate -s 256G src/thin
-	printf one | dd of=src/thin bs=1 seek=100000000000 conv=notrunc status=none
+	truncate -s $size src/thin
+	printf one | dd of=src/thin bs=1 seek=$one conv=notrunc status=none
 	repl-snap --digest src >img
 	(($(stat -c %s img) < 1000)) || fail "the image has $(stat -c %s img) bytes"
 	repl-diff src | repl-apply R >ack
-	printf two | dd of=src/thin bs=1 seek=250000000000 conv=notrunc status=none
+	printf two | dd of=src/thin bs=1 seek=$two conv=notrunc status=none
 	run -0 run_pipe 'repl-diff img src | tee delta | repl-apply R >ack'
 	(($(stat -c %s delta) < 70000)) || fail "the delta has $(stat -c %s delta) bytes"
-	[[ $(repl-show delta | grep -c "^data") == 1 && $(stat -c %s R/thin) == 274877906944 ]]
+	[[ $(repl-show delta | grep -c "^data") == 1 && $(stat -c %s R/thin) == "$size" ]]
 	(($(stat -c %b R/thin) < 1000))
-	[[ $(dd if=R/thin bs=1 skip=100000000000 count=3 status=none) == one ]]
-	[[ $(dd if=R/thin bs=1 skip=250000000000 count=3 status=none) == two ]]
+	[[ $(dd if=R/thin bs=1 skip=$one count=3 status=none) == one ]]
+	[[ $(dd if=R/thin bs=1 skip=$two count=3 status=none) == two ]]
 	repl-apply --verify R
 }
 

@@ -211,10 +211,9 @@ static void image(struct span stream)
 
 /* ---- a change stream ---- */
 
-static int next_copy(void *ctx, uint64_t items, uint64_t bytes, struct catalog **next, struct err *e)
+static int next_copy(void *ctx, uint64_t items, struct catalog **next, struct err *e)
 {
 	(void)items;
-	(void)bytes;
 	if (source_scratch(ctx, w.tmp, w.base, e))
 		return -1;
 	*next = *(struct catalog **)ctx;
