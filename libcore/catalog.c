@@ -167,6 +167,16 @@ bool catalog_is_empty(struct catalog *c)
 	return store_get(c->s, STORE_OBJECTS, rows_span(&k), NULL, &e) == 0;
 }
 
+void catalog_ahead_names(struct catalog *c, const struct rows_place *v, size_t n) { rows_names_ahead(c->s, v, n); }
+
+void catalog_ahead_objects(struct catalog *c, const uint64_t *no, size_t n)
+{
+	rows_ahead(c->s, STORE_OBJECTS, no, n);
+	rows_ahead(c->s, STORE_LINKS, no, n);
+}
+
+void catalog_ahead_inodes(struct catalog *c, const struct r_hint *v, size_t n) { rows_inodes_ahead(c->s, v, n); }
+
 int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, struct err *e)
 {
 	return rows_inode_get(c->s, h, no, e);

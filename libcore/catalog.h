@@ -16,8 +16,7 @@
 #define REPL_CATALOG_H
 
 #include "blocks.h"
-#include "object.h"
-#include "store.h"
+#include "rows.h"
 
 #define CATALOG_ROOT 1u
 #define CATALOG_PLAN_MAX (4u << 20) /* bytes of a change's records: one of more is large (catalog_is_large), nobody has to try */
@@ -56,6 +55,13 @@ int catalog_get(struct catalog *c, uint64_t no, struct object *o, struct err *e)
 /* The same, of what has to be there; and what its first name says of it is what it is: the row is not one of an earlier image, which a
  * damaged file may have kept. 0, -1. */
 int catalog_get_sealed(struct catalog *c, uint64_t no, struct object *o, struct err *e);
+/* Ask the disk for what is looked up, or changed, next, so that it need not be waited for row by row: CATALOG_AHEAD_MAX of them at most,
+ * best in order. Names in directories; objects with their names; rows of inodes that are to be deleted. Hints only. */
+#define CATALOG_AHEAD_MAX ROWS_AHEAD_MAX
+void catalog_ahead_names(struct catalog *c, const struct rows_place *v, size_t n);
+void catalog_ahead_objects(struct catalog *c, const uint64_t *no, size_t n);
+void catalog_ahead_inodes(struct catalog *c, const struct r_hint *v, size_t n);
+
 /* Object with this inode, birth time and device; 0 when there is none. */
 int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, struct err *e);
 /* First name of an object. 1, 0 for the root or a nameless one, -1. */

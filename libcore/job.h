@@ -1,7 +1,7 @@
 /*
  * job: what repl-apply was asked to do, and one replica at which it does so: the settings, what could not be kept, the answer.
  *
- * May use: replica, stage, land, history, confine, stream, sink, err.
+ * May use: replica, stage, land, history, confine, prefetch, stream, sink, err.
  */
 #ifndef REPL_JOB_H
 #define REPL_JOB_H
@@ -11,6 +11,7 @@
 #include "history.h"
 #include "input.h"
 #include "land.h"
+#include "prefetch.h"
 #include "sink.h"
 #include "stage.h"
 
@@ -78,6 +79,7 @@ struct job {
 	uint8_t instance[16];
 	int64_t time_ns;
 	uint64_t *refs, n_refs, cap_refs; /* number in the stream -> base object, or 0 for a new one */
+	struct prefetch soon;    /* which of the base's rows the next records ask for */
 	uint64_t cur;            /* base object that is current; 0: a new one */
 	bool cur_is_file, cur_has_meta;
 	uint32_t cur_attr;

@@ -1,5 +1,6 @@
 #include "pages.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -69,16 +70,18 @@ static size_t node_len(const struct pages *s, const uint8_t *p, size_t off)
 
 static bool is_seen(const struct pages *s, uint64_t no) { return s->seen[no / 8] & 1u << no % 8; }
 
-/* Loads a branch or a leaf into p. Its nodes fill it from where they begin, each its own place. */
-static bool page_is_sound(struct pages *s, uint64_t no, uint8_t *p)
+/* Loads a branch or a leaf into p. */
+static bool load_page(const struct pages *s, uint64_t no, uint8_t *p)
+{
+	return is_page(s, no) && load(s, no, p, s->page) && get_le64(p) == no && (u16(p + 10) == BRANCH || u16(p + 10) == LEAF);
+}
+
+/* Its nodes fill it from where they begin, each its own place. */
+static bool nodes_are_sound(const struct pages *s, const uint8_t *p)
 {
 	uint8_t taken[65536 / 2 / 8];
 	size_t sum = 0;
 
-	if (!is_page(s, no) || !load(s, no, p, s->page) || get_le64(p) != no || (u16(p + 10) != BRANCH && u16(p + 10) != LEAF))
-		return false;
-	if (is_seen(s, no))
-		return true;
 	memset(taken, 0, s->page / 16);
 	size_t lower = u16(p + 12), upper = u16(p + 14);
 	if (lower <= HEAD || lower % 2 || lower > upper || upper > s->page)
@@ -90,7 +93,16 @@ static bool page_is_sound(struct pages *s, uint64_t no, uint8_t *p)
 		taken[off / 16] |= (uint8_t)(1u << off / 2 % 8);
 		sum += len;
 	}
-	if (sum != s->page - upper)
+	return sum == s->page - upper;
+}
+
+static bool page_is_sound(struct pages *s, uint64_t no, uint8_t *p)
+{
+	if (!load_page(s, no, p))
+		return false;
+	if (is_seen(s, no))
+		return true;
+	if (!nodes_are_sound(s, p))
 		return false;
 	s->seen[no / 8] |= (uint8_t)(1u << no % 8);
 	s->n_seen++;
@@ -137,11 +149,11 @@ void pages_close(struct pages *s)
 	*s = (struct pages){0};
 }
 
-bool pages_root(struct span head, uint64_t *root)
+bool pages_tree_of(struct span head, struct pages_tree *t)
 {
 	if (head.len != TABLE_HEAD || u16(head.p + 4))
 		return false;
-	*root = get_le64(head.p + ROOT_AT);
+	*t = (struct pages_tree){.root = get_le64(head.p + ROOT_AT), .depth = u16(head.p + 6)};
 	return true;
 }
 
@@ -201,6 +213,39 @@ bool pages_are_sound(struct pages *s, uint64_t root, struct span key, bool shrin
 		no = child(node_at(p, at));
 	}
 	return false;
+}
+
+static void ask(const struct pages *s, uint64_t no)
+{
+	if (is_page(s, no))
+		posix_fadvise(s->fd, (off_t)(no * s->page), (off_t)s->page, POSIX_FADV_WILLNEED);
+}
+
+void pages_ahead(struct pages *s, const struct pages_tree *t, const struct span *keys, size_t n, bool shrinks)
+{
+	uint64_t no[PAGES_AHEAD_MAX];
+
+	for (size_t i = 0; i < n; i++)
+		no[i] = t->root;
+	for (unsigned depth = 1; depth < t->depth && depth < DEPTH_MAX; depth++) {
+		uint64_t last = NO_ROOT, asked = NO_ROOT;
+		bool is_branch = false;
+		for (size_t i = 0; i < n; i++) {
+			/* Neighbours have most of their way in common. */
+			if (no[i] != last) {
+				last = no[i];
+				is_branch = load_page(s, last, s->beside) && u16(s->beside + 10) == BRANCH && nodes_are_sound(s, s->beside);
+			}
+			no[i] = NO_ROOT;
+			if (!is_branch)
+				continue;
+			const unsigned at = way(s->beside, keys[i]), more = shrinks ? BESIDE : 0;
+			no[i] = child(node_at(s->beside, at));
+			for (unsigned k = at > more ? at - more : 0; no[i] != asked && k < n_nodes(s->beside) && k <= at + more; k++)
+				ask(s, child(node_at(s->beside, k)));
+			asked = no[i];
+		}
+	}
 }
 
 static bool subtree_is_sound(struct pages *s, uint64_t no, unsigned depth, bool (*leaf)(const struct pages *s, const uint8_t *p))

@@ -28,8 +28,17 @@ bool pages_are_known(void);
 /* fd: of the file, borrowed; page: its page size. false: it cannot be read, or its head makes no sense. */
 bool pages_open(struct pages *s, int fd, size_t page);
 void pages_close(struct pages *s);
-/* The head of a table, as LMDB's list of tables has it: where its tree begins. */
-bool pages_root(struct span head, uint64_t *root);
+struct pages_tree {
+	uint64_t root;
+	unsigned depth; /* pages on the way to a row */
+};
+/* The head of a table, as LMDB's list of tables has it. */
+bool pages_tree_of(struct span head, struct pages_tree *t);
+/* Asks the disk for the pages that these rows lie on, or would (PAGES_AHEAD_MAX of them at most, best in order): those of one depth
+ * all at once, so that whoever reads the rows next does not wait for each by itself. Does not wait for the last ones. shrinks:
+ * as below. A hint: what cannot be read, or makes no sense, is passed over. */
+#define PAGES_AHEAD_MAX 512u
+void pages_ahead(struct pages *s, const struct pages_tree *t, const struct span *keys, size_t n, bool shrinks);
 /* All that a change of the row `key` may touch: the pages on the way to it; when it may become shorter also those next to them,
  * from which rows may be taken, or which take the rows that are left. */
 bool pages_are_sound(struct pages *s, uint64_t root, struct span key, bool shrinks);

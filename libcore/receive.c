@@ -113,6 +113,13 @@ static int base_of(const struct job *j, uint64_t ref, uint64_t *no, struct err *
 	return 0;
 }
 
+static uint64_t known(const void *ctx, uint64_t ref)
+{
+	const struct job *j = ctx;
+
+	return ref < j->n_refs && !(j->refs[ref] & REF_IN_TREE) ? j->refs[ref] : 0;
+}
+
 /* A new directory's number in refs says as well in which of the trees elsewhere it is. */
 static uint64_t new_in(const struct job *j, const struct where_row *tree)
 {
@@ -394,6 +401,8 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	j->is_first = false;
 	if (rec->type == REC_RESUME)
 		return err_set(e, ERR_STREAM, "a 'resume' record that is not the first one");
+	if (!j->skip && !j->is_again && j->r.cat)
+		prefetch_run(&j->soon, j->r.cat, &j->a->in->s);
 	if (rec->type == REC_META)
 		j->cur_attr = rec->u.meta.attr;
 	if (rec->type == REC_META || rec->type == REC_BASE || rec->type == REC_CREATE || rec->type == REC_OBJECT)
@@ -593,6 +602,7 @@ static int begin_stream(struct job *j, struct err *e)
 		return err_set(e, ERR_STREAM, "this is a stream of kind '%s', repl-apply reads deltas: %s",
 			kind_name(a->in->s.kind), a->in->s.kind == KIND_ACK ? "an acknowledgement goes to repl-snap --commit" :
 			"repl-diff is missing before this stage");
+	j->soon = (struct prefetch){.known = known, .ctx = j, .inodes = true, .until = j->soon.until};
 	j->has_delta = j->has_end = j->skip = j->has_root = false;
 	j->is_first = true;
 	j->is_staged = j->is_again = false;

@@ -1,5 +1,7 @@
 #include "rows.h"
 
+#include <stdlib.h>
+
 #define NAME_ROW (8 + 1 + DIGEST_LEN)
 
 struct rows_key rows_key_no(uint64_t no)
@@ -50,6 +52,63 @@ static struct rows_key key_inode(const struct r_hint *h)
 	put_be64(k.b + 16, h->dev);
 	k.n = 24;
 	return k;
+}
+
+/* ---- what is needed next ---- */
+
+static int by_number(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+size_t rows_sort(uint64_t *no, size_t n)
+{
+	size_t each = 0;
+
+	qsort(no, n, sizeof *no, by_number);
+	for (size_t i = 0; i < n; i++)
+		if (!i || no[i] != no[each - 1])
+			no[each++] = no[i];
+	return each;
+}
+
+void rows_ahead(struct store *s, enum store_table t, const uint64_t *no, size_t n)
+{
+	uint8_t key[STORE_AHEAD_MAX][8];
+	struct span keys[STORE_AHEAD_MAX];
+
+	/* All rows of a number lie between two keys. */
+	for (size_t i = 0; i < 2 * n; i++) {
+		put_be64(key[i], no[i / 2] + i % 2);
+		keys[i] = span_of(key[i], sizeof key[i]);
+	}
+	store_ahead(s, t, keys, 2 * n, false);
+}
+
+void rows_names_ahead(struct store *s, const struct rows_place *v, size_t n)
+{
+	struct rows_key key[ROWS_AHEAD_MAX];
+	struct span keys[ROWS_AHEAD_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		key[i] = rows_key_name(v[i].dir, v[i].name);
+		keys[i] = rows_span(&key[i]);
+	}
+	store_ahead(s, STORE_NAMES, keys, n, false);
+}
+
+void rows_inodes_ahead(struct store *s, const struct r_hint *v, size_t n)
+{
+	struct rows_key key[ROWS_AHEAD_MAX];
+	struct span keys[ROWS_AHEAD_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		key[i] = key_inode(&v[i]);
+		keys[i] = rows_span(&key[i]);
+	}
+	store_ahead(s, STORE_INODES, keys, n, true);
 }
 
 /* ---- objects ---- */

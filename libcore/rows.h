@@ -27,6 +27,19 @@ struct rows_key rows_key_two(uint64_t a, uint64_t b);
 /* Of names; an empty name sorts before all of the directory. */
 struct rows_key rows_key_name(uint64_t dir, struct span name);
 
+/* Ask the disk (store_ahead) for some rows, ROWS_AHEAD_MAX at most, best in order: for those of a table that begin with these numbers,
+ * those of names, those of inodes that are to be deleted. */
+#define ROWS_AHEAD_MAX (STORE_AHEAD_MAX / 2)
+struct rows_place {
+	uint64_t dir;
+	struct span name;
+};
+void rows_ahead(struct store *s, enum store_table t, const uint64_t *no, size_t n);
+void rows_names_ahead(struct store *s, const struct rows_place *v, size_t n);
+void rows_inodes_ahead(struct store *s, const struct r_hint *v, size_t n);
+/* Puts numbers in order, each once: how many they are then. */
+size_t rows_sort(uint64_t *no, size_t n);
+
 /* Look-ups: 1 found, 0 not, -1 error (a damaged row is one). */
 int rows_get(struct store *s, uint64_t no, struct object *o, struct err *e);
 int rows_put(struct store *s, const struct object *o, struct err *e);

@@ -188,10 +188,45 @@ static int seal_dir(struct store *s, struct object *o, struct digest *id, bool *
 	return rows_name_put(s, up, span_of(name.p, name.len), &row, e) || seal_dirty(s, up, e) ? -1 : 0;
 }
 
+/* ---- what is needed next ---- */
+
+#define AHEAD_UP 64u /* directories above each other; who has more waits for the disk */
+
+/* Digests spread upwards from the objects that changed. Of a large catalog that was not looked at for long each step would wait for the
+ * disk, several times: so it is asked for what all of them need, directory above directory. */
+static int look_ahead(struct store *s, struct err *e)
+{
+	AUTO_BUF struct buf name = {0};
+	struct store_walk w = {0};
+	uint64_t no[ROWS_AHEAD_MAX];
+	size_t n = 0;
+	int got = 0;
+
+	store_walk_start(&w, s, STORE_SPREAD, (struct span){0}, 0, false);
+	while (n < ROWS_AHEAD_MAX && (got = store_walk_next(&w, e)) == 1)
+		no[n++] = get_be64(w.key.p);
+	store_walk_free(&w);
+	for (unsigned up = 0; n && up < AHEAD_UP && got >= 0; up++) {
+		size_t dirs = 0;
+		rows_ahead(s, STORE_LINKS, no, n);
+		if (up) {
+			rows_ahead(s, STORE_OBJECTS, no, n);
+			rows_ahead(s, STORE_NAMES, no, n);
+		}
+		for (size_t i = 0; i < n && got >= 0; i++) {
+			got = rows_link_first(s, no[i], &no[dirs], &name, e);
+			dirs += got == 1 && no[dirs] != SEAL_ROOT;
+		}
+		n = rows_sort(no, dirs);
+	}
+	return got < 0 ? -1 : 0;
+}
+
 int seal_run(struct store *s, struct digest *id, bool *is_new, struct err *e)
 {
 	struct object o = {0};
 	struct span key;
+	unsigned n = 0;
 	int got;
 
 	*is_new = false;
@@ -200,6 +235,8 @@ int seal_run(struct store *s, struct digest *id, bool *is_new, struct err *e)
 			return -1;
 	while (got == 0 && (got = store_seek(s, STORE_SPREAD, (struct span){0}, 0, &key, NULL, e)) == 1) {
 		struct rows_key k = rows_key_no(get_be64(key.p));
+		if (n++ % ROWS_AHEAD_MAX == 0 && look_ahead(s, e))
+			return -1;
 		got = spread(s, get_be64(k.b), e) || store_del(s, STORE_SPREAD, rows_span(&k), e) ? -1 : 0;
 	}
 	while (got == 0 && (got = store_seek(s, STORE_DIRTYQ, (struct span){0}, 0, &key, NULL, e)) == 1) {

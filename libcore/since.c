@@ -8,6 +8,7 @@
 #include "image.h"
 #include "merge.h"
 #include "path.h"
+#include "prefetch.h"
 #include "scan.h"
 
 /* ---- is there a list ---- */
@@ -239,9 +240,20 @@ static int on_record(struct since *s, const struct record *r, struct err *e)
 	return no && no != CATALOG_ROOT ? add_below(s, no, e) : 0;
 }
 
+static uint64_t known(const void *ctx, uint64_t ref)
+{
+	const struct since *s = ctx;
+
+	for (size_t i = s->n; i--;)
+		if (s->frames[i].ref == ref)
+			return s->frames[i].dir;
+	return 0;
+}
+
 /* What the recorder knows, into `to`, but for objects without a name, which are given theirs. */
 static int complete(struct since *s, struct tape *from, struct tape *to, struct err *e)
 {
+	struct prefetch soon = {.known = known, .ctx = s};
 	struct input in = {0};
 	int got = STREAM_RECORD;
 
@@ -250,6 +262,7 @@ static int complete(struct since *s, struct tape *from, struct tape *to, struct 
 	push(s, REF_ROOT, (struct span){0}, CATALOG_ROOT);
 	for (; got == STREAM_RECORD && in.s.rec.type != REC_END; got = input_next(&in, e)) {
 		bool is_said = in.s.rec.type != REC_INODE;
+		prefetch_run(&soon, s->base, &in.s);
 		if (on_record(s, &in.s.rec, e) || (is_said && stream_pass(&to->out, in.s.raw, e)))
 			got = -1;
 		if (got < 0)

@@ -31,6 +31,7 @@ static const char *const table_names[STORE_TABLES] = {
 	"names", "links", "objects", "blocks", "inodes", "facts", "dirty", "dirtyq", "orphans", "spread", "loose",
 };
 #define CHECK_LEN 4u
+_Static_assert(STORE_AHEAD_MAX <= PAGES_AHEAD_MAX, "what is asked for goes down the trees at once");
 #define OWN_PAGE 2048u          /* bytes in a value beyond which LMDB does not put it into a page with others */
 
 /* Where this thread is inside LMDB, the line for store_at_work. A signal handler has nobody to ask: hence no member of anything. */
@@ -45,7 +46,7 @@ struct store {
 	unsigned ops, looks;
 	uint64_t writes, put; /* put: bytes, by the open change */
 	struct pages pages; /* of the file before the open change */
-	uint64_t roots[STORE_TABLES];
+	struct pages_tree trees[STORE_TABLES];
 	int statm; /* -1: not open */
 	void *map; /* LMDB's mapping, for madvise */
 	size_t map_len;
@@ -217,28 +218,34 @@ static void trim(struct store *s)
 
 static int unsound(const struct store *s, struct err *e) { return store_damaged(s, "a page of it makes no sense", e); }
 
-/* A private file was just copied whole, or is small: it is looked at whole as well. */
-static int look_before(struct store *s, struct err *e)
+static bool open_pages(struct store *s)
 {
 	MDB_stat page;
 	int fd;
-
-	if (!pages_are_known())
-		return 0;
-	bool ok = !s->pages.seen && !mdb_env_stat(s->env, &page) && !mdb_env_get_fd(s->env, &fd) &&
-		pages_open(&s->pages, fd, page.ms_psize) && pages_lists_are_sound(&s->pages);
+	bool ok = !mdb_env_stat(s->env, &page) && !mdb_env_get_fd(s->env, &fd) && pages_open(&s->pages, fd, page.ms_psize);
 
 	for (size_t i = 0; ok && i < STORE_TABLES; i++) {
 		MDB_val k = val(span_cstr(table_names[i])), v;
-		ok = mdb_get(s->read, s->main, &k, &v) == 0 && pages_root(span_val(v), &s->roots[i]) &&
-			(s->mode == STORE_LIVE || pages_tree_is_sound(&s->pages, s->roots[i]));
+		ok = mdb_get(s->read, s->main, &k, &v) == 0 && pages_tree_of(span_val(v), &s->trees[i]);
 	}
+	return ok;
+}
+
+/* A private file was just copied whole, or is small: it is looked at whole as well. */
+static int look_before(struct store *s, struct err *e)
+{
+	if (!pages_are_known())
+		return 0;
+	pages_close(&s->pages);
+	bool ok = open_pages(s) && pages_lists_are_sound(&s->pages);
+	for (size_t i = 0; ok && s->mode == STORE_PRIVATE && i < STORE_TABLES; i++)
+		ok = pages_tree_is_sound(&s->pages, s->trees[i].root);
 	return ok ? 0 : unsound(s, e);
 }
 
 static int look_at(struct store *s, enum store_table t, struct span key, bool shrinks, struct err *e)
 {
-	return !s->pages.seen || pages_are_sound(&s->pages, s->roots[t], key, shrinks) ? 0 : unsound(s, e);
+	return !s->pages.seen || pages_are_sound(&s->pages, s->trees[t].root, key, shrinks) ? 0 : unsound(s, e);
 }
 
 /* ---- transactions ---- */
@@ -529,6 +536,16 @@ int store_seek(struct store *s, enum store_table t, struct span from, size_t n_s
 		hand_out(s, k, v, key, value);
 	mdb_cursor_close(cur);
 	return leave(rc) && rc != MDB_NOTFOUND ? fail(s, rc, "read", e) : got;
+}
+
+void store_ahead(struct store *s, enum store_table t, const struct span *keys, size_t n, bool shrinks)
+{
+	if (s->mode == STORE_PRIVATE || !pages_are_known())
+		return;
+	enter(s);
+	if (s->pages.seen || open_pages(s))
+		pages_ahead(&s->pages, &s->trees[t], keys, n, shrinks);
+	leave(0);
 }
 
 int store_count(struct store *s, enum store_table t, uint64_t *rows, struct err *e)

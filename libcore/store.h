@@ -67,6 +67,10 @@ int store_get(struct store *s, enum store_table t, struct span key, struct span 
 /* The first row whose key is at or behind `from`, and begins with the first n_same bytes of it. value may be NULL. 1, 0, -1. */
 int store_seek(struct store *s, enum store_table t, struct span from, size_t n_same, struct span *key, struct span *value,
 	struct err *e);
+/* Asks the disk for what these rows lie on, or would: it is there when they are looked at, or changed, next. STORE_AHEAD_MAX keys at
+ * most, best in order. shrinks: they will be deleted. A hint; a private store, which was written just now, needs none. */
+#define STORE_AHEAD_MAX 512u
+void store_ahead(struct store *s, enum store_table t, const struct span *keys, size_t n, bool shrinks);
 int store_count(struct store *s, enum store_table t, uint64_t *rows, struct err *e);
 /* Rows written and deleted since it was opened. */
 uint64_t store_writes(const struct store *s);

@@ -276,6 +276,24 @@ int stream_next(struct stream_in *s, struct err *e)
 	}
 }
 
+int stream_peek(const struct stream_in *s, size_t *at, struct record *r)
+{
+	struct err ignored = {0};
+
+	if (s->state != ST_BODY)
+		return 0;
+	for (;;) {
+		struct rd in = rd_of(s->in.p + s->at + *at, s->in.len - s->at - *at);
+		uint16_t type = rd_u16(&in), flags = rd_u16(&in);
+		uint32_t len = rd_u32(&in);
+		if (in.bad || type == REC_TRAILER || in.len < len)
+			return 0;
+		*at += 8 + (size_t)len;
+		if (rec_row(type))
+			return !rec_decode(r, type, flags, in.p, len, &ignored) && !rec_check(r, &ignored);
+	}
+}
+
 int stream_eof(const struct stream_in *s, struct err *e)
 {
 	if (s->state == ST_HEAD && s->in.len == s->at) {

@@ -76,6 +76,9 @@ uint8_t *stream_space(struct stream_in *s, size_t want, size_t *have);
 void stream_fed(struct stream_in *s, size_t n);
 /* The next event, or -1 (ERR_STREAM; `place` is in the text). STREAM_MORE: feed first. */
 int stream_next(struct stream_in *s, struct err *e);
+/* The records that are here already behind the last event, for who wants to know what he will be asked for next. Content is not
+ * hashed. *at: 0 at first; then so many bytes behind the event. 1; 0: no more of them. */
+int stream_peek(const struct stream_in *s, size_t *at, struct record *r);
 /* Called at end of input: an error when it stops inside a stream or no stream came at all. */
 int stream_eof(const struct stream_in *s, struct err *e);
 void stream_in_free(struct stream_in *s);

@@ -326,3 +326,38 @@ killed_after_the_decision() {
 		[[ $rc == $((128 + $(kill -l $signal))) ]] || fail "$signal: status $rc, $(<err)"
 	done
 }
+
+# Dropped from memory, each page of a catalog that is touched is a fault that waits for the disk; what is asked for ahead is none.
+@test "a catalog that is not in memory is not waited for row by row" {
+	mkdir many
+	python3 - <<-'PY'
+		import os
+		for i in range(4000):
+		    d = "many/%02d" % (i // 50)
+		    os.makedirs(d, exist_ok=True)
+		    with open("%s/a name that takes some room in the table of names, %04d" % (d, i), "w") as f:
+		        f.write("%d\n" % i)
+	PY
+	repl-snap -s T many | repl-diff -s T | repl-apply Q | repl-snap -s T --commit
+	for f in many/*/*[05]0; do
+		echo more >>"$f"
+	done
+	repl-snap -s T many | repl-diff -s T >more.rpl
+	cat >faults <<-'PY'
+		import os, resource, subprocess
+		for p in ("T/catalog", "Q/.repl/catalog"):
+		    fd = os.open(p, os.O_RDONLY)
+		    os.fsync(fd)
+		    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+		with open("more.rpl") as delta, open("ack", "w") as ack:
+		    subprocess.run(["repl-apply", "Q"], stdin=delta, stdout=ack, check=True)
+		print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_majflt)
+	PY
+	run python3 faults
+	echo "$status, $output faults"
+	((status == 0))
+	# 160 names, their directories, objects and inodes.
+	((output < 60))
+	repl-snap -s T --commit <ack
+	same_tree many Q
+}

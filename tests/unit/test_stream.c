@@ -363,6 +363,53 @@ static void test_sink_fails(void)
 	}
 }
 
+/* What is peeked at is what comes then, whatever of it is here, and nothing is taken by looking. */
+static void test_peek(void)
+{
+	AUTO_BUF struct buf b = {0};
+
+	make(&b, NULL);
+	for (size_t n = 1; n <= b.len; n++) {
+		struct stream_in s = {0};
+		struct record r, seen[MADE_RECORDS];
+		size_t at = 0, ends[MADE_RECORDS], room, peeked = 0, came = 0;
+		struct err e = {0};
+		memcpy(stream_space(&s, n, &room), b.p, n);
+		stream_fed(&s, n);
+		int event = stream_next(&s, &e);
+		for (; event == STREAM_BEGIN && peeked < MADE_RECORDS && stream_peek(&s, &at, &r); peeked++) {
+			seen[peeked] = r;
+			ends[peeked] = (size_t)s.off + s.raw.len + at;
+		}
+		CHECK(!stream_peek(&s, &at, &r));
+		for (; event == STREAM_BEGIN && (event = stream_next(&s, &e)) == STREAM_RECORD; came++, event = STREAM_BEGIN)
+			CHECK(came < peeked && s.rec.type == seen[came].type && s.off + s.raw.len == ends[came]);
+		CHECK(came == peeked && event == (n < b.len ? STREAM_MORE : STREAM_END));
+		CHECK(n < b.len || came == MADE_RECORDS);
+		stream_in_free(&s);
+	}
+}
+
+/* A name that no record may hold is not shown either. */
+static void test_peek_unsound(void)
+{
+	AUTO_BUF struct buf b = {0};
+	struct stream_in s = {0};
+	struct record r;
+	struct err e = {0};
+	size_t at = 0, room;
+
+	make(&b, NULL);
+	uint8_t *name = memmem(b.p, b.len, "file", 4);
+	name[1] = '/';
+	memcpy(stream_space(&s, b.len, &room), b.p, b.len);
+	stream_fed(&s, b.len);
+	CHECK(stream_next(&s, &e) == STREAM_BEGIN);
+	CHECK(stream_peek(&s, &at, &r) && stream_peek(&s, &at, &r) && stream_peek(&s, &at, &r) && r.type == REC_DELTA);
+	CHECK(!stream_peek(&s, &at, &r));
+	stream_in_free(&s);
+}
+
 int unit_stream(void)
 {
 	unsigned long before = unit_failures;
@@ -376,5 +423,7 @@ int unit_stream(void)
 	test_unknown_records();
 	test_header();
 	test_sink_fails();
+	test_peek();
+	test_peek_unsound();
 	return (int)(unit_failures - before);
 }
