@@ -53,6 +53,7 @@ struct fan {
 	struct top *tops;
 	struct words dirs, objs; /* u32 group, handle */
 	struct words fresh;      /* u32 directory, name: new directories that need a mark */
+	struct words done;       /* see was_done */
 	unsigned marks_out;      /* markers that did not come back */
 };
 
@@ -112,7 +113,27 @@ struct marking {
 	struct watch *w;
 	struct group *g;
 	const char *top;
+	struct words *done; /* device and inode of those that were marked in this round; NULL: each is */
 };
+
+#define DONE_MAX 65536u /* directories; 2 MB */
+
+/* It was marked, then read: what came into it since has an event of its own. So a large directory that moved again and again, or with one
+ * above it, is gone through once in a round. */
+static bool was_done(const struct marking *m, int fd)
+{
+	struct stat st;
+	uint8_t key[16];
+
+	if (!m->done || fstat(fd, &st))
+		return false;
+	if (m->done->n == DONE_MAX)
+		words_reset(m->done);
+	put_be64(key, st.st_dev);
+	put_be64(key + 8, st.st_ino);
+	uint32_t before = m->done->n;
+	return words_put(m->done, span_of(key, sizeof key)) <= before;
+}
 
 static int mark_dir(void *ctx, int fd, struct span rel, struct err *e)
 {
@@ -123,16 +144,16 @@ static int mark_dir(void *ctx, int fd, struct span rel, struct err *e)
 	if (rel.len && path.len > 1)
 		buf_str(&path, "/");
 	buf_add(&path, rel.p, rel.len);
-	if (!watch_is_inside(m->w, span_of(path.p, path.len)))
+	if (!watch_is_inside(m->w, span_of(path.p, path.len)) || was_done(m, fd))
 		return 0;
 	if (!fanotify_mark(m->g->fd, FAN_MARK_ADD, EVENTS | FAN_EVENT_ON_CHILD, fd, NULL))
 		return 1;
 	return errno == ENOENT ? 0 : mark_error(m->g, buf_cstr(&path), e);
 }
 
-static int mark_tree(struct watch *w, struct group *g, const char *top, struct err *e)
+static int mark_tree(struct watch *w, struct group *g, const char *top, struct words *done, struct err *e)
 {
-	struct marking m = {w, g, top};
+	struct marking m = {w, g, top, done};
 
 	if (g->marker.len)
 		g->is_spoiled = true;
@@ -151,7 +172,7 @@ static int mark_view(struct watch *w, struct group *g, const char *top, struct e
 			return mark_error(g, top, e);
 	}
 	g->is_dirs = true;
-	return mark_tree(w, g, top, e);
+	return mark_tree(w, g, top, NULL, e);
 }
 
 /* Does the kernel still have a mark of ours on this superblock? An unmount takes them away without a word. */
@@ -377,7 +398,7 @@ static int fan_open(struct watch *w, bool all_dirs, struct err *e)
 	struct fan *f = xalloc(sizeof *f);
 
 	f->all_dirs = all_dirs;
-	f->dirs.seed = f->objs.seed = f->fresh.seed = w->seed;
+	f->dirs.seed = f->objs.seed = f->fresh.seed = f->done.seed = w->seed;
 	f->tops = xalloc(w->n_paths * sizeof *f->tops);
 	w->data = f;
 	/* Without it no handle leads anywhere. */
@@ -408,6 +429,7 @@ static void fan_close(struct watch *w)
 	words_free(&f->dirs);
 	words_free(&f->objs);
 	words_free(&f->fresh);
+	words_free(&f->done);
 	free(f);
 }
 
@@ -593,7 +615,7 @@ static int mark_fresh(void *ctx, struct span path, int fd, struct err *e)
 	if (path.len > 1)
 		buf_str(&top, "/");
 	buf_add(&top, n->name.p, n->name.len);
-	if (!mark_tree(n->w, n->g, buf_cstr(&top), &why))
+	if (!mark_tree(n->w, n->g, buf_cstr(&top), &((struct fan *)n->w->data)->done, &why))
 		return 0;
 	if (why.kind == ERR_REFUSED) {
 		*e = why;
@@ -627,6 +649,7 @@ static int mark_all_fresh(struct watch *w, struct err *e)
 		rc = n.g && fan_find(w, dir, &where, e) < 0 ? -1 : fan_gather(w, e);
 	}
 	words_reset(&f->fresh);
+	words_reset(&f->done);
 	close_views(f);
 	return rc;
 }

@@ -24,6 +24,7 @@ struct node {
 	uint32_t parent; /* 0: one of the paths, or nowhere */
 	uint32_t child, next;
 	uint32_t top;    /* number of the path + 1, for its own directory */
+	bool is_moved;   /* to be looked at with all below it: see look_again */
 	char *name;
 };
 struct ino {
@@ -36,6 +37,7 @@ struct ino {
 	struct numbers by_wd;
 	struct buf backlog;
 	size_t at;
+	struct buf moved;   /* u32 numbers of directories that are, or were, is_moved */
 	bool is_late;       /* after an overflow: directories may have no watch */
 	struct stat *tops;  /* of each path; st_ino 0: not there */
 	char *mounts;       /* below the paths, as text */
@@ -146,6 +148,26 @@ static bool node_path(const struct watch *w, uint32_t no, struct buf *path)
 	return true;
 }
 
+static int ino_gather(struct watch *w, struct err *e)
+{
+	struct ino *s = w->data;
+
+	if (s->at && s->at == s->backlog.len)
+		s->at = s->backlog.len = 0;
+	while (s->backlog.len - s->at < BACKLOG_MAX) {
+		buf_reserve(&s->backlog, CHUNK);
+		ssize_t n = read(s->fd, s->backlog.p + s->backlog.len, CHUNK);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			return err_sys(e, "cannot read events");
+		if (n <= 0)
+			break;
+		s->backlog.len += (size_t)n;
+	}
+	return 0;
+}
+
 /* ---- watches ---- */
 
 static int limit_error(struct err *e)
@@ -160,6 +182,7 @@ struct watching {
 	uint32_t parent;  /* of top; 0: top is one of the paths */
 	struct span name; /* of top in it */
 	uint32_t top_no;  /* path number + 1 */
+	bool is_all;      /* goes on below directories that have their watches */
 	bool is_there;    /* top is */
 };
 
@@ -186,6 +209,15 @@ static uint32_t top_node(const struct ino *s, const struct watching *k)
 	return 0;
 }
 
+/* It came from elsewhere with all that it had. What was made in it meanwhile was looked for where it does not stand any more; but to look
+ * through a large directory each time that it, or one above it, moves would never come to an end. */
+static void look_later(struct ino *s, uint32_t no)
+{
+	if (!s->nodes[no].is_moved)
+		wr_u32(&s->moved, no);
+	s->nodes[no].is_moved = true;
+}
+
 static int watch_dir(void *ctx, int fd, struct span rel, struct err *e)
 {
 	struct watching *k = ctx;
@@ -194,6 +226,9 @@ static int watch_dir(void *ctx, int fd, struct span rel, struct err *e)
 	struct span dir = {0}, name = k->name;
 	char link[64];
 
+	/* So that the queue does not overflow while a large directory is looked through. */
+	if (ino_gather(k->w, e))
+		return -1;
 	buf_str(&path, k->top);
 	if (rel.len && path.len > 1)
 		buf_str(&path, "/");
@@ -211,7 +246,8 @@ static int watch_dir(void *ctx, int fd, struct span rel, struct err *e)
 			err_sys(e, "cannot watch '%s'", buf_cstr(&path));
 	}
 	uint32_t no = (uint32_t)numbers_get(&s->by_wd, (uint64_t)wd), parent = k->parent;
-	if (!no)
+	bool was_there = no;
+	if (!was_there)
 		no = node_new(s, wd);
 	if (rel.len) {
 		path_split(rel, &dir, &name);
@@ -234,19 +270,21 @@ static int watch_dir(void *ctx, int fd, struct span rel, struct err *e)
 		hook(s, no, parent, name);
 	}
 	k->is_there = true;
-	return 1;
+	if (!was_there || k->is_all)
+		return 1;
+	look_later(s, no);
+	return 0;
 }
 
 static int watch_path(struct watch *w, size_t i, struct err *e)
 {
-	struct watching k = {.w = w, .top = w->paths[i], .top_no = (uint32_t)i + 1};
+	struct watching k = {.w = w, .top = w->paths[i], .top_no = (uint32_t)i + 1, .is_all = true};
 
 	return watch_descend(w, w->paths[i], watch_dir, &k, e);
 }
 
-/* All below it, also where it has its watches and only came from elsewhere: what was made in it meanwhile was looked for where it does not
- * stand any more. *is_there: a directory has this name. */
-static int watch_child(struct watch *w, uint32_t parent, struct span name, bool *is_there, struct err *e)
+/* is_all: also what is below directories that have their watches, at once. *is_there: a directory has this name. */
+static int watch_child(struct watch *w, uint32_t parent, struct span name, bool is_all, bool *is_there, struct err *e)
 {
 	AUTO_BUF struct buf top = {0}, own = {0};
 
@@ -257,9 +295,38 @@ static int watch_child(struct watch *w, uint32_t parent, struct span name, bool 
 		buf_str(&top, "/");
 	buf_add(&top, name.p, name.len);
 	buf_add(&own, name.p, name.len);
-	struct watching k = {.w = w, .top = buf_cstr(&top), .parent = parent, .name = span_of(own.p, own.len)};
+	struct watching k = {.w = w, .top = buf_cstr(&top), .parent = parent, .name = span_of(own.p, own.len), .is_all = is_all};
 	int rc = watch_descend(w, k.top, watch_dir, &k, e);
 	*is_there = k.is_there;
+	return rc;
+}
+
+static bool is_below_moved(const struct ino *s, uint32_t no)
+{
+	while ((no = s->nodes[no].parent))
+		if (s->nodes[no].is_moved)
+			return true;
+	return false;
+}
+
+/* What moved since the last time, each once, however often it did: those that others stand above come with them. Where one stands is what
+ * the events so far say; a later move of it comes again. */
+static int look_again(struct watch *w, struct err *e)
+{
+	struct ino *s = w->data;
+	struct rd all = rd_of(s->moved.p, s->moved.len);
+	bool is_there;
+	int rc = 0;
+
+	while (all.len && !rc) {
+		const uint32_t no = rd_u32(&all);
+		const struct node *n = &s->nodes[no];
+		if (n->is_moved && n->parent && !is_below_moved(s, no))
+			rc = watch_child(w, n->parent, span_cstr(n->name), true, &is_there, e);
+	}
+	for (all = rd_of(s->moved.p, s->moved.len); all.len;)
+		s->nodes[rd_u32(&all)].is_moved = false;
+	buf_reset(&s->moved);
 	return rc;
 }
 
@@ -296,7 +363,7 @@ static int watch_mount(struct watch *w, const char *point, struct err *e)
 		path_split(span_of(at.p + cut, at.len - cut), &dir, &name);
 		uint32_t parent = node_below(s, top_node(s, &k), dir);
 		bool is_there;
-		if (parent && watch_child(w, parent, name, &is_there, e))
+		if (parent && watch_child(w, parent, name, true, &is_there, e))
 			return -1;
 	}
 	return 0;
@@ -406,6 +473,7 @@ static void ino_close(struct watch *w)
 	free(s->nodes);
 	numbers_free(&s->by_wd);
 	buf_free(&s->backlog);
+	buf_free(&s->moved);
 	free(s->tops);
 	free(s->mounts);
 	free(s);
@@ -425,26 +493,6 @@ static size_t ino_fds(const struct watch *w, struct pollfd *p)
 }
 
 /* ---- events ---- */
-
-static int ino_gather(struct watch *w, struct err *e)
-{
-	struct ino *s = w->data;
-
-	if (s->at && s->at == s->backlog.len)
-		s->at = s->backlog.len = 0;
-	while (s->backlog.len - s->at < BACKLOG_MAX) {
-		buf_reserve(&s->backlog, CHUNK);
-		ssize_t n = read(s->fd, s->backlog.p + s->backlog.len, CHUNK);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno != EAGAIN)
-			return err_sys(e, "cannot read events");
-		if (n <= 0)
-			break;
-		s->backlog.len += (size_t)n;
-	}
-	return 0;
-}
 
 static int ino_mark(struct watch *w, struct err *e)
 {
@@ -475,7 +523,7 @@ static int on_dir(struct watch *w, uint32_t dir, uint32_t mask, struct span name
 	if (!(mask & (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM)) && !is_opened)
 		return 0;
 	/* Looked at also when one has gone from there: of two that are exchanged the second goes from where the first was seen already. */
-	if (watch_child(w, dir, name, &is_there, e))
+	if (watch_child(w, dir, name, false, &is_there, e))
 		return -1;
 	if (mask & IN_MOVED_FROM && !is_there && no && no == child_of(s, dir, name))
 		unhook(s, no);
@@ -493,6 +541,8 @@ static int on_event(struct watch *w, const struct inotify_event *ev, struct span
 		if (!s->is_marked)
 			return 0;
 		s->is_marked = false;
+		if (look_again(w, e))
+			return -1;
 		unwatch_lost(s);
 		w->hear.seen(w->hear.ctx);
 		return 0;
@@ -542,7 +592,7 @@ static int tell_backlog(struct watch *w, const bool *stop, struct err *e)
 		if (on_event(w, &ev, span_of(own.p, own.len), e) || ino_gather(w, e))
 			return -1;
 	}
-	return 0;
+	return s->at == s->backlog.len && !*stop ? look_again(w, e) : 0;
 }
 
 static int ino_tell(struct watch *w, const bool *stop, struct err *e)

@@ -291,6 +291,41 @@ exchange() {
 	each_source moved_meanwhile
 }
 
+# Else directories in directories that all move some times, which takes a moment, take the recorder hours.
+moves_often() {
+	local before
+	mkdir -p "$fs/tree/$(printf '%s/' {1..40})"{1..100}
+	record --source="$1" "$fs/tree"
+	before=$(cut_now)
+	kill -STOP "$recorder"
+	python3 - "$fs/tree" <<-'PY'
+		import os, sys
+		os.chdir(sys.argv[1])
+		for name in range(1, 41):
+		    for i in range(5):
+		        os.rename(str(name), "x")
+		        os.rename("x", str(name))
+		    os.chdir(str(name))
+		os.mkdir("77/new")
+	PY
+	strace -o calls -e trace=inotify_add_watch,fanotify_mark -p "$recorder" 2>strace.log 3>&- &
+	others=$!
+	until_true grep -q '^TracerPid:[^0-9]*[1-9]' "/proc/$recorder/status"
+	kill -CONT "$recorder"
+	cut_now
+	echo file >"$fs/tree/$(printf '%s/' {1..40})77/new/file"
+	cut_now
+	names "$before" "$fs/tree/$(printf '%s/' {1..40})77/new/file"
+	run ! grep '^gap' <<<"$(paths "$before")"
+	echo "$(wc -l <calls) watches"
+	(($(wc -l <calls) < 1500))
+}
+
+@test "a tree that moves again and again is looked through once" {
+	requires strace no-sanitizer
+	each_source moves_often
+}
+
 overflows() {
 	local before
 	mkdir "$fs/tree/late"
