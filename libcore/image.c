@@ -1,7 +1,9 @@
 #include "image.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "input.h"
 #include "numbers.h"
 
 void image_load_start(struct image_loader *l, struct catalog *cat)
@@ -376,6 +378,28 @@ int image_load(struct image_loader *l, const struct record *r, struct err *e)
 		break;
 	}
 	return err_set(e, ERR_STREAM, "record type 0x%02x has no place in an image", r->type);
+}
+
+int image_load_plan(struct image_loader *l, int fd, bool is_live, struct err *e)
+{
+	struct input in = {0};
+	int got, rc = 0;
+
+	if (lseek(fd, 0, SEEK_SET) < 0)
+		return err_sys(e, "cannot read a plan");
+	if (input_open(&in, fd, 1, e))
+		return -1;
+	in.s.ignore_mac = true;
+	while (!rc && (got = input_next(&in, e)) != STREAM_END) {
+		if (!got)
+			rc = err_set(e, ERR_STREAM, "a plan is not whole");
+		else if (got < 0 || (got == STREAM_RECORD && image_load(l, &in.s.rec, e)))
+			rc = -1;
+		else if (is_live && catalog_is_large(l->cat))
+			rc = 1;
+	}
+	input_close(&in);
+	return rc;
 }
 
 int image_load_end(struct image_loader *l, struct digest *id, struct err *e)

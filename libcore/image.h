@@ -5,7 +5,7 @@
  * target. The source does it with the delta it made, the replica with the delta it received, and both must arrive at the
  * same image id. Content bytes are not looked at: the digests of blocks come in DIGESTS records.
  *
- * May use: catalog, stream, record, err.
+ * May use: catalog, input, stream, record, err.
  */
 #ifndef REPL_IMAGE_H
 #define REPL_IMAGE_H
@@ -35,6 +35,9 @@ void image_load_start(struct image_loader *l, struct catalog *cat);
 /* One record. ERR_MISMATCH when it speaks of something that the base does not have or already has; ERR_STREAM when the order
  * makes no sense. */
 int image_load(struct image_loader *l, const struct record *r, struct err *e);
+/* All records of the plan in fd, which is read from its start. is_live: 1 when the change gets too large for a transaction
+ * (catalog_is_large), somewhere in the middle. 0; -1: as above, and ERR_STREAM when the plan is not whole. */
+int image_load_plan(struct image_loader *l, int fd, bool is_live, struct err *e);
 /* After the last one: seals, and gives the id of what the catalog holds now. */
 int image_load_end(struct image_loader *l, struct digest *id, struct err *e);
 void image_loader_free(struct image_loader *l);

@@ -13,7 +13,6 @@
 #include "file.h"
 #include "head.h"
 #include "image.h"
-#include "input.h"
 #include "state.h"
 
 #define PLANS "plans"
@@ -205,45 +204,20 @@ int pending_put(struct state *s, const struct pending *p, int fd, const char *tm
 
 /* ---- from one catalog to the next ---- */
 
-/* is_live: 1 when it gets too large for a transaction of the catalog, which is kept in memory. */
-static int read_plan(const struct state *s, const struct pending *p, struct image_loader *l, bool is_live, struct err *e)
+/* Within a change of c, which is the plan's base. is_live: as image_load_plan has it. */
+static int load_plan(const struct state *s, struct catalog *c, const struct pending *p, bool is_live, struct err *e)
 {
 	char name[sizeof PLANS + NAME_LEN + 1];
-	struct input in = {0};
-	int got;
+	struct image_loader l = {0};
+	struct digest made;
 
 	plan_name(name, p);
 	AUTO_CLOSE int fd = openat(s->fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return err_sys(e, "cannot open a plan in the state directory");
-	if (input_open(&in, fd, 1, e))
-		return -1;
-	in.s.ignore_mac = true;
-	bool is_large = false;
-	while (!is_large && (got = input_next(&in, e)) > 0 && got != STREAM_END) {
-		if (got == STREAM_RECORD && image_load(l, &in.s.rec, e)) {
-			got = -1;
-			break;
-		}
-		is_large = is_live && catalog_is_large(l->cat);
-	}
-	input_close(&in);
-	if (is_large)
-		return 1;
-	if (!got)
-		return err_set(e, ERR_STREAM, "a plan in the state directory is not whole");
-	return got < 0 ? -1 : 0;
-}
-
-/* Within a change of c, which is the plan's base. is_live: as above. */
-static int load_plan(const struct state *s, struct catalog *c, const struct pending *p, bool is_live, struct err *e)
-{
-	struct image_loader l = {0};
-	struct digest made;
-
 	image_load_start(&l, c);
 	l.local = true;
-	int rc = read_plan(s, p, &l, is_live, e);
+	int rc = image_load_plan(&l, fd, is_live, e);
 	if (!rc)
 		rc = image_load_end(&l, &made, e);
 	if (!rc && !digest_eq(&made, &p->id))

@@ -16,7 +16,7 @@
  * A plan appears whole, `next` is settled before it. Without a plan that leads to what it holds next means nothing; tip
  * is whatever image it says, and made again where another is wanted. Whoever changes anything holds the state's lock.
  *
- * May use: state, catalog, image, input, head, file, err; makes system calls.
+ * May use: state, catalog, image, head, file, err; makes system calls.
  */
 #ifndef REPL_PENDING_H
 #define REPL_PENDING_H

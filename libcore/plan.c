@@ -77,13 +77,6 @@ int plan_promise(struct plan *p, struct digest *base, struct digest *id, struct 
 	return 0;
 }
 
-static int load_record(void *ctx, const struct record *rec, struct err *e)
-{
-	struct plan *p = ctx;
-
-	return image_load(&p->loader, rec, e);
-}
-
 static void start_load(struct plan *p, struct catalog *next)
 {
 	p->next = next;
@@ -94,14 +87,7 @@ static void start_load(struct plan *p, struct catalog *next)
 int plan_load_into(struct plan *p, struct catalog *next, struct digest *id, struct err *e)
 {
 	start_load(p, next);
-	return each(p, load_record, p, e) || image_load_end(&p->loader, id, e) ? -1 : 0;
-}
-
-static int load_live_record(void *ctx, const struct record *rec, struct err *e)
-{
-	struct plan *p = ctx;
-
-	return image_load(&p->loader, rec, e) ? -1 : catalog_is_large(p->next);
+	return image_load_plan(&p->loader, p->fd, false, e) || image_load_end(&p->loader, id, e) ? -1 : 0;
 }
 
 /* In a transaction of the replica's own catalog. 1: it got too large, and was taken back. */
@@ -110,7 +96,7 @@ static int load_live(struct plan *p, struct digest *id, struct err *e)
 	if (catalog_begin(p->r->cat, e))
 		return -1;
 	start_load(p, p->r->cat);
-	int rc = each(p, load_live_record, p, e);
+	int rc = image_load_plan(&p->loader, p->fd, true, e);
 	if (rc == 1) {
 		p->next = NULL;
 		image_loader_free(&p->loader);
