@@ -16,7 +16,6 @@
 
 #define EVENTS (FAN_CREATE | FAN_DELETE | FAN_MOVED_FROM | FAN_MOVED_TO | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_ATTRIB | FAN_ONDIR)
 #define MARKER (FAN_OPEN | FAN_ONDIR)
-#define CHUNK (64u * 1024)
 #define BACKLOG_MAX (6u * 1024 * 1024) /* of all groups; what is more waits in the kernel, until its queue overflows */
 
 /* A mount through which a superblock is seen below the paths. */
@@ -467,20 +466,10 @@ static int fan_gather(struct watch *w, struct err *e)
 		held += f->groups[i].backlog.len - f->groups[i].at;
 	for (size_t i = 0; i < f->n; i++) {
 		struct group *g = &f->groups[i];
-		if (g->at && g->at == g->backlog.len)
-			g->at = g->backlog.len = 0;
-		while (held < BACKLOG_MAX) {
-			buf_reserve(&g->backlog, CHUNK);
-			ssize_t n = read(g->fd, g->backlog.p + g->backlog.len, CHUNK);
-			if (n < 0 && errno == EINTR)
-				continue;
-			if (n < 0 && errno != EAGAIN)
-				return err_sys(e, "cannot read events");
-			if (n <= 0)
-				break;
-			g->backlog.len += (size_t)n;
-			held += (size_t)n;
-		}
+		held -= g->backlog.len - g->at;
+		if (watch_read(g->fd, &g->backlog, &g->at, held < BACKLOG_MAX ? BACKLOG_MAX - held : 0, e))
+			return -1;
+		held += g->backlog.len - g->at;
 	}
 	return 0;
 }

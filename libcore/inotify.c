@@ -15,7 +15,6 @@
 #include "words.h"
 
 #define EVENTS (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_ONLYDIR)
-#define CHUNK (64u * 1024)
 #define BACKLOG_MAX (6u * 1024 * 1024)
 
 /* A watched directory. Its number is its place here, from 1. */
@@ -152,20 +151,7 @@ static int ino_gather(struct watch *w, struct err *e)
 {
 	struct ino *s = w->data;
 
-	if (s->at && s->at == s->backlog.len)
-		s->at = s->backlog.len = 0;
-	while (s->backlog.len - s->at < BACKLOG_MAX) {
-		buf_reserve(&s->backlog, CHUNK);
-		ssize_t n = read(s->fd, s->backlog.p + s->backlog.len, CHUNK);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno != EAGAIN)
-			return err_sys(e, "cannot read events");
-		if (n <= 0)
-			break;
-		s->backlog.len += (size_t)n;
-	}
-	return 0;
+	return watch_read(s->fd, &s->backlog, &s->at, BACKLOG_MAX, e);
 }
 
 /* ---- watches ---- */

@@ -177,6 +177,26 @@ static int push_below(int fd, struct span rel, struct buf *stack, struct err *e)
 	return is_bad ? -1 : 0;
 }
 
+#define CHUNK (64u * 1024)
+
+int watch_read(int fd, struct buf *backlog, size_t *at, size_t max, struct err *e)
+{
+	if (*at && *at == backlog->len)
+		*at = backlog->len = 0;
+	while (backlog->len - *at < max) {
+		buf_reserve(backlog, CHUNK);
+		ssize_t n = read(fd, backlog->p + backlog->len, CHUNK);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			return err_sys(e, "cannot read events");
+		if (n <= 0)
+			break;
+		backlog->len += (size_t)n;
+	}
+	return 0;
+}
+
 int watch_descend(struct watch *w, const char *top, int (*visit)(void *ctx, int fd, struct span rel, struct err *e), void *ctx,
 	struct err *e)
 {

@@ -117,6 +117,10 @@ struct watch_source {
 };
 extern const struct watch_source fanotify_source, fanotify_dirs_source, inotify_source;
 
+/* Reads what waits at a source's descriptor behind the events in backlog, of which those before *at were told; until so many bytes are to
+ * be told, or a little more. */
+int watch_read(int fd, struct buf *backlog, size_t *at, size_t max, struct err *e);
+
 /* Every directory at and below top (absolute), on its own mount, each before what is in it is listed, so that what appears meanwhile
  * is either listed or told. `visit` gets an open descriptor and the path below top: 1 go on below, 0 not, -1 stop.
  * 0 also when top is not there, or no directory. */
