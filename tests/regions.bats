@@ -282,6 +282,7 @@ storm() {
 	begin xfs
 	noise 2M >src/a
 	noise 2M >src/b
+	sleep 0.1 # what was written just before an image is looked at, and cloned, in the next one as well
 	ship
 	poke src/a 8192
 	ship
