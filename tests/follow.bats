@@ -115,6 +115,9 @@ ended() {
 	same_tree "$src" R
 }
 
+# is_larger FILE BYTES
+is_larger() { (($(stat -c %s "$1") > $2)); }
+
 @test "any answer commits all that led to it" {
 	local size=(0) i mid
 	source_here
@@ -124,6 +127,8 @@ ended() {
 	until_true arrived one
 	for i in 1 2 3 4 5; do
 		change "f$i"
+		# The replica has it a moment before the answer is written.
+		until_true is_larger answers "${size[i - 1]}"
 		size[i]=$(stat -c %s answers)
 	done
 	# A plan each, and none is the base.

@@ -154,7 +154,7 @@ stamp() { repl-show --json "$1" | grep -o '"provider":"[a-z]*","consistency":"[a
 	cp -a state was
 	for signal in KILL TERM INT HUP; do
 		: >log
-		run -$((128 + $(kill -l $signal))) env --default-signal=HUP repl-snap -s state --quiesce="echo quiesce \$\$ >>log; kill -$signal \$PPID; exec sleep 1000" \
+		run -$((128 + $(kill -l $signal))) env --default-signal=INT,HUP repl-snap -s state --quiesce="echo quiesce \$\$ >>log; kill -$signal \$PPID; exec sleep 1000" \
 			--resume='echo resume >>log' -o new plain
 		after_guard
 		read -r _ pid <log
