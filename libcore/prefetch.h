@@ -5,7 +5,7 @@
  * be waited for by itself, a thousand times for a hundred files. What a reader of records has in its buffer tells what will be asked
  * for: names, directory below directory, and then the objects that have them.
  *
- * May use: catalog, stream.
+ * May use: catalog, rows, stream.
  */
 #ifndef REPL_PREFETCH_H
 #define REPL_PREFETCH_H

@@ -401,7 +401,7 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	j->is_first = false;
 	if (rec->type == REC_RESUME)
 		return err_set(e, ERR_STREAM, "a 'resume' record that is not the first one");
-	if (!j->skip && !j->is_again && j->r.cat)
+	if (j->has_delta && !j->skip && !j->is_again && !digest_is_zero(&j->base))
 		prefetch_run(&j->soon, j->r.cat, &j->a->in->s);
 	if (rec->type == REC_META)
 		j->cur_attr = rec->u.meta.attr;

@@ -202,6 +202,8 @@ static int look_ahead(struct store *s, struct err *e)
 	size_t n = 0;
 	int got = 0;
 
+	if (!store_asks(s))
+		return 0;
 	store_walk_start(&w, s, STORE_SPREAD, (struct span){0}, 0, false);
 	while (n < ROWS_AHEAD_MAX && (got = store_walk_next(&w, e)) == 1)
 		no[n++] = get_be64(w.key.p);

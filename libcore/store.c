@@ -538,9 +538,11 @@ int store_seek(struct store *s, enum store_table t, struct span from, size_t n_s
 	return leave(rc) && rc != MDB_NOTFOUND ? fail(s, rc, "read", e) : got;
 }
 
+bool store_asks(const struct store *s) { return s->mode != STORE_PRIVATE && pages_are_known(); }
+
 void store_ahead(struct store *s, enum store_table t, const struct span *keys, size_t n, bool shrinks)
 {
-	if (s->mode == STORE_PRIVATE || !pages_are_known())
+	if (!store_asks(s))
 		return;
 	enter(s);
 	if (s->pages.seen || open_pages(s))

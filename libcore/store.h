@@ -70,6 +70,7 @@ int store_seek(struct store *s, enum store_table t, struct span from, size_t n_s
 /* Asks the disk for what these rows lie on, or would: it is there when they are looked at, or changed, next. STORE_AHEAD_MAX keys at
  * most, best in order. shrinks: they will be deleted. A hint; a private store, which was written just now, needs none. */
 #define STORE_AHEAD_MAX 512u
+bool store_asks(const struct store *s); /* false: store_ahead does nothing, and nobody need find out what to ask for */
 void store_ahead(struct store *s, enum store_table t, const struct span *keys, size_t n, bool shrinks);
 int store_count(struct store *s, enum store_table t, uint64_t *rows, struct err *e);
 /* Rows written and deleted since it was opened. */
