@@ -82,19 +82,41 @@ static int restore(struct install *p, int dirfd, const char *name, int fd, const
 }
 
 /* Hints of the replica's own filesystem: how an edit made behind our back is noticed. */
+static int put_hint(struct install *p, struct object *o, const struct attr *a, struct err *e)
+{
+	o->hint = a->hint;
+	o->hint.dev = 0;
+	o->hint.flags = o->nlink == 1 ? HINT_SETTLED : 0;
+	return catalog_put(p->plan->next, o, e);
+}
+
 static int refresh_hint(struct install *p, struct object *o, int dirfd, const char *name, struct err *e)
 {
 	struct attr a = {0};
-	int rc = attr_stat(&a, dirfd, name, e);
+	int rc = attr_stat(&a, dirfd, name, e) || put_hint(p, o, &a, e) ? -1 : 0;
 
-	if (!rc) {
-		o->hint = a.hint;
-		o->hint.dev = 0;
-		o->hint.flags = o->nlink == 1 ? HINT_SETTLED : 0;
-		rc = catalog_put(p->plan->next, o, e);
-	}
 	attr_free(&a);
 	return rc;
+}
+
+/* What attr_stat says is all there is about something that was staged, and it is right. */
+static bool is_done(struct install *p, const struct attr *a, const struct object *o)
+{
+	struct r_meta want = o->meta;
+
+	owners_map(&p->owners, &want);
+	return p->plan->room->is_bare && !p->policy.no_owner && a->type == o->type && attr_same(&a->meta, &want);
+}
+
+/* It was given all its metadata when it was staged. */
+static bool is_dressed(struct install *p, const char *staged, const struct object *o)
+{
+	struct attr a = {0};
+	struct err ignored = {0};
+	bool is_it = o->type == OBJ_FILE && !attr_stat(&a, p->plan->room->stage, staged, &ignored) && is_done(p, &a, o);
+
+	attr_free(&a);
+	return is_it;
 }
 
 static int make_special(struct install *p, const struct object *o, const char *staged, struct err *e)
@@ -150,6 +172,12 @@ static int put_over(struct install *p, const char *staged, int dirfd, const char
 			return 0;
 	}
 	return errno == ENOENT ? 1 : install_fail(p, "place", name, e);
+}
+
+/* The same where nothing has the name, as far as is known. */
+static int put_new(struct install *p, const char *staged, int dirfd, const char *name, struct err *e)
+{
+	return renameat2(p->plan->room->stage, staged, dirfd, name, RENAME_NOREPLACE) ? put_over(p, staged, dirfd, name, e) : 0;
 }
 
 /* An object and the name that it is reached by while it is worked on. */
@@ -286,25 +314,59 @@ static int restore_in_place(struct install *p, const struct target *t, struct er
 	return dirfd < 0 ? -1 : restore(p, dirfd, t->name, fd, &t->o, 0, e);
 }
 
-/* A staged or new object takes the place of whatever has its names. */
-static int replace(struct install *p, const struct target *t, const char *staged, struct err *e)
+/* Owned; -1 with errno. It may have its mode already, which need not let us in. */
+static int open_staged(int stage, const char *staged)
+{
+	int fd = path_open_at(stage, staged, O_RDWR, 0);
+
+	if (fd < 0 && errno == EACCES && fchmodat(stage, staged, 0600, AT_SYMLINK_NOFOLLOW) == 0)
+		fd = path_open_at(stage, staged, O_RDWR, 0);
+	return fd;
+}
+
+/* Its metadata while it is staged. 1: it is not, so repeating it is in its place already. */
+static int dress(struct install *p, const struct target *t, const char *staged, struct err *e)
 {
 	int stage = p->plan->room->stage;
-	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? path_open_at(stage, staged, O_RDWR, 0) : -1;
+	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? open_staged(stage, staged) : -1;
 
-	/* Absent: repeating, and it is in its place already. */
-	if (t->o.type == OBJ_FILE && fd < 0 && errno != ENOENT)
-		return install_fail(p, "open the staged", t->name, e);
+	if (t->o.type == OBJ_FILE && fd < 0)
+		return errno == ENOENT ? 1 : install_fail(p, "open the staged", t->name, e);
 	/* The locks only once the object has its last name. */
-	if ((t->o.type != OBJ_FILE || fd >= 0) && restore(p, stage, staged, fd, &t->o, INODE_LOCKS, e))
-		return -1;
-	int dirfd = target_dir(p, t, e);
+	return restore(p, stage, staged, fd, &t->o, INODE_LOCKS, e);
+}
+
+/* A staged or new object takes the place of whatever has its names. */
+static int replace(struct install *p, const struct target *t, const char *staged, bool is_new, struct err *e)
+{
+	int absent = is_dressed(p, staged, &t->o) ? 0 : dress(p, t, staged, e), dirfd = absent < 0 ? -1 : target_dir(p, t, e);
+
 	if (dirfd < 0)
 		return -1;
 	install_enter(p, t->dir, dirfd);
-	if (put_over(p, staged, dirfd, t->name, e) < 0 || link_others(p, t, e))
+	int rc = is_new ? put_new(p, staged, dirfd, t->name, e) : put_over(p, staged, dirfd, t->name, e);
+	if (rc < 0 || link_others(p, t, e))
 		return -1;
-	return t->o.meta.attr & INODE_LOCKS ? restore_in_place(p, t, e) : 0;
+	return absent || t->o.meta.attr & INODE_LOCKS ? restore_in_place(p, t, e) : 0;
+}
+
+/* It came with its directory. 1: it did not. */
+static int came_along(struct install *p, const struct target *t, struct err *e)
+{
+	int dirfd = target_dir(p, t, e);
+	struct attr a = {0};
+	struct err why = {0};
+
+	if (dirfd < 0)
+		return -1;
+	int rc = attr_stat(&a, dirfd, t->name, &why);
+	bool is_right = !rc && is_done(p, &a, &t->o);
+	attr_free(&a);
+	if (!rc)
+		return (!is_right && restore_in_place(p, t, e)) || link_others(p, t, e) ? -1 : 0;
+	if (why.sys != ENOENT)
+		*e = why;
+	return why.sys == ENOENT ? 1 : -1;
 }
 
 /* Changes a file in place, while nobody can see it: with a write lease on it, which nobody gets who shares it, others wait in
@@ -334,12 +396,12 @@ static int patch_in_place(struct install *p, const struct target *t, const char 
 static int put_file(struct install *p, const struct target *t, const char *staged, struct err *e)
 {
 	if (!redo_is(p->plan->room->stage, staged))
-		return replace(p, t, staged, e);
+		return replace(p, t, staged, false, e);
 	int rc = patch_in_place(p, t, staged, e);
 	if (rc <= 0)
 		return rc;
 	AUTO_CLOSE int fd = open_target(p, t, O_RDONLY, e);
-	return fd < 0 || redo_fill(p->plan->room->stage, staged, fd, t->o.size, e) ? -1 : replace(p, t, staged, e);
+	return fd < 0 || redo_fill(p->plan->room->stage, staged, fd, t->o.size, e) ? -1 : replace(p, t, staged, false, e);
 }
 
 int install_link(struct install *p, const struct where_row *row, struct err *e)
@@ -380,6 +442,30 @@ static int put_elsewhere(struct install *p, const struct target *t, struct where
 	return 0;
 }
 
+/* By its first name, or by one that stands. */
+static int choose_name(struct install *p, const struct plan_object *po, struct target *t, struct err *e)
+{
+	if (!po->is_new)
+		return find_name(p, t, e);
+	t->dir = po->parent;
+	memcpy(t->name, po->name, sizeof t->name);
+	return 0;
+}
+
+static int install_file(struct install *p, const struct plan_object *po, const struct target *t, struct err *e)
+{
+	char staged[32];
+
+	if (!po->staged && !po->is_new)
+		return restore_in_place(p, t, e);
+	int rc = po->is_new && bits_has(&p->whole, t->dir) ? came_along(p, t, e) : 1;
+	if (rc <= 0)
+		return rc;
+	snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
+	/* What is new is no patch. */
+	return po->is_new ? replace(p, t, staged, true, e) : put_file(p, t, staged, e);
+}
+
 int install_object(struct install *p, const struct plan_object *po, struct err *e)
 {
 	struct target t = {0};
@@ -394,7 +480,7 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 		goto out;
 	}
 	rc = -1;
-	if (find_name(p, &t, e) || plan_find_room(p->plan, t.o.no, e))
+	if (choose_name(p, po, &t, e) || plan_find_room(p->plan, t.o.no, e))
 		goto out;
 	struct where_row *row = t.dir == CATALOG_ROOT ? where_find(&p->plan->r->where, span_cstr(t.name)) : NULL;
 	if (row) {
@@ -409,13 +495,9 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 			rc = rc < 0 ? -1 : 0;
 			goto out;
 		}
-		rc = replace(p, &t, staged, e);
-	} else if (po->staged || po->is_new) {
-		snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
-		/* What is new is no patch. */
-		rc = po->is_new ? replace(p, &t, staged, e) : put_file(p, &t, staged, e);
+		rc = replace(p, &t, staged, po->is_new, e);
 	} else {
-		rc = restore_in_place(p, &t, e);
+		rc = install_file(p, po, &t, e);
 	}
 	if (!rc) {
 		int dirfd = target_dir(p, &t, e);
@@ -618,6 +700,7 @@ void install_free(struct install *p)
 	freeing_end(&p->freeing);
 	owners_free(&p->owners);
 	buf_free(&p->touched);
+	buf_free(&p->whole);
 	buf_free(&p->label);
 	free(p->stood);
 	p->stood = NULL;

@@ -18,6 +18,7 @@ struct install {
 	const struct warn *warn;
 	struct buf touched;      /* u64 numbers of directories whose entries changed, with repeats */
 	struct owners owners;
+	struct buf whole;        /* bits: new directories that stand with what was staged in them */
 	struct plan *plan;
 	/* private */
 	uint64_t last_touched, last_entered, n_displaced;

@@ -82,7 +82,10 @@ struct job {
 	struct prefetch soon;    /* which of the base's rows the next records ask for */
 	uint64_t cur;            /* base object that is current; 0: a new one */
 	bool cur_is_file, cur_has_meta;
-	uint32_t cur_attr;
+	struct r_meta cur_meta;  /* without its spans */
+	bool cur_is_plain;
+	uint64_t cur_dir;        /* see struct stage_file */
+	char cur_name[REC_NAME_MAX + 1];
 	struct where_row *place; /* where a new volume is to stand; NULL: in the replica */
 	struct where_row *tree;  /* to which of those elsewhere a new one belongs; NULL: to none */
 	bool place_is_free;      /* nothing of the base is there */

@@ -6,7 +6,8 @@
  *   3 decide   plan is renamed to `commit`, the directory synced                            (from here on: forward)
  *   4 detach   what was edited here is put aside, if that was decided (edits.h); then every name that goes is renamed into slots/, or unlinked when its object goes
  *   5 mark     everything synced, then the marker `detached`
- *   6 place    directories are made and attached, parents first; then files, links, metadata; last the directories' own
+ *   6 place    directories are made, or come out of the stage with the new files in them, and attached, parents first; then files,
+ *              links, metadata; last the directories' own
  *   7 commit   everything synced, then the catalog: LMDB's commit, or `next` renamed over `catalog`
  *   8 clean    the undo, if one was made, goes into the history; commit record, marker, slots and stage are removed
  *

@@ -23,6 +23,48 @@ void meta_early(int fd, const struct r_meta *m)
 	(void)inode_change_flags(fd, EARLY_FLAGS, m->attr, &left);
 }
 
+/* ---- without xattrs, flags and setuid ---- */
+
+bool meta_is_plain(const struct r_meta *m) { return !m->xattrs.len && !m->attr && !(m->mode & (S_ISUID | S_ISGID)); }
+
+bool meta_is_bare(int dirfd)
+{
+	AUTO_BUF struct buf names = {0};
+	uint32_t flags;
+
+	if (inode_list_xattrs(&(struct inode){.fd = dirfd}, &names) ? errno != EOPNOTSUPP && errno != ENOSYS : names.len != 0)
+		return false;
+	return inode_flags(dirfd, &flags) ? inode_has_no_flags(errno) : !(flags & META_ATTR_MASK);
+}
+
+static void mtime_spec(struct timespec ts[2], const struct r_meta *m)
+{
+	ts[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
+	ts[1] = (struct timespec){.tv_sec = m->mtime_s, .tv_nsec = (long)m->mtime_ns};
+}
+
+static bool has_mtime(const struct stat *st, const struct r_meta *m)
+{
+	return st->st_mtim.tv_sec == m->mtime_s && st->st_mtim.tv_nsec == (long)m->mtime_ns;
+}
+
+static bool has_owner(const struct stat *st, const struct r_meta *m) { return st->st_uid == m->uid && st->st_gid == m->gid; }
+
+/* The mtime comes last: it says that the rest was done. */
+void meta_dress(int fd, const struct r_meta *m)
+{
+	struct timespec ts[2];
+	struct stat st;
+
+	if (m->mtime_ns >= 1000000000u || fstat(fd, &st) || (!has_owner(&st, m) && fchown(fd, m->uid, m->gid)) || fchmod(fd, m->mode & 07777))
+		return;
+	mtime_spec(ts, m);
+	if (futimens(fd, ts))
+		return; /* who looks will find another one */
+}
+
+/* ---- all of it ---- */
+
 static void flag_letters(char out[33], uint32_t flags)
 {
 	static const struct {
@@ -86,7 +128,7 @@ static int job_chmod(struct job *j, mode_t mode)
 static int restore_owner(struct job *j)
 {
 	const struct r_meta *m = j->m;
-	if (j->p->no_owner || (j->st.st_uid == m->uid && j->st.st_gid == m->gid))
+	if (j->p->no_owner || has_owner(&j->st, m))
 		return 0;
 	j->is_stale = true;
 	/* To chown the number -1 means to leave things alone: no object can have it. */
@@ -324,17 +366,6 @@ static void check_mode(const struct job *j)
 		want &= (mode_t)~(S_ISUID | S_ISGID);
 	if (mode != want)
 		warn_say(j->p->warn, "mode", "mode of '%s' is %04o, not %04o", j->name, (unsigned)mode, (unsigned)want);
-}
-
-static void mtime_spec(struct timespec ts[2], const struct r_meta *m)
-{
-	ts[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
-	ts[1] = (struct timespec){.tv_sec = m->mtime_s, .tv_nsec = (long)m->mtime_ns};
-}
-
-static bool has_mtime(const struct stat *st, const struct r_meta *m)
-{
-	return st->st_mtim.tv_sec == m->mtime_s && st->st_mtim.tv_nsec == (long)m->mtime_ns;
 }
 
 /* What was done before does not touch it. */

@@ -30,6 +30,12 @@ int meta_restore(int dirfd, const char *name, int fd, uint8_t type, const struct
 /* On a new file, before its first byte: the flags that a filesystem takes only while a file is empty (C), or that
  * decide how what is written is kept (c, m). Best effort: meta_restore says what did not stay. */
 void meta_early(int fd, const struct r_meta *m);
+/* Owner, mode (without setuid and setgid) and mtime are all that it sets. */
+bool meta_is_plain(const struct r_meta *m);
+/* What is made in this directory gets neither xattrs nor flags from it. */
+bool meta_is_bare(int dirfd);
+/* Plain metadata, on a file that was made in a bare directory, after its last byte. Best effort: attr_stat tells whether it is done. */
+void meta_dress(int fd, const struct r_meta *m);
 /* Just the mtime (nanoseconds), without following links. */
 int meta_set_mtime(int dirfd, const char *name, const struct r_meta *m, struct err *e);
 

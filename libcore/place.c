@@ -161,6 +161,66 @@ static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
 	return ensure_dir(p, fd, cname, e);
 }
 
+/* 1: a new file has this name in the target; 0. */
+static int is_new_file(const struct place *p, uint64_t dir, const char *name, struct err *e)
+{
+	struct plan *plan = p->to.plan;
+	struct object old = {0};
+	uint8_t type = OBJ_NONE;
+	uint64_t no;
+	int got = catalog_lookup(plan->next, dir, span_cstr(name), &no, &type, e);
+
+	if (got <= 0 || type != OBJ_FILE)
+		return got < 0 ? -1 : 0;
+	plan_see_base(plan, true);
+	got = catalog_get(plan->r->cat, no, &old, e);
+	plan_see_base(plan, false);
+	object_free(&old);
+	return got < 0 ? -1 : !got;
+}
+
+/* What is staged in a new directory but is no new file of the image goes: it was dropped again, or staged behind the place from which a
+ * delta that broke off went on otherwise. */
+static int strip_dir(struct place *p, int fd, uint64_t no, struct err *e)
+{
+	DIR *d = file_list(fd);
+	int got = 0;
+
+	if (!d)
+		return install_fail(&p->to, "list", "a staged directory", e);
+	for (const struct dirent *de; got >= 0 && (de = readdir(d));) {
+		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+			continue;
+		got = is_new_file(p, no, de->d_name, e);
+		if (!got && unlinkat(fd, de->d_name, 0))
+			got = install_fail(&p->to, "remove the staged", de->d_name, e);
+	}
+	closedir(d);
+	return got < 0 ? -1 : 0;
+}
+
+/* A new directory with what was staged in it. 1: nothing is. */
+static int bring_dir(struct place *p, const struct r_create *c, int fd, const char *name, struct err *e)
+{
+	int stage = p->to.plan->room->stage;
+	char staged[32];
+
+	room_new_dir(staged, c->ref);
+	AUTO_CLOSE int in = c->ref == REF_NONE ? -1 : path_open_at(stage, staged, O_RDONLY | O_DIRECTORY, 0);
+	if (in < 0)
+		return c->ref == REF_NONE || errno == ENOENT ? 1 : install_fail(&p->to, "open the staged", name, e);
+	uint64_t no = image_ref(&p->to.plan->loader, c->ref);
+	if (strip_dir(p, in, no, e))
+		return -1;
+	int rc = renameat(stage, staged, fd, name);
+	if (rc && (errno == ENOTDIR || errno == ENOTEMPTY || errno == EEXIST))
+		rc = install_displace(&p->to, fd, name, e) < 0 ? -1 : renameat(stage, staged, fd, name);
+	if (rc)
+		return e->kind ? -1 : install_fail(&p->to, "place", name, e);
+	bits_put(&p->to.whole, no);
+	return 0;
+}
+
 static int make_dir(struct place *p, const struct r_create *c, struct err *e)
 {
 	uint64_t parent = image_ref(&p->to.plan->loader, c->parent);
@@ -173,6 +233,9 @@ static int make_dir(struct place *p, const struct r_create *c, struct err *e)
 		return -1;
 	span_name(name, c->name);
 	install_enter(&p->to, parent, fd);
+	int rc = bring_dir(p, c, fd, name, e);
+	if (rc <= 0)
+		return rc;
 	return mkdirat(fd, name, 0700) && errno != EEXIST ? install_fail(&p->to, "make", name, e) : 0;
 }
 

@@ -182,8 +182,10 @@ static int create(struct walker *w, const struct r_create *c, struct err *e)
 		w->cur.no = CATALOG_ROOT;
 		return 0;
 	}
+	w->cur.parent = image_ref(&w->p->loader, c->parent);
+	span_name(w->cur.name, c->name);
 	/* Its number: by name, as files that nobody links to have none in the stream. It has none when it was dropped again. */
-	return catalog_lookup(w->p->next, image_ref(&w->p->loader, c->parent), c->name, &w->cur.no, NULL, e) < 0 ? -1 : 0;
+	return catalog_lookup(w->p->next, w->cur.parent, c->name, &w->cur.no, NULL, e) < 0 ? -1 : 0;
 }
 
 static int on_record(void *ctx, const struct record *rec, struct err *e)

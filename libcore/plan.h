@@ -27,6 +27,8 @@ struct plan_object {
 	uint64_t no;           /* in the target's catalog */
 	uint64_t staged;       /* number of its content in stage/; 0: it has none */
 	bool is_new, has_meta;
+	uint64_t parent;       /* of what is new, but the root: the directory that it was made in, */
+	char name[REC_NAME_MAX + 1]; /* and its first name, which is one in the target */
 };
 /* NULL members are not called. The first that is not 0 ends the walk and is returned. */
 struct plan_visit {

@@ -2,13 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
+#include "charge.h"
 #include "clock.h"
 #include "file.h"
 #include "image.h"
@@ -19,74 +17,6 @@
 
 /* ---- receiving one delta ---- */
 
-/* Memory that is, or will be once the delta is loaded and placed, set aside for each thing of some sort: the numbers of objects in
- * two tables, directories that have to be finished and that the undo names, names that the undo takes away. Nothing else in memory
- * grows with the stream. */
-enum { COST_NUMBER = 16, COST_DIRECTORY = 24, COST_UNDO_DIRECTORY = 40, COST_UNDO_NAME = 12, COST_OWNER = 4096 /* in time: all rules are looked through for each object */ };
-
-static int charge(struct job *j, uint64_t bytes, struct err *e)
-{
-	j->memory += bytes;
-	if (!j->a->max_memory || j->memory <= j->a->max_memory)
-		return 0;
-	return err_set(e, ERR_REFUSED, "the delta names so much that it takes more than %llu MiB of memory: --max-memory has to "
-		"allow it", (unsigned long long)(j->a->max_memory >> 20));
-}
-
-static bool will_undo(const struct job *j)
-{
-	return history_keeps(&j->a->keep) && !digest_is_zero(&j->current);
-}
-
-/* Names come sorted by directory: a directory costs once, unless a stream goes back and forth on purpose. */
-static int charge_parent(struct job *j, uint64_t parent, struct err *e)
-{
-	if (parent == j->last_parent)
-		return 0;
-	j->last_parent = parent;
-	return charge(j, COST_DIRECTORY + (will_undo(j) ? COST_UNDO_DIRECTORY : 0), e);
-}
-
-/* A name that the delta makes. */
-static int charge_name(struct job *j, uint64_t parent, struct span name, struct err *e)
-{
-	return charge_parent(j, parent, e) || (will_undo(j) && charge(j, name.len + COST_UNDO_NAME, e)) ? -1 : 0;
-}
-
-static int charge_content(struct job *j, uint64_t bytes, struct err *e)
-{
-	uint64_t sum;
-
-	if (!add_u64(j->content, bytes, &sum) || (j->a->max_content && sum > j->a->max_content))
-		return err_set(e, ERR_REFUSED, "the delta brings more than %llu bytes of content: --max-content has to allow it",
-			(unsigned long long)j->a->max_content);
-	j->content = sum;
-	return 0;
-}
-
-/* These may have room for more than they say. */
-static bool compresses(int fd)
-{
-	struct statfs s;
-
-	return fstatfs(fd, &s) || s.f_type == BTRFS_SUPER_MAGIC || s.f_type == 0x2fc12fc1 /* ZFS */;
-}
-
-/* Only a first image must bring all that it announces; and only while nothing of it is here yet. */
-static int check_space(const struct job *j, uint64_t bytes, struct err *e)
-{
-	struct statvfs s;
-
-	if (j->a->dry || j->r.where.n || !digest_is_zero(&j->base) || faccessat(j->r.room.stage, "1", F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
-			compresses(j->r.root) || fstatvfs(j->r.root, &s))
-		return 0;
-	uint64_t room = (geteuid() ? s.f_bavail : s.f_bfree) * s.f_frsize;
-	if (bytes <= room)
-		return 0;
-	return err_set(e, ERR_SYSTEM, "the image needs %llu bytes, and '%s' has room for %llu", (unsigned long long)bytes,
-		j->a->path, (unsigned long long)room);
-}
-
 #define REF_IN_TREE (UINT64_C(1) << 63)
 
 static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
@@ -95,7 +25,7 @@ static int set_ref(struct job *j, uint64_t ref, uint64_t no, struct err *e)
 		return 0;
 	if (ref != j->n_refs)
 		return err_set(e, ERR_STREAM, "object number %llu is out of order", (unsigned long long)ref);
-	if (charge(j, COST_NUMBER, e))
+	if (charge_number(j, e))
 		return -1;
 	if (j->n_refs == j->cap_refs) {
 		j->cap_refs *= 2;
@@ -259,10 +189,13 @@ static int begin_delta(struct job *j, const struct r_delta *d, struct err *e)
 		j->skip = true;
 		return 0;
 	}
-	if (!j->is_again && check_space(j, d->bytes, e))
+	if (!j->is_again && charge_space(j, d->bytes, e))
 		return -1;
 	return j->is_again || j->a->dry ? 0 : start_staging(j, e);
 }
+
+/* Owners are the stream's own numbers, and to be set. */
+static bool may_dress(const struct job *j) { return !j->a->policy.no_owner && !j->a->n_owners && !j->a->map_names; }
 
 static int take_content(struct job *j, const struct record *rec, struct err *e)
 {
@@ -279,9 +212,10 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 			return 0;
 		if (j->cur && catalog_get(j->r.cat, j->cur, &old, e) != 1)
 			return catalog_damaged(j->r.cat, "it lacks an object that it should have", e);
-		j->stage.attr = j->cur_has_meta ? j->cur_attr : old.meta.attr;
-		rc = stage_begin(&j->stage, j->n_content, &rec->u.content,
-			&(struct stage_file){j->cur ? &old : NULL, j->tree ? &j->tree->room : &j->r.room, j->place, j->place_is_free}, e);
+		rc = stage_begin(&j->stage, j->n_content, &rec->u.content, &(struct stage_file){j->cur ? &old : NULL,
+			j->tree ? &j->tree->room : &j->r.room, j->place, j->place_is_free, j->cur_dir,
+			span_cstr(j->cur_name), j->cur_has_meta ? &j->cur_meta : &old.meta,
+			may_dress(j) && (j->cur_has_meta ? j->cur_is_plain : meta_is_plain(&old.meta))}, e);
 		object_free(&old);
 		return rc;
 	case REC_DATA:
@@ -326,6 +260,7 @@ static int find_base(struct job *j, const struct r_base *b, struct err *e)
 			"side is damaged, see repl(7), \"A catalog is damaged\"",
 			esc_cut(text, sizeof text, b->name));
 	j->cur = no;
+	j->cur_dir = 0;
 	j->place = NULL;
 	j->cur_is_file = type == OBJ_FILE && !(b->flags & BASE_DETACH);
 	return set_ref(j, b->ref, no, e);
@@ -339,6 +274,7 @@ static int find_object(struct job *j, uint64_t ref, struct err *e)
 	if (base_of(j, ref, &no, e))
 		return -1;
 	j->cur = no;
+	j->cur_dir = 0;
 	j->place = NULL;
 	j->tree = no ? NULL : tree_of(j, ref, e);
 	j->cur_is_file = !no; /* a new one: the loader knows its type and will say so */
@@ -367,6 +303,15 @@ static int find_place(struct job *j, const struct r_create *c, struct err *e)
 	int got = catalog_lookup(j->r.cat, CATALOG_ROOT, c->name, &no, NULL, e);
 	j->place_is_free = got == 0;
 	return got < 0 ? -1 : 0;
+}
+
+/* A new file in a new directory is staged in that one. */
+static void find_dir(struct job *j, const struct r_create *c)
+{
+	bool is_in = c->type == OBJ_FILE && c->parent != REF_ROOT && !j->refs[c->parent] && !j->r.where.n;
+
+	j->cur_dir = is_in ? c->parent : 0;
+	span_name(j->cur_name, c->name);
 }
 
 /* Under another name than `plan` until it is known to fit: part of another delta may be waiting for its rest. */
@@ -403,8 +348,10 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 		return err_set(e, ERR_STREAM, "a 'resume' record that is not the first one");
 	if (j->has_delta && !j->skip && !j->is_again && !digest_is_zero(&j->base))
 		prefetch_run(&j->soon, j->r.cat, &j->a->in->s);
-	if (rec->type == REC_META)
-		j->cur_attr = rec->u.meta.attr;
+	if (rec->type == REC_META) {
+		j->cur_meta = rec->u.meta;
+		j->cur_is_plain = meta_is_plain(&rec->u.meta);
+	}
 	if (rec->type == REC_META || rec->type == REC_BASE || rec->type == REC_CREATE || rec->type == REC_OBJECT)
 		j->cur_has_meta = rec->type == REC_META;
 	if (j->has_end)
@@ -452,6 +399,8 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 				set_ref(j, rec->u.create.ref, new_in(j, j->tree), e))) {
 			return -1;
 		}
+		if (!j->skip)
+			find_dir(j, &rec->u.create);
 		break;
 	case REC_ATTACH:
 		if (!j->skip && (charge_name(j, rec->u.attach.parent, rec->u.attach.name, e) ||
@@ -463,7 +412,7 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 			return -1;
 		break;
 	case REC_OWNER:
-		if (!j->skip && j->a->map_names && charge(j, COST_OWNER, e))
+		if (!j->skip && j->a->map_names && charge_owner(j, e))
 			return -1;
 		break;
 	case REC_OBJECT:
@@ -536,7 +485,7 @@ static int take_up(struct job *j, const struct partial *p, struct err *e)
 	if (j->plan_fd < 0 || ftruncate(j->plan_fd, (off_t)p->plan_len) || lseek(j->plan_fd, 0, SEEK_END) < 0)
 		return err_sys(e, "cannot open the plan in '%s'", j->a->path);
 	j->sink = (struct sink){.fd = j->plan_fd, .name = "the plan", .written = p->plan_len};
-	if (take_again(j, p->plan_len, e) || stage_forget(&j->r, j->n_content, e) || stage_load(&j->stage, &stage, e))
+	if (take_again(j, p->plan_len, e) || stage_forget(&j->r, j->n_content, j->a->policy.no_owner, e) || stage_load(&j->stage, &stage, e))
 		return -1;
 	if (!rd_done(&stage))
 		return err_set(e, ERR_SYSTEM, "what '%s' kept of a delta is damaged: send the delta from its start", j->a->path);
@@ -671,7 +620,7 @@ static int keep_past(struct job *j, struct land *l, struct err *e)
 
 static int land_delta(struct job *j, struct land *l, struct err *e)
 {
-	bool wants_undo = will_undo(j) && !digest_eq(&j->current, &j->want);
+	bool wants_undo = charge_undo(j) && !digest_eq(&j->current, &j->want);
 	int rc = land_load(l, &j->want, e);
 
 	if (!rc && wants_undo && !l->has_base)

@@ -4,7 +4,7 @@
  * What came of a delta whose input breaks off is kept, so that only the rest need come again. Nothing outside .repl changes before a
  * delta is whole and verified.
  *
- * May use: job, input, stage, partial, undo, land, replica, history, image, stream, clock, err.
+ * May use: job, charge, input, stage, partial, undo, land, replica, history, image, stream, clock, err.
  */
 #ifndef REPL_RECEIVE_H
 #define REPL_RECEIVE_H

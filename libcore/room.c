@@ -2,15 +2,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "bytes.h"
 #include "file.h"
+#include "meta.h"
 #include "path.h"
 
 #define EMPTY_MAX 65536 /* bytes of a directory that is as good as new when it is empty */
+
+void room_new_dir(char out[32], uint64_t ref) { snprintf(out, 32, "d%llu", (unsigned long long)ref); }
 
 bool room_is_ours(const char *name)
 {
@@ -56,7 +60,10 @@ static int sub_dir(const struct room *m, const char *name, int *fd, struct err *
 
 int room_open(struct room *m, struct err *e)
 {
-	return sub_dir(m, "stage", &m->stage, e) || sub_dir(m, "slots", &m->slots, e) ? -1 : 0;
+	if (sub_dir(m, "stage", &m->stage, e) || sub_dir(m, "slots", &m->slots, e))
+		return -1;
+	m->is_bare = meta_is_bare(m->stage);
+	return 0;
 }
 
 /* A directory that held many names keeps its blocks on ext4, and each look into it reads them all. */

@@ -4,11 +4,12 @@
  * A replica has one; each of its trees that stand elsewhere (where.h) has its own, as nothing is renamed from one filesystem to
  * another.
  *
- * May use: file, path, bytes, err; makes system calls.
+ * May use: file, meta, path, bytes, err; makes system calls.
  */
 #ifndef REPL_ROOM_H
 #define REPL_ROOM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "err.h"
@@ -19,6 +20,7 @@ struct room {
 	const char *path;   /* for messages; both borrowed */
 	int root, ctl;      /* of the tree, and .repl in it; borrowed */
 	int stage, slots;   /* -1: not open */
+	bool is_bare;       /* stage, see meta_is_bare */
 };
 #define ROOM_CLOSED {.root = -1, .ctl = -1, .stage = -1, .slots = -1}
 #define ROOM_CTL ".repl"
@@ -30,6 +32,9 @@ int room_open(struct room *m, struct err *e);
 /* Whatever is in them goes. */
 int room_empty(struct room *m, struct err *e);
 void room_close(struct room *m);
+/* The name in stage/ of a directory that the delta makes, by its number there: the files that it makes in it are staged there
+ * under their own names, and come along. */
+void room_new_dir(char out[32], uint64_t ref);
 /* A name at the top of a tree that is no content: our own, "." and "..", and what a fresh filesystem has. */
 bool room_is_ours(const char *name);
 /* A directory without anything in it but that: 1, 0, -1 with errno. */

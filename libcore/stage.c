@@ -5,13 +5,16 @@
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "meta.h"
 #include "content.h"
 #include "extents.h"
 #include "file.h"
+#include "path.h"
 #include "writeback.h"
 
 #define PIECE (1024u * 1024)
@@ -139,13 +142,31 @@ static int begin_direct(struct stage *s, struct err *e)
 	return s->fd < 0 ? fail(s, "open", e) : 0;
 }
 
-static int begin_file(struct stage *s, struct err *e)
+static int make_file(const struct stage *s) { return openat(s->room->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600); }
+
+/* In a new directory: which is made with its first file. */
+static int make_in_dir(struct stage *s, const struct stage_file *f)
 {
-	s->fd = openat(s->room->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	char dir[32];
+
+	room_new_dir(dir, f->dir);
+	snprintf(s->name, sizeof s->name, "%s/%.*s", dir, (int)f->in_dir.len, (const char *)f->in_dir.p);
+	int fd = make_file(s);
+	if (fd < 0 && errno == ENOENT && mkdirat(s->room->stage, dir, 0700) == 0)
+		fd = make_file(s);
+	/* From a run that broke off behind what we go on from; it may not let us in. */
+	if (fd < 0 && errno == EACCES && unlinkat(s->room->stage, s->name, 0) == 0)
+		fd = make_file(s);
+	return fd;
+}
+
+static int begin_file(struct stage *s, const struct stage_file *f, struct err *e)
+{
+	s->fd = f->dir ? make_in_dir(s, f) : make_file(s);
 	if (s->fd < 0)
 		return fail(s, "make", e);
-	if (s->attr)
-		meta_early(s->fd, &(struct r_meta){.attr = s->attr});
+	if (s->meta.attr)
+		meta_early(s->fd, &s->meta);
 	return 0;
 }
 
@@ -173,10 +194,13 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	s->is_open = s->is_redo = s->has_pieces = false;
 	s->n_waiting = 0;
 	s->is_patch = c->flags & CONTENT_PATCH;
+	s->meta = *f->meta;
+	s->meta.xattrs = s->meta.target = (struct span){0};
+	s->is_plain = f->is_plain;
 	if (s->is_patch && !f->old)
 		return err_set(e, ERR_STREAM, "a patch of content that the base does not have");
 	snprintf(s->name, sizeof s->name, "%llu", (unsigned long long)n);
-	if (find_place(s, f, e) || (s->is_direct ? begin_direct(s, e) : begin_file(s, e)))
+	if (find_place(s, f, e) || (s->is_direct ? begin_direct(s, e) : begin_file(s, f, e)))
 		return -1;
 	object_free(&s->old);
 	s->grain = c->grain;
@@ -576,6 +600,9 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 	if (shifts_end(&s->shifts, s->room->stage, s->name, e) || (s->has_pieces && end_redo(s, seal->size, e)))
 		return -1;
 	close_fd(&s->base_fd);
+	/* While it is open: when the delta is decided, little is left to do. */
+	if (s->is_plain && s->room->is_bare && !s->is_redo && !s->place)
+		meta_dress(s->fd, &s->meta);
 	int fd = s->fd;
 	s->fd = -1;
 	s->unsent_sealed += s->unsent;
@@ -617,7 +644,7 @@ int stage_save(struct stage *s, struct buf *out, struct err *e)
 	if (close_waiting(s, e) || flush_rows(s, e))
 		return -1;
 	wr_str(out, s->name, strlen(s->name));
-	wr_u32(out, s->attr);
+	wr_u32(out, s->meta.attr);
 	wr_u32(out, s->grain);
 	wr_u64(out, s->of);
 	wr_u8(out, s->is_again);
@@ -684,12 +711,36 @@ static int forget(const struct room *m, uint64_t n, struct err *e)
 	return rc;
 }
 
-int stage_forget(struct replica *r, uint64_t n, struct err *e)
+/* What is in this directory, and in those of stage/, is ours again. */
+static int disown(const struct room *m, int dirfd, struct err *e)
+{
+	DIR *d = file_list(dirfd);
+	struct stat st;
+	int rc = 0;
+
+	if (!d)
+		return err_sys(e, "cannot read what is staged in '%s'", m->path);
+	for (const struct dirent *de; !rc && (de = readdir(d));) {
+		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+			continue;
+		if (fstatat(dirfd, de->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			rc = err_sys(e, "cannot stat what is staged in '%s'", m->path);
+		else if (S_ISREG(st.st_mode) && st.st_uid != geteuid() &&
+				fchownat(dirfd, de->d_name, geteuid(), getegid(), AT_SYMLINK_NOFOLLOW))
+			rc = err_sys(e, "cannot own what is staged in '%s'", m->path);
+		AUTO_CLOSE int in = !rc && S_ISDIR(st.st_mode) ? path_open_at(dirfd, de->d_name, O_RDONLY | O_DIRECTORY, 0) : -1;
+		rc = rc || (in >= 0 && disown(m, in, e)) ? -1 : 0;
+	}
+	closedir(d);
+	return rc;
+}
+
+int stage_forget(struct replica *r, uint64_t n, bool is_ours, struct err *e)
 {
 	const struct room *m;
 
 	for (size_t i = 0; (m = replica_rooms(r, i)); i++)
-		if (forget(m, n, e))
+		if (forget(m, n, e) || (is_ours && disown(m, m->stage, e)))
 			return -1;
 	return 0;
 }
@@ -700,7 +751,8 @@ int stage_load(struct stage *s, struct rd *in, struct err *e)
 		return 0;
 	struct span name = rd_str(in, sizeof s->name - 1);
 	snprintf(s->name, sizeof s->name, "%.*s", (int)name.len, (const char *)name.p);
-	s->attr = rd_u32(in);
+	s->meta = (struct r_meta){.attr = rd_u32(in)};
+	s->is_plain = false;
 	s->grain = rd_u32(in);
 	s->of = rd_u64(in);
 	s->is_again = rd_u8(in);

@@ -9,7 +9,8 @@
  * first, many blocks at a time.
  *
  * Of a volume that stands elsewhere (where.h) a patch is a list of pieces always, and a new one is written to its place at once.
- * What belongs to a tree elsewhere is staged in that one's room.
+ * What belongs to a tree elsewhere is staged in that one's room. A new file in a new directory is staged in that one, under its own name
+ * (room_new_dir), and gets its metadata there: so both land with one rename(2).
  *
  * May use: redo, shifts, replica, catalog, meta, writeback, digest, record, err; makes system calls.
  */
@@ -38,10 +39,11 @@ struct stage {
 	int (*rows)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 	void *ctx;
 	uint64_t bytes_written, bytes_read;
-	uint32_t attr;           /* META.attr of the next file: some flags count only before the first byte */
 	/* private */
 	int fd, base_fd;
-	char name[32];
+	char name[32 + REC_NAME_MAX]; /* in the room's stage/ */
+	struct r_meta meta;   /* without its spans */
+	bool is_plain;        /* and nothing else is to be set */
 	struct redo redo;
 	struct shifts shifts; /* what it took from the base object of its own */
 	bool is_open, is_patch, is_foreign, touched;
@@ -77,6 +79,10 @@ struct stage_file {
 	const struct room *room;  /* of a new one: where it is to stand */
 	struct where_row *place;  /* of a new volume that is to stand elsewhere; else NULL */
 	bool is_direct;           /* with place: nothing of the base stands there */
+	uint64_t dir;             /* of a new one in a new directory: that one's number in the delta; else 0 */
+	struct span in_dir;       /* with dir: its name there */
+	const struct r_meta *meta; /* that it is to have: some flags count only before the first byte */
+	bool is_plain;            /* that is all, and it may be set before it is known that the file stays */
 };
 /* Begins the content with stage number n. */
 int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const struct stage_file *f, struct err *e);
@@ -89,8 +95,9 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
 void stage_free(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
-/* What was staged behind content n goes, lists and all: another rest of the delta may follow. */
-int stage_forget(struct replica *r, uint64_t n, struct err *e);
+/* What was staged behind content n goes, lists and all: another rest of the delta may follow. But what stands in new directories stays.
+ * is_ours: what stays has no owner but us any more. */
+int stage_forget(struct replica *r, uint64_t n, bool is_ours, struct err *e);
 /* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */
 int stage_load(struct stage *s, struct rd *in, struct err *e);
 

@@ -20,7 +20,7 @@ inode attr meta file extents path entry room owners confine subvol control lock 
 pages store rows chunks seal catalog prefetch image head state pending queue backlog snapshots
 anchors content replica scan changes merge batches journal heard clients redo shifts history stage partial plan check undo edits install place restore land
 named generations since moves spool target guess emit clones ship regions diff source
-job receive rewind
+job charge receive rewind
 engines: delta pack apply adopt past recorder snap track join show verify
 follow outbox
 terminal output options policy cli forced

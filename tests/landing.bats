@@ -3,6 +3,7 @@
 
 load lib/setup
 load lib/trees
+load lib/craft
 
 setup() {
 	common_setup
@@ -235,6 +236,70 @@ fill() {
 		run -0 bash -c "repl-apply $at/R <change.rpl >ack" || fail "seed $seed: $output"
 		same_tree src "$at/R" || fail "seed $seed"
 	done
+}
+
+# What is new in a new directory is staged there and comes with it: nothing of the directories that it passes sticks.
+@test "new directories come whole, and nothing is inherited on the way" {
+	requires root ext4
+	cd "$(mk_fs ext4 64M)" || return 1
+	mkdir -p src/was/in
+	echo 1 >src/was/in/1
+	repl-diff src | repl-apply R >ack
+	for d in R R/.repl/stage; do setfacl -d -m u:1000:rwx "$d"; done
+	setfacl -m u:1000:rwx R/.repl/stage
+	chattr +d R/.repl/stage
+	setfattr -n user.of -v stage R/.repl/stage
+	cp -a src old
+	mkdir -p src/a/b src/was/c
+	for at in src src/a src/a/b src/was src/was/c; do
+		echo "$at" >$at/plain
+		echo x >$at/suid
+		chmod 6751 $at/suid
+		echo y >$at/attr
+		setfattr -n user.x -v y $at/attr
+		setfacl -m u:1000:r $at/attr
+		echo z >$at/owned
+		chown 1234:1235 $at/owned
+		chmod 444 $at/owned
+		ln $at/plain $at/second
+		ln -s plain $at/link
+		ln $at/second src/was/in/"${at//\//-}"
+		mkfifo $at/fifo
+	done
+	truncate -s 100000 src/a/hole
+	cp src/was/in/1 src/a/b/copied
+	mv src/was/in/1 src/a/b/moved
+	repl-diff old src >change.rpl
+	# Also when it is killed anywhere, and finished by the next.
+	for n in '' $(seq 150 $((${REPL_LONG:-0} ? 7 : 60)) 800); do
+		rm -rf R2
+		cp -a R R2
+		if [[ $n ]]; then
+			bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R2 <change.rpl >ack" 2>err || :
+		fi
+		repl-apply R2 <change.rpl >ack
+		same_tree src R2 || fail "killed at $n"
+		[[ ! $(find R2/.repl/stage R2/.repl/slots -mindepth 1) ]]
+	done
+	repl-apply --verify R2
+	repl-apply --rollback=-1 R2 >ack
+	same_tree old R2
+}
+
+@test "a file that was dropped again does not come with its directory" {
+	# shellcheck disable=SC2154 # setup.bash sets it
+	craft one.rpl <<-'PY'
+		d = s.dir(1, b"d")
+		s.file(d, b"a", b"stays")
+		n = s.file(d, b"b", b"was gone when it was looked at again")
+		s.rec(0x14, b"\0")
+		del s.objects[d][4][b"b"]
+		del s.objects[n]
+		s.file(d, b"c", b"stays")
+	PY
+	repl-apply R <one.rpl >ack
+	[[ $(cd R/d && echo *) == "a c" ]]
+	repl-apply --verify R
 }
 
 # bats test_tags=slow

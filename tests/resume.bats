@@ -100,6 +100,32 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	same_tree old R
 }
 
+# Leaves R as a run does that was killed behind its last checkpoint, which counted the first SAME bytes of DELTA, up to BORDER; sets token.
+killed_behind() { # R DELTA SAME BORDER
+	mkfifo pipe
+	repl-apply --checkpoint=1 "$1" <pipe 2>/dev/null &
+	local pid=$! i
+	exec 7>pipe
+	# A checkpoint at the last border.
+	head -c $(($3 - 1)) "$2" >&7
+	for ((i = 0; i < 600; i++)); do
+		[[ $(od -An -t u8 -j 79 -N 8 "$1/.repl/partial" 2>/dev/null) -ne $4 ]] || break
+		sleep 0.1
+	done
+	cp "$1/.repl/partial" counted
+	kill -9 "$pid"
+	wait "$pid" || :
+	exec 7>&-
+	rm pipe
+	token=$(repl-apply --resume-token "$1")
+	# And on, with more of this delta: but of that run there is no checkpoint.
+	repl-pack --resume="$token" <"$2" | repl-pack -d >rest.plain
+	head -c $(($(stat -c %s rest.plain) * 9 / 10)) rest.plain | repl-apply "$1" 2>/dev/null || (($? == 4))
+	[[ $(repl-apply --resume-token "$1") != "$token" ]]
+	cp counted "$1/.repl/partial"
+	[[ $(repl-apply --resume-token "$1") == "$token" ]]
+}
+
 # bats test_tags=slow
 @test "cuts anywhere: the rest is what did not come whole, and the replica comes out right" {
 	make_trees .
@@ -207,34 +233,77 @@ print(*(r.randrange(int(sys.argv[2]), int(sys.argv[3])) for i in range(int(sys.a
 	((border > 500000)) || fail "the two deltas have only $same bytes in common"
 	for fs in . "$(can_mount xfs && [[ $(id -u) == 0 ]] && mk_fs xfs 300M -m reflink=1 || echo .)"; do
 		cp -a base "$fs/R"
-		mkfifo pipe
-		repl-apply --checkpoint=1 "$fs/R" <pipe 2>/dev/null &
-		pid=$!
-		exec 7>pipe
-		# As far as both go together: a checkpoint at the last border.
-		head -c $((same - 1)) delta.rpl >&7
-		for ((i = 0; i < 600; i++)); do
-			[[ $(od -An -t u8 -j 79 -N 8 "$fs/R/.repl/partial" 2>/dev/null) -ne $border ]] || break
-			sleep 0.1
-		done
-		cp "$fs/R/.repl/partial" counted
-		kill -9 "$pid"
-		wait "$pid" || :
-		exec 7>&-
-		rm pipe
-		token=$(repl-apply --resume-token "$fs/R")
-		# And on, in the same files, with what the other delta does not have: but of that run there is no checkpoint.
-		repl-pack --resume="$token" <delta.rpl | repl-pack -d >rest.plain
-		head -c $(($(stat -c %s rest.plain) * 9 / 10)) rest.plain | repl-apply "$fs/R" 2>/dev/null || (($? == 4))
-		[[ $(repl-apply --resume-token "$fs/R") != "$token" ]]
-		cp counted "$fs/R/.repl/partial"
-		[[ $(repl-apply --resume-token "$fs/R") == "$token" ]]
+		killed_behind "$fs/R" delta.rpl "$same" "$border"
 		repl-pack --resume="$token" <delta2.rpl | repl-apply "$fs/R" >/dev/null
 		same_tree other "$fs/R"
 		repl-apply --rollback=-1 "$fs/R" >/dev/null
 		same_tree old "$fs/R"
 		rm -rf "$fs/R"
 	done
+}
+
+announced() { repl-diff zero "$1" | repl-show | sed -n 's/^delta .*bytes=//p'; }
+
+@test "what a killed run has staged in a new directory is not in the way of another rest" {
+	mkdir zero
+	echo old >zero/old
+	cp -a zero one
+	mkdir one/d
+	noise one/d/a 600000 1
+	for f in u v w x y z; do echo "$f of one" >one/d/$f; done
+	noise one/last 900000 2
+	cp -a one two
+	echo "what is not v" >two/d/v
+	ln -sf a two/d/w
+	rm two/d/x two/d/y
+	mkdir two/d/x
+	echo in >two/d/x/in
+	ln -f two/d/a two/d/z
+	# They announce the same number of things and bytes.
+	for last in 900000 $((900000 + $(announced one) - $(announced two))); do
+		noise two/last $last 3
+		touch -r one/d two/d
+		touch -r one two
+	done
+	repl-diff zero one >delta.rpl
+	repl-diff zero two >delta2.rpl
+	same=$(cmp delta.rpl delta2.rpl | sed 's/.*byte \([0-9]*\),.*/\1/')
+	for b in $(borders delta.rpl); do ((b >= same)) || border=$b; done
+	((border > 600000)) || fail "the two deltas have only $same bytes in common"
+	repl-diff zero | repl-apply R >/dev/null
+	killed_behind R delta.rpl "$same" "$border"
+	[[ $(ls R/.repl/stage/d*) == $'a\nu\nv\nw\nx\ny\nz' ]] || fail "staged: $(ls -R R/.repl/stage)"
+	repl-pack --resume="$token" <delta2.rpl | repl-apply R >/dev/null
+	same_tree two R
+	repl-apply --verify R
+}
+
+@test "nor is it in the way of further names of what was there before" {
+	mkdir src
+	echo old >src/old
+	ln src/old src/older
+	repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply R | repl-snap -s S --commit
+	mkdir src/d
+	mv src/old src/older src/d
+	noise src/d/a 300000
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >delta.rpl
+	head -c 200000 delta.rpl | repl-apply R || (($? == 4))
+	in=$(echo R/.repl/stage/d*)
+	echo "what it was to be then" | tee "$in/old" >"$in/older"
+	repl-pack --resume="$(repl-apply --resume-token R)" <delta.rpl | repl-apply R >/dev/null
+	same_tree src R
+}
+
+@test "a rest that is applied without owners has none of what came before either" {
+	requires root
+	make_trees .
+	chown -R 1234:1235 new
+	repl-diff new >full
+	head -c 1500000 full | repl-apply R || (($? == 4))
+	[[ $(find R/.repl/stage -user 1234) ]]
+	repl-pack --resume="$(repl-apply --resume-token R)" <full | repl-apply --no-owner R >/dev/null
+	[[ ! $(find R -uid 1234 -o -gid 1235) ]] || fail "$(find R -uid 1234 -o -gid 1235)"
+	diff -r --no-dereference -x .repl new R
 }
 
 # bats test_tags=slow
