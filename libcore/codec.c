@@ -204,20 +204,49 @@ static bool looks_random(struct codec_packer *p, struct span plain)
 	return ZSTD_isError(rc) || rc > n - n / 64;
 }
 
-/* A zstd frame made by hand: single segment, four bytes of content size, raw blocks. */
-static void raw_frame(struct buf *out, struct span plain)
+#define RAW_HEAD 9u /* of the frame */
+#define RAW_BLOCK_HEAD 3u
+
+_Static_assert(CODEC_SPANS >= 2 * (CODEC_CHUNK_MAX / RAW_BLOCK), "a head and a block each");
+
+/* The block of a raw frame that begins at this plain byte, which is a multiple of RAW_BLOCK. */
+static size_t raw_block(size_t plain_len, size_t at) { return plain_len - at < RAW_BLOCK ? plain_len - at : RAW_BLOCK; }
+
+static void raw_block_head(uint8_t out[RAW_BLOCK_HEAD], size_t plain_len, size_t at)
 {
-	wr_u32(out, MAGIC_ZSTD);
-	wr_u8(out, 0xa0);
-	wr_u32(out, (uint32_t)plain.len);
-	for (size_t at = 0; at < plain.len;) {
-		size_t n = plain.len - at < RAW_BLOCK ? plain.len - at : RAW_BLOCK;
-		uint32_t head = (uint32_t)n << 3 | (at + n == plain.len);
-		wr_u16(out, (uint16_t)(head & 0xffff));
-		wr_u8(out, (uint8_t)(head >> 16));
-		wr_raw(out, plain.p + at, n);
-		at += n;
+	size_t n = raw_block(plain_len, at);
+	uint32_t head = (uint32_t)n << 3 | (at + n == plain_len);
+
+	out[0] = head & 0xff;
+	out[1] = head >> 8 & 0xff;
+	out[2] = (uint8_t)(head >> 16);
+}
+
+static void raw_frame_head(uint8_t out[RAW_HEAD], size_t plain_len)
+{
+	static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd, 0xa0}; /* single segment, four bytes of content size */
+
+	memcpy(out, magic, sizeof magic);
+	for (size_t i = 0; i < 4; i++)
+		out[sizeof magic + i] = (uint8_t)(plain_len >> 8 * i);
+}
+
+/* A zstd frame made by hand, without the content of its blocks, which are raw. */
+static void raw_heads(struct buf *out, size_t plain_len)
+{
+	uint8_t head[RAW_HEAD];
+
+	raw_frame_head(head, plain_len);
+	wr_raw(out, head, RAW_HEAD);
+	for (size_t at = 0; at < plain_len; at += RAW_BLOCK) {
+		raw_block_head(head, plain_len, at);
+		wr_raw(out, head, RAW_BLOCK_HEAD);
 	}
+}
+
+static size_t raw_len(size_t plain_len)
+{
+	return RAW_HEAD + RAW_BLOCK_HEAD * ((plain_len + RAW_BLOCK - 1) / RAW_BLOCK) + plain_len;
 }
 
 static void chunk_head(struct buf *out, uint32_t packed, uint32_t plain)
@@ -231,10 +260,11 @@ static void chunk_head(struct buf *out, uint32_t packed, uint32_t plain)
 
 int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf *out, bool *is_raw, struct err *e)
 {
-	size_t start = out->len, bound = ZSTD_compressBound(plain.len);
+	size_t bound = ZSTD_compressBound(plain.len);
 	bool raw = false;
 
 	assert(plain.len && plain.len <= CODEC_CHUNK_MAX);
+	buf_reset(out);
 	buf_reserve(out, CODEC_CHUNK_HEAD + bound);
 	if (set_up(p, 1, 0, false, e))
 		return -1;
@@ -245,7 +275,7 @@ int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf 
 			window = (int)p->long_log;
 		if (set_up(p, level, window, p->long_log != 0, e))
 			return -1;
-		size_t rc = ZSTD_compress2(p->z, out->p + start + CODEC_CHUNK_HEAD, bound, plain.p, plain.len);
+		size_t rc = ZSTD_compress2(p->z, out->p + CODEC_CHUNK_HEAD, bound, plain.p, plain.len);
 		if (ZSTD_isError(rc))
 			return zstd_failed(rc, "cannot compress", e);
 		raw = rc >= plain.len;
@@ -255,12 +285,28 @@ int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf 
 		}
 	}
 	if (raw) {
-		size_t n_blocks = (plain.len + RAW_BLOCK - 1) / RAW_BLOCK;
-		chunk_head(out, (uint32_t)(9 + 3 * n_blocks + plain.len), (uint32_t)plain.len);
-		raw_frame(out, plain);
+		chunk_head(out, (uint32_t)raw_len(plain.len), (uint32_t)plain.len);
+		raw_heads(out, plain.len);
 	}
 	*is_raw = raw;
 	return 0;
+}
+
+int codec_spans(struct span v[CODEC_SPANS], const struct buf *out, struct span plain, bool is_raw, uint32_t *len)
+{
+	size_t head = CODEC_CHUNK_HEAD + RAW_HEAD + RAW_BLOCK_HEAD;
+	int n = 0;
+
+	*len = (uint32_t)(out->len + (is_raw ? plain.len : 0));
+	if (!is_raw) {
+		v[0] = span_of(out->p, out->len);
+		return 1;
+	}
+	for (size_t at = 0, from = 0; at < plain.len; at += RAW_BLOCK, from = head, head += RAW_BLOCK_HEAD) {
+		v[n++] = span_of(out->p + from, head - from);
+		v[n++] = span_of(plain.p + at, raw_block(plain.len, at));
+	}
+	return n;
 }
 
 /* ---- reading ---- */
@@ -531,10 +577,37 @@ static int produce(struct codec_reader *r, struct pool_job *job, struct err *e)
 	}
 }
 
+/* Is it the frame that we make of what does not compress? Then its content is there already. */
+static bool is_raw_frame(const struct buf *in, size_t plain_len)
+{
+	uint8_t want[RAW_HEAD];
+
+	raw_frame_head(want, plain_len);
+	if (in->len != raw_len(plain_len) || memcmp(in->p, want, RAW_HEAD))
+		return false;
+	for (size_t at = 0, head = RAW_HEAD; at < plain_len; at += RAW_BLOCK, head += RAW_BLOCK_HEAD + RAW_BLOCK) {
+		raw_block_head(want, plain_len, at);
+		if (memcmp(in->p + head, want, RAW_BLOCK_HEAD))
+			return false;
+	}
+	return true;
+}
+
+/* The content of such a frame from this byte on, as far as it lies in one piece. */
+static struct span raw_content(const struct pool_job *job, size_t at)
+{
+	size_t block = at / RAW_BLOCK, in = at % RAW_BLOCK;
+
+	return span_of(job->in.p + RAW_HEAD + RAW_BLOCK_HEAD * (block + 1) + at, raw_block(job->plain_len, at - in) - in);
+}
+
 static void decode(ZSTD_DCtx *z, struct pool_job *job)
 {
 	const struct buf *in = &job->in;
 
+	job->is_raw = is_raw_frame(in, job->plain_len);
+	if (job->is_raw)
+		return;
 	/* No dictionary, no checksum, no reserved bit: what the page says, and nothing that decoders pass over. */
 	if (in->len < 9 || le32(in->p) != MAGIC_ZSTD || (in->p[4] & 0x1f) ||
 		ZSTD_getFrameContentSize(in->p, in->len) != job->plain_len ||
@@ -631,20 +704,34 @@ static int next_job(struct codec_reader *r, struct err *e)
 	return 0;
 }
 
+/* What was not handed out yet of a job, as far as it lies in one piece. */
+static struct span job_rest(const struct codec_reader *r)
+{
+	const struct pool_job *job = r->job;
+
+	if (job->is_raw)
+		return r->job_at < job->plain_len ? raw_content(job, r->job_at) : (struct span){0};
+	return span_of(job->out.p + r->job_at, job->out.len - r->job_at);
+}
+
 int codec_reader_read(struct codec_reader *r, void *p, size_t n, size_t *got, struct err *e)
 {
-	if (!r->job || r->job_at == r->job->out.len) {
+	struct span rest = r->job ? job_rest(r) : (struct span){0};
+
+	*got = 0;
+	if (!rest.len) {
 		if (next_job(r, e))
 			return -1;
-		if (!r->job) {
-			*got = 0;
+		if (!r->job)
 			return 0;
-		}
+		rest = job_rest(r);
 	}
-	size_t have = r->job->out.len - r->job_at;
-	*got = have < n ? have : n;
-	memcpy(p, r->job->out.p + r->job_at, *got);
-	r->job_at += *got;
+	for (; *got < n && rest.len; rest = job_rest(r)) {
+		size_t part = rest.len < n - *got ? rest.len : n - *got;
+		memcpy((uint8_t *)p + *got, rest.p, part);
+		*got += part;
+		r->job_at += part;
+	}
 	return 0;
 }
 

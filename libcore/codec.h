@@ -59,9 +59,12 @@ void codec_index_free(struct codec_index *x);
 struct codec_packer;
 /* long_log: 0, or the logarithm of the reach of long distance matching. Owned. ERR_SYSTEM. */
 int codec_packer_open(struct codec_packer **p, unsigned long_log, struct err *e);
-/* Appends the chunk (head and frame) for 1 to CODEC_CHUNK_MAX plain bytes. *is_raw: it did not compress and is
- * kept as it is. ERR_SYSTEM. */
+/* Makes the chunk (head and frame) of 1 to CODEC_CHUNK_MAX plain bytes, in place of what was in out. *is_raw: it did not compress and
+ * is kept as it is: `out` has only what stands between its blocks. ERR_SYSTEM. */
 int codec_pack(struct codec_packer *p, int level, struct span plain, struct buf *out, bool *is_raw, struct err *e);
+/* What to write of such a chunk, in order, from where it lies; returns how many spans. *len: bytes in all. */
+#define CODEC_SPANS (2 * (CODEC_CHUNK_MAX / 131072u))
+int codec_spans(struct span v[CODEC_SPANS], const struct buf *out, struct span plain, bool is_raw, uint32_t *len);
 /* Does the higher level make less of these bytes, by 3% at least, as far as a sample of them tells? Where hardly anything is found twice it
  * may make more: digits at random take 2% more at levels 4 to 8 of zstd 1.5 than at 3. */
 bool codec_gains(struct codec_packer *p, int low, int high, struct span plain);

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -56,36 +57,72 @@ static void wait_turn(struct sink *s, size_t n)
 	s->next_ns += n * CLOCK_S / s->rate;
 }
 
-static int sink_write(struct sink *s, const uint8_t *p, size_t n, struct err *e)
+/* Moves on by so many bytes in what is to be written. */
+static void pass_over(struct iovec **v, int *n, size_t len)
 {
-	uint64_t piece = s->rate ? s->rate / 20 : n;
+	while (*n && len >= (*v)->iov_len) {
+		len -= (*v)->iov_len;
+		++*v;
+		--*n;
+	}
+	if (*n) {
+		(*v)->iov_base = (uint8_t *)(*v)->iov_base + len;
+		(*v)->iov_len -= len;
+	}
+}
 
-	if (s->rate)
-		piece = piece < 1 ? 1 : piece > PIECE_MAX ? PIECE_MAX : piece;
-	while (n) {
-		size_t want = (size_t)min_u64(n, piece);
-		if (s->rate)
-			wait_turn(s, want);
-		while (want) {
-			ssize_t rc = write(s->fd, p, want);
-			if (rc < 0 && errno == EAGAIN) {
-				struct pollfd f = {.fd = s->fd, .events = POLLOUT};
-				poll(&f, 1, -1);
-				continue;
-			}
-			if (rc < 0 && errno == EINTR)
-				continue;
-			if (rc < 0)
-				return err_sys(e, "cannot write the stream at byte %llu",
-					(unsigned long long)atomic_load_explicit(&s->count, memory_order_relaxed));
-			atomic_fetch_add_explicit(&s->count, (size_t)rc, memory_order_relaxed);
-			p += rc;
-			n -= (size_t)rc;
-			want -= (size_t)rc;
+/* All of it; v is used up. */
+static int write_all(struct sink *s, struct iovec *v, int n, struct err *e)
+{
+	for (pass_over(&v, &n, 0); n;) {
+		ssize_t rc = writev(s->fd, v, n);
+		if (rc < 0 && errno == EAGAIN) {
+			struct pollfd f = {.fd = s->fd, .events = POLLOUT};
+			poll(&f, 1, -1);
+			continue;
 		}
+		if (rc < 0 && errno == EINTR)
+			continue;
+		if (rc < 0)
+			return err_sys(e, "cannot write the stream at byte %llu",
+				(unsigned long long)atomic_load_explicit(&s->count, memory_order_relaxed));
+		atomic_fetch_add_explicit(&s->count, (size_t)rc, memory_order_relaxed);
+		pass_over(&v, &n, (size_t)rc);
 	}
 	return 0;
 }
+
+static struct iovec iov_of(const uint8_t *p, size_t n) { return (struct iovec){(void *)(uintptr_t)p, n}; }
+
+/* In pieces, each when its turn has come. */
+static int write_slowly(struct sink *s, const uint8_t *p, size_t n, struct err *e)
+{
+	uint64_t piece = max_u64(1, min_u64(s->rate / 20, PIECE_MAX));
+
+	for (size_t part; n; p += part, n -= part) {
+		part = (size_t)min_u64(n, piece);
+		wait_turn(s, part);
+		if (write_all(s, &(struct iovec[]){iov_of(p, part)}[0], 1, e))
+			return -1;
+	}
+	return 0;
+}
+
+/* At most SPANS_MAX. */
+#define SPANS_MAX (CODEC_SPANS + 1)
+static int sink_spans(struct sink *s, const struct span *v, int n, struct err *e)
+{
+	struct iovec io[SPANS_MAX];
+
+	for (int i = 0; i < n; i++) {
+		if (s->rate && write_slowly(s, v[i].p, v[i].len, e))
+			return -1;
+		io[i] = iov_of(v[i].p, v[i].len);
+	}
+	return s->rate ? 0 : write_all(s, io, n, e);
+}
+
+static int sink_write(struct sink *s, const uint8_t *p, size_t n, struct err *e) { return sink_spans(s, &(struct span){p, n}, 1, e); }
 
 /* ---- the relay: bytes pass when they were understood ---- */
 
@@ -108,9 +145,7 @@ struct relay {
 	void *ctx;
 	/* private */
 	struct stream_in s;
-	struct buf pend; /* bytes that came and were not passed on: from pend.p[at], which is byte `off` of the input */
-	size_t at;
-	uint64_t off;
+	uint64_t off;    /* of the input, as far as it was passed on */
 	uint64_t copies; /* bytes, since something was sent for their sake */
 	/* with resume: of the stream under way */
 	enum rest rest;
@@ -118,46 +153,35 @@ struct relay {
 	struct stream_out cont; /* what goes out in its place: RESUME, and the records behind the place that the token names */
 };
 
-/* The bytes as far as `until` are done with. */
-static void relay_drop(struct relay *r, uint64_t until)
+/* What was understood, as far as this offset, and was not passed on yet. */
+static struct span relay_bytes(const struct relay *r, uint64_t until)
 {
-	r->at += (size_t)(until - r->off);
-	r->off = until;
-	/* Moves the rest to the front only when it is the smaller part. */
-	if (r->at >= r->pend.len - r->at) {
-		memmove(r->pend.p, r->pend.p + r->at, r->pend.len - r->at);
-		r->pend.len -= r->at;
-		r->at = 0;
-	}
+	struct span v = stream_since(&r->s, r->off);
+
+	v.len = (size_t)(until - r->off);
+	return v;
 }
 
 static int relay_pass(struct relay *r, uint64_t until, enum pass how, struct err *e)
 {
-	uint64_t n = until - r->off;
+	struct span v = relay_bytes(r, until);
 
-	if (!n)
-		return 0;
-	if (n > r->pend.len - r->at)
-		return err_set(e, ERR_SYSTEM, "a broken invariant: more was understood than came");
-	if (r->out(r->ctx, r->pend.p + r->at, (size_t)n, how, e))
-		return -1;
-	relay_drop(r, until);
-	return 0;
+	r->off = until;
+	return v.len ? r->out(r->ctx, v.p, v.len, how, e) : 0;
 }
 
 /* The trailer's digest stays; its MAC, which follows from it and the key, is put in its place. */
-static int relay_authenticate(struct relay *r, struct err *e)
+static int relay_sign(struct relay *r, enum pass how, struct err *e)
 {
 	AUTO_BUF struct buf b = {0};
 	struct record rec = r->s.rec;
 
+	if (relay_pass(r, r->s.off, PASS_ON, e))
+		return -1;
 	stream_mac(&rec.u.trailer.mac, r->new_key, &rec.u.trailer.digest);
 	rec_encode(&b, &rec);
-	size_t from = (size_t)(r->s.off - r->off);
-	if (b.len != r->s.raw.len || r->at + from + b.len > r->pend.len)
-		return err_set(e, ERR_SYSTEM, "a broken invariant: the trailer is not where it was");
-	memcpy(r->pend.p + r->at + from, b.p, b.len);
-	return 0;
+	r->off += r->s.raw.len;
+	return r->out(r->ctx, b.p, b.len, how, e);
 }
 
 /* ---- the rest of a delta ---- */
@@ -206,55 +230,70 @@ static int seek_event(struct relay *r, int event, struct err *e)
 	return token_has_head(r->resume, &head) ? begin_rest(r, at, &head, e) : other_delta(e);
 }
 
+/* Records as they stand. */
+static int rest_pass(struct relay *r, uint64_t until, struct err *e)
+{
+	struct span v = relay_bytes(r, until);
+
+	r->off = until;
+	return stream_pass(&r->cont, v, e);
+}
+
 /* An ordinary stream with a trailer of its own: RESUME's digest ties it to what went before. */
 static int rest_event(struct relay *r, int event, uint64_t until, struct err *e)
 {
 	if (r->rest == REST_PASS && event == STREAM_END) {
-		size_t n = (size_t)(r->s.off - r->off); /* unknown records before the trailer */
 		r->rest = REST_NONE;
 		if (!digest_is_zero(&r->s.rec.u.trailer.mac) && !r->new_key)
 			return err_set(e, ERR_USAGE, "the delta is signed, and its rest has to be: --key-file is needed");
-		if (stream_pass(&r->cont, span_of(r->pend.p + r->at, n), e) || stream_finish(&r->cont, e))
+		if (rest_pass(r, r->s.off, e) || stream_finish(&r->cont, e)) /* unknown records before the trailer */
 			return -1;
 	} else if (r->rest == REST_PASS) {
-		if (stream_pass(&r->cont, span_of(r->pend.p + r->at, (size_t)(until - r->off)), e))
-			return -1;
+		return rest_pass(r, until, e);
 	} else if (seek_event(r, event, e)) {
 		return -1;
 	}
-	relay_drop(r, until);
+	r->off = until;
 	return 0;
 }
 
 /* 1: a stream ended where another may begin; 0: more bytes are wanted; -1. */
 static int relay_events(struct relay *r, struct err *e)
 {
-	uint64_t until = r->off;
 	int event;
 
 	while ((event = stream_next(&r->s, e)) > 0) {
 		bool is_end = event == STREAM_END || (event == STREAM_RECORD && r->s.rec.type == REC_BEAT);
-		until = r->s.off + r->s.raw.len;
+		enum pass how = is_end && r->is_cutting ? PASS_END : PASS_ON;
+		uint64_t until = r->s.off + r->s.raw.len;
 		if (r->rest != REST_NONE) {
 			if (rest_event(r, event, until, e))
 				return -1;
 			continue;
 		}
-		if (event == STREAM_END && r->new_key && relay_authenticate(r, e))
-			return -1;
-		if (is_end && r->is_cutting && relay_pass(r, until, PASS_END, e))
-			return -1;
 		if (event == STREAM_RECORD && r->s.rec.type == REC_COPY && (r->copies += r->s.rec.u.copy.len) >= COPIES_SEND) {
 			r->copies = 0;
-			if (relay_pass(r, until, PASS_SEND, e))
+			how = PASS_SEND;
+		}
+		if (event == STREAM_END && r->new_key) {
+			if (relay_sign(r, how, e))
 				return -1;
+		} else if (how != PASS_ON && relay_pass(r, until, how, e)) {
+			return -1;
 		}
 		if (r->each && r->each->event(r->each->ctx, event, &r->s, e))
 			return -1;
 		if (r->each && event == STREAM_END)
 			return relay_pass(r, until, PASS_ON, e) ? -1 : 1;
 	}
-	return event < 0 ? -1 : relay_pass(r, until, PASS_ON, e);
+	if (event < 0)
+		return -1;
+	/* Before the next bytes come: then these are gone. */
+	if (r->rest == REST_PASS)
+		return rest_pass(r, r->s.off, e);
+	if (r->rest == REST_SEEK)
+		r->off = r->s.off;
+	return r->rest == REST_NONE ? relay_pass(r, r->s.off, PASS_ON, e) : 0;
 }
 
 /* 1: a stream ended, with `each`; 0: the input; -1. */
@@ -272,7 +311,6 @@ static int relay_run(struct relay *r, struct err *e)
 			return -1;
 		if (!got)
 			return stream_eof(&r->s, e) ? -1 : r->rest == REST_SEEK ? other_delta(e) : 0;
-		buf_add(&r->pend, p, got);
 		stream_fed(&r->s, got);
 		if ((ended = relay_events(r, e)))
 			return ended;
@@ -285,7 +323,6 @@ static void relay_free(struct relay *r)
 {
 	stream_in_free(&r->s);
 	stream_out_free(&r->cont);
-	buf_free(&r->pend);
 }
 
 /* ---- packing ---- */
@@ -359,8 +396,9 @@ static void adapt(struct packer *k)
 /* Index frames ride behind the chunk that they follow; the head in front of the first. */
 static int write_job(struct packer *k, struct pool_job *job, struct err *e)
 {
-	AUTO_BUF struct buf front = {0};
-	uint32_t len = (uint32_t)job->out.len;
+	AUTO_BUF struct buf front = {0}, index = {0};
+	struct span v[SPANS_MAX];
+	uint32_t len;
 
 	if (job->err.kind != ERR_NONE) {
 		*e = job->err;
@@ -371,12 +409,15 @@ static int write_job(struct packer *k, struct pool_job *job, struct err *e)
 		if (sink_write(&k->sink, front.p, front.len, e))
 			return -1;
 	}
+	int n = codec_spans(v, &job->out, span_of(job->in.p, job->in.len), job->is_raw, &len);
 	codec_index_add(&k->index, len, job->plain_len);
-	if (k->index.n == CODEC_INDEX_MAX || job->is_last)
-		codec_index_put(&k->index, &job->out);
+	if (k->index.n == CODEC_INDEX_MAX || job->is_last) {
+		codec_index_put(&k->index, &index);
+		v[n++] = span_of(index.p, index.len);
+	}
 	atomic_fetch_add_explicit(&k->chunks, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&k->raw_chunks, job->is_raw, memory_order_relaxed);
-	return sink_write(&k->sink, job->out.p, job->out.len, e);
+	return sink_spans(&k->sink, v, n, e);
 }
 
 static int write_end(struct packer *k, struct err *e)

@@ -31,7 +31,7 @@ struct pool_job {
 	uint32_t plain_len;
 	int level;
 	bool is_ready;      /* nothing to do for a worker: `out` or `err` is set */
-	bool is_raw;        /* result of codec_pack */
+	bool is_raw;        /* its content is in `in`; the codec says how */
 	bool is_last;       /* a stream ends with it */
 	struct err err;     /* what went wrong; reported when its turn comes */
 	bool is_done;       /* private */

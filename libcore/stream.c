@@ -110,16 +110,44 @@ void stream_out_free(struct stream_out *o) { buf_free(&o->scratch); }
 
 /* ---- reading ---- */
 
+#define MOVED_MOST 4096u  /* so few bytes are moved to the front at once, */
+#define LONG (128u * 1024) /* and when a record lacks so many, what comes ends not far behind it */
+
+/* What the record at hand lacks, with the head of the next; 0: that is not known, or nothing. */
+static size_t missing(const struct stream_in *s)
+{
+	size_t have = s->in.len - s->at;
+
+	if (s->state != ST_BODY || have < 8)
+		return 0;
+	struct rd r = rd_of(s->in.p + s->at, have);
+	rd_u32(&r);
+	size_t len = 8 + (size_t)rd_u32(&r);
+	return len > have && len <= 8 + REC_MAX ? len - have + 8 : 0;
+}
+
 uint8_t *stream_space(struct stream_in *s, size_t want, size_t *have)
 {
-	if (s->at && (s->at == s->in.len || s->in.cap - s->in.len < want)) {
-		memmove(s->in.p, s->in.p + s->at, s->in.len - s->at);
-		s->in.len -= s->at;
+	size_t rest = s->in.len - s->at, lacks = missing(s);
+
+	if (s->at && (rest <= MOVED_MOST || s->in.cap - s->in.len < want)) {
+		memmove(s->in.p, s->in.p + s->at, rest);
+		s->in.len = rest;
 		s->at = 0;
 	}
 	buf_reserve(&s->in, want);
 	*have = s->in.cap - s->in.len;
+	if (lacks > LONG && lacks < *have)
+		*have = lacks;
 	return s->in.p + s->in.len;
+}
+
+struct span stream_since(const struct stream_in *s, uint64_t off)
+{
+	uint64_t n = s->off + s->raw.len - off;
+
+	assert(n <= s->at);
+	return n ? span_of(s->in.p + s->at - n, n) : (struct span){0};
 }
 
 void stream_fed(struct stream_in *s, size_t n) { s->in.len += n; }

@@ -71,8 +71,12 @@ struct stream_in {
 	struct stream_place own, whole;
 	bool is_resumed;
 };
-/* Room for at least `want` input bytes; fill some of it, then say how many. */
+/* Room for at least `want` input bytes; fill some of it, then say how many. *have: as many as are best had now: more may mean that
+ * what comes of a long record is moved once more. */
 uint8_t *stream_space(struct stream_in *s, size_t want, size_t *have);
+/* What stream_next has gone through, from this offset (as s->off) to the end of the last event: which must not be before the place to
+ * which it had come when stream_space was called last. Borrowed until that is called again. */
+struct span stream_since(const struct stream_in *s, uint64_t off);
 void stream_fed(struct stream_in *s, size_t n);
 /* The next event, or -1 (ERR_STREAM; `place` is in the text). STREAM_MORE: feed first. */
 int stream_next(struct stream_in *s, struct err *e);

@@ -71,6 +71,35 @@ size() {
 	[[ $(size small) -lt $(size fast) && $(size fast) -lt $(size plain) ]]
 }
 
+# Frames of raw blocks of 128 KiB, which are written from where they lie and taken apart without a decompressor.
+@test "noise of every length comes back, and zstd -d takes it" {
+	mkdir only
+	noise only/noise 1300000 5
+	repl-diff only >noisy
+	for chunk in 128K 131071 131073 256K 262145 1000000 8M; do
+		repl-pack --chunk=$chunk --stats <noisy 2>said >packed
+		[[ $(grep 'raw chunks' said | tr -dc 0-9) -ge 1 ]]
+		zstd -q -d -c packed | cmp - noisy || fail "chunks of $chunk: zstd -d"
+		for threads in 1 3; do
+			repl-pack -d --threads=$threads <packed | cmp - noisy || fail "chunks of $chunk, $threads threads"
+		done
+	done
+	repl-pack --rate=20M <noisy | cmp - <(repl-pack <noisy)
+	# The bits of heads of blocks: another frame, or none.
+	repl-pack --chunk=256K <noisy >packed
+	python3 - <<-'PY'
+		import subprocess
+		d = open("packed", "rb").read()
+		at = d.index(b"\x28\xb5\x2f\xfd\xa0")
+		for place in *range(at, at + 12), at + 12 + 131072, at + 13 + 131072, at + 14 + 131072:
+		    for bit in range(8):
+		        bad = bytearray(d)
+		        bad[place] ^= 1 << bit
+		        r = subprocess.run(["repl-pack", "-d", "--threads=1"], input=bad, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+		        assert r.returncode == 4, (place, bit, r.returncode)
+	PY
+}
+
 @test "--long finds what is far apart" {
 	mkdir far
 	noise far/a 3000000 4

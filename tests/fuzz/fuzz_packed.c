@@ -62,9 +62,10 @@ static void unpack(struct outcome *o, struct span in, size_t step)
 
 static void there_and_back(struct span plain)
 {
-	AUTO_BUF struct buf b = {0};
+	AUTO_BUF struct buf b = {0}, chunk = {0};
 	struct codec_index x = {0};
 	struct codec_packer *p = NULL;
+	struct span v[CODEC_SPANS];
 	struct err e = {0};
 	struct outcome o;
 	struct digest_run run;
@@ -77,10 +78,15 @@ static void there_and_back(struct span plain)
 	dense_must(!codec_packer_open(&p, 0, &e), e.text);
 	for (size_t at = 0; at < plain.len;) {
 		/* Chunks of odd lengths, some of them tiny. */
-		size_t n = (size_t)min_u64(plain.len - at, 1 + plain.p[at] * 3u), before = b.len;
+		size_t n = (size_t)min_u64(plain.len - at, 1 + plain.p[at] * 3u);
+		struct span part = span_of(plain.p + at, n);
+		uint32_t len;
 		bool is_raw;
-		dense_must(!codec_pack(p, 1, span_of(plain.p + at, n), &b, &is_raw, &e), e.text);
-		codec_index_add(&x, (uint32_t)(b.len - before), (uint32_t)n);
+		dense_must(!codec_pack(p, 1, part, &chunk, &is_raw, &e), e.text);
+		int n_spans = codec_spans(v, &chunk, part, is_raw, &len);
+		for (int i = 0; i < n_spans; i++)
+			wr_raw(&b, v[i].p, v[i].len);
+		codec_index_add(&x, len, (uint32_t)n);
 		at += n;
 		if (x.n == CODEC_INDEX_MAX)
 			codec_index_put(&x, &b);

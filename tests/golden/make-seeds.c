@@ -459,17 +459,23 @@ static void pack(const struct buf *plain, struct buf *packed)
 	struct codec_index x = {0};
 	struct codec_packer *p;
 	struct err e = {0};
-	bool is_raw;
+	AUTO_BUF struct buf chunk = {0};
+	struct span v[CODEC_SPANS];
 
 	buf_reset(packed);
 	codec_head(&x, packed);
 	if (codec_packer_open(&p, 0, &e))
 		die("codec", e.text);
 	for (size_t at = 0; at < plain->len; at += CODEC_CHUNK_MIN) {
-		size_t before = packed->len, n = plain->len - at < CODEC_CHUNK_MIN ? plain->len - at : CODEC_CHUNK_MIN;
-		if (codec_pack(p, 3, span_of(plain->p + at, n), packed, &is_raw, &e))
+		struct span part = span_of(plain->p + at, plain->len - at < CODEC_CHUNK_MIN ? plain->len - at : CODEC_CHUNK_MIN);
+		uint32_t len;
+		bool is_raw;
+		if (codec_pack(p, 3, part, &chunk, &is_raw, &e))
 			die("codec", e.text);
-		codec_index_add(&x, (uint32_t)(packed->len - before), (uint32_t)n);
+		int n = codec_spans(v, &chunk, part, is_raw, &len);
+		for (int i = 0; i < n; i++)
+			wr_raw(packed, v[i].p, v[i].len);
+		codec_index_add(&x, len, (uint32_t)part.len);
 	}
 	codec_index_put(&x, packed);
 	codec_packer_close(&p);
