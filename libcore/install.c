@@ -363,7 +363,7 @@ static int came_along(struct install *p, const struct target *t, struct err *e)
 	bool is_right = !rc && is_done(p, &a, &t->o);
 	attr_free(&a);
 	if (!rc)
-		return (!is_right && restore_in_place(p, t, e)) || link_others(p, t, e) ? -1 : 0;
+		return link_others(p, t, e) || (!is_right && restore_in_place(p, t, e)) ? -1 : 0; /* what is immutable gets no more names */
 	if (why.sys != ENOENT)
 		*e = why;
 	return why.sys == ENOENT ? 1 : -1;

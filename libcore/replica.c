@@ -303,12 +303,13 @@ bool replica_is_touched(const struct object *o, const struct attr *a)
 int replica_is_intact(const struct object *o, const struct attr *a, int fd, struct err *e)
 {
 	struct content_file f = {.fd = fd, .size = a->size, .grain = content_grain(a->size), .only_digest = true};
-	struct content c = {.window.threads = pool_threads(0)};
+	struct content c = {0};
 
 	if (a->type != OBJ_FILE || a->size != o->size)
 		return 0;
 	if (!replica_is_touched(o, a))
 		return 1;
+	c.window.threads = pool_threads(0);
 	int rc = content_run(&c, &f, e);
 	content_free(&c);
 	if (rc)

@@ -249,6 +249,15 @@ static int make_trees(struct where *w, struct err *e)
 	return 0;
 }
 
+/* What was staged so far is where its member was to stand then. */
+static int give_up_part(struct job *j, struct err *e)
+{
+	if (!replica_has(&j->r, "partial"))
+		return 0;
+	job_say(j, "gave up what was kept of a delta that had broken off: a member has another place now");
+	return replica_discard(&j->r, e);
+}
+
 static int settle_places(struct job *j, struct err *e)
 {
 	struct where *w = &j->r.where;
@@ -260,7 +269,7 @@ static int settle_places(struct job *j, struct err *e)
 		if ((w->v[i].is_new || waits) && prove_place(j, &w->v[i], e))
 			return -1;
 	}
-	return (is_new && where_save(w, j->r.ctl, e)) || make_trees(w, e) ? -1 : 0;
+	return (is_new && (give_up_part(j, e) || where_save(w, j->r.ctl, e))) || make_trees(w, e) ? -1 : 0;
 }
 
 int rewind_adopt_places(struct job *j, struct err *e)

@@ -476,6 +476,21 @@ holds_of() {
 	cmp -s -n "$(stat -c %s "$1/disk")" "$1/disk" "$d" && cmp -s "$1/file" "$far/file"
 }
 
+@test "a member that gets another place gives up what was staged for the old one" {
+	mkdir -p a/d b/e there
+	noise a/d/x 300000 1
+	for n in 2 3 4; do noise "b/e/$n" 300000 "$n"; done
+	repl-snap -s S a=a b=b | repl-track -s S | repl-diff -s S >delta
+	head -c 1000000 delta | repl-apply R || (($? == 4))
+	repl-pack --resume="$(repl-apply --resume-token R)" <delta >rest
+	run -5 repl-apply -v --where "b=$PWD/there" R <rest
+	has "$output" "gave up what was kept"
+	has "$output" "keeps no part"
+	run -0 --separate-stderr repl-apply R <delta
+	same_tree a R/a
+	same_tree b there
+}
+
 @test "a group of four is killed at any call while it lands: all of it is old, or new" {
 	cut=$REPL_BUILD/tests/lib/cut
 	far=$(mk_fs ext4 80M)
