@@ -259,14 +259,15 @@ uint64_t roll_sum(const void *p)
 	/* Four quarters side by side: each waits for its own multiplications only. */
 	const size_t q = DIGEST_LEAF / 4;
 	const uint8_t *b0 = p, *b1 = b0 + q, *b2 = b1 + q, *b3 = b2 + q;
-	uint64_t h0 = 0, h1 = 0, h2 = 0, h3 = 0, pq = 1;
+	uint64_t h0 = 0, h1 = 0, h2 = 0, h3 = 0, pq = ROLL_P;
 
+	for (size_t n = 1; n < q; n *= 2)
+		pq *= pq; /* to the power of q */
 	for (size_t i = 0; i < q; i++) {
 		h0 = h0 * ROLL_P + b0[i];
 		h1 = h1 * ROLL_P + b1[i];
 		h2 = h2 * ROLL_P + b2[i];
 		h3 = h3 * ROLL_P + b3[i];
-		pq *= ROLL_P;
 	}
 	uint64_t v = ((h0 * pq + h1) * pq + h2) * pq + h3;
 	return v ? v : 1;

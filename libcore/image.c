@@ -155,11 +155,12 @@ static int load_base(struct image_loader *l, const struct r_base *b, struct err 
 			esc_cut(text, sizeof text, b->name));
 	if (set_ref(l, b->ref, no, e))
 		return -1;
-	if (b->flags & BASE_DETACH && l->has_placed)
+	if (!(b->flags & BASE_DETACH))
+		return make_current(l, no, e);
+	if (l->has_placed)
 		return err_set(e, ERR_STREAM, "a name was detached after others were made");
-	if (b->flags & BASE_DETACH)
-		return catalog_remove_name(l->cat, dir, b->name, e);
-	return make_current(l, no, e);
+	l->has_moved = true;
+	return catalog_remove_name(l->cat, dir, b->name, e);
 }
 
 static int load_create(struct image_loader *l, const struct r_create *c, struct err *e)
@@ -240,6 +241,7 @@ static int load_attach(struct image_loader *l, const struct r_attach *a, struct 
 		return got ? -1 : err_set(e, ERR_STREAM, "a record speaks of an object that is gone");
 	if (is_second)
 		return err_set(e, ERR_STREAM, "a second name for a directory");
+	l->has_moved = true;
 	return catalog_add_name(l->cat, dir, a->name, no, e);
 }
 
@@ -248,6 +250,7 @@ static int load_stray(struct image_loader *l, const struct r_stray *s, struct er
 {
 	uint64_t dir;
 
+	l->has_moved = true;
 	return flush(l, e) || known(l, s->parent, &dir, e) ? -1 : free_name(l, dir, s->name, e);
 }
 

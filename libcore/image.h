@@ -23,6 +23,7 @@ struct image_loader {
 	/* the current object */
 	bool has_cur, is_new, was_sealed;
 	bool has_placed;    /* the target has begun: nothing is detached any more */
+	bool has_moved;     /* a name was detached or attached, or is a stray */
 	uint64_t reachable; /* the directory last found to have a way up to the root */
 	uint64_t open; /* the file whose CONTENT waits for its SEAL; 0: none */
 	struct object cur;

@@ -95,7 +95,7 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 int place_detach(struct place *p, struct err *e)
 {
 	entry_open_up(p->to.plan->r->root);
-	return plan_walk(p->to.plan, &(struct plan_visit){.detach = detach, .record = remove_stray, .ctx = p}, e);
+	return !p->to.plan->loader.has_moved ? 0 : plan_walk(p->to.plan, &(struct plan_visit){.detach = detach, .record = remove_stray, .ctx = p}, e);
 }
 
 /* ---- directories ---- */
@@ -377,8 +377,8 @@ int place_all(struct place *p, struct err *e)
 	entry_open_up(p->to.plan->r->root);
 	if (p->map_names && plan_walk(p->to.plan, &owners, e))
 		return -1;
-	return link_places(p, e) || plan_walk(p->to.plan, &dirs, e) || plan_walk(p->to.plan, &files, e) || plan_walk(p->to.plan, &settle, e) ||
-		finish_dirs(p, e) ? -1 : 0;
+	return link_places(p, e) || plan_walk(p->to.plan, &dirs, e) || plan_walk(p->to.plan, &files, e) ||
+		(p->to.plan->loader.has_moved && plan_walk(p->to.plan, &settle, e)) || finish_dirs(p, e) ? -1 : 0;
 }
 
 void place_free(struct place *p)
