@@ -725,7 +725,7 @@ static int disown(const struct room *m, int dirfd, struct err *e)
 			continue;
 		if (fstatat(dirfd, de->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			rc = err_sys(e, "cannot stat what is staged in '%s'", m->path);
-		else if (S_ISREG(st.st_mode) && st.st_uid != geteuid() &&
+		else if (S_ISREG(st.st_mode) && (st.st_uid != geteuid() || st.st_gid != getegid()) &&
 				fchownat(dirfd, de->d_name, geteuid(), getegid(), AT_SYMLINK_NOFOLLOW))
 			rc = err_sys(e, "cannot own what is staged in '%s'", m->path);
 		AUTO_CLOSE int in = !rc && S_ISDIR(st.st_mode) ? path_open_at(dirfd, de->d_name, O_RDONLY | O_DIRECTORY, 0) : -1;

@@ -297,10 +297,12 @@ announced() { repl-diff zero "$1" | repl-show | sed -n 's/^delta .*bytes=//p'; }
 @test "a rest that is applied without owners has none of what came before either" {
 	requires root
 	make_trees .
+	echo also >new/also
 	chown -R 1234:1235 new
+	chown 0 new/also
 	repl-diff new >full
 	head -c 1500000 full | repl-apply R || (($? == 4))
-	[[ $(find R/.repl/stage -user 1234) ]]
+	[[ $(find R/.repl/stage -user 1234) && $(find R/.repl/stage -user 0 -group 1235) ]]
 	repl-pack --resume="$(repl-apply --resume-token R)" <full | repl-apply --no-owner R >/dev/null
 	[[ ! $(find R -uid 1234 -o -gid 1235) ]] || fail "$(find R -uid 1234 -o -gid 1235)"
 	diff -r --no-dereference -x .repl new R
