@@ -279,6 +279,8 @@ int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uin
 	return chunks_get(c->s, no, first, n, rows, e);
 }
 
+int catalog_blocks_next(struct catalog *c, uint64_t no, uint64_t *block, struct err *e) { return chunks_next(c->s, no, block, e); }
+
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
 {
 	return chunks_put(c->s, no, first, n, rows, e);

@@ -101,6 +101,8 @@ void catalog_names_free(struct catalog_names *n);
  * zero. A file of a single block below 4 KiB has none: its digest is the object's. It costs least to ask for those that are kept as
  * one value: BLOCKS_ROWS from a multiple of it on. */
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
+/* *block moves on to the first one from there that may have a row; 1; 0: none has. */
+int catalog_blocks_next(struct catalog *c, uint64_t no, uint64_t *block, struct err *e);
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 /* Forgets the rows from block `first` on: what comes there later starts as zeros. */
 int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e);

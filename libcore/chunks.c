@@ -120,6 +120,19 @@ static int is_full(struct store *s, const struct rows_key *k, struct err *e)
 	return got == 1 ? v.len && v.p[0] == BLOCKS_ROWS : got;
 }
 
+int chunks_next(struct store *s, uint64_t no, uint64_t *block, struct err *e)
+{
+	const struct rows_key k = key_of(no, *block);
+	struct span at_key, value;
+	int got = store_seek(s, STORE_BLOCKS, rows_span(&k), 8, &at_key, &value, e);
+
+	if (got > 0 && at_key.len != 16)
+		return store_damaged(s, NULL, e);
+	if (got > 0)
+		*block = max_u64(*block, get_be64(at_key.p + 8) * BLOCKS_ROWS);
+	return got;
+}
+
 int chunks_get(struct store *s, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e)
 {
 	struct span at_key, value;

@@ -23,6 +23,7 @@
 
 /* As the functions of the catalog with such names (catalog.h). */
 int chunks_get(struct store *s, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
+int chunks_next(struct store *s, uint64_t no, uint64_t *block, struct err *e);
 int chunks_put(struct store *s, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 int chunks_cut(struct store *s, uint64_t no, uint64_t first, struct err *e);
 int chunks_all(struct store *s, int (*fn)(void *ctx, uint64_t no, uint64_t block, const uint8_t *row), void *ctx, struct err *e);

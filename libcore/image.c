@@ -517,13 +517,14 @@ static int write_content(struct writer *w, const struct object *o, struct err *e
 	if (stream_put(w->o, &r, e))
 		return -1;
 	uint64_t n = object_blocks(o->size, r.u.content.grain);
-	for (uint64_t at = 0; at < n && o->size >= DIGEST_LEAF; at += 64) {
+	int got = 1;
+	for (uint64_t at = 0; o->size >= DIGEST_LEAF && (got = catalog_blocks_next(w->cat, o->no, &at, e)) > 0 && at < n; at += 64) {
 		size_t take = (size_t)min_u64(64, n - at);
-		if (catalog_blocks(w->cat, o->no, at, take, rows, e))
-			return -1;
-		if (write_rows(w, at, rows, take, e))
+		if (catalog_blocks(w->cat, o->no, at, take, rows, e) || write_rows(w, at, rows, take, e))
 			return -1;
 	}
+	if (got < 0)
+		return -1;
 	r = (struct record){.type = REC_SEAL};
 	r.u.seal.size = o->size;
 	r.u.seal.digest = o->content;
