@@ -102,7 +102,8 @@ static int write_slowly(struct sink *s, const uint8_t *p, size_t n, struct err *
 	for (size_t part; n; p += part, n -= part) {
 		part = (size_t)min_u64(n, piece);
 		wait_turn(s, part);
-		if (write_all(s, &(struct iovec[]){iov_of(p, part)}[0], 1, e))
+		struct iovec v = iov_of(p, part);
+		if (write_all(s, &v, 1, e))
 			return -1;
 	}
 	return 0;

@@ -84,7 +84,10 @@ static int empty_sub(const struct room *m, const char *name, int *fd, struct err
 
 int room_empty(struct room *m, struct err *e)
 {
-	return empty_sub(m, "stage", &m->stage, e) || empty_sub(m, "slots", &m->slots, e) ? -1 : 0;
+	if (empty_sub(m, "stage", &m->stage, e) || empty_sub(m, "slots", &m->slots, e))
+		return -1;
+	m->is_bare = meta_is_bare(m->stage); /* it may have been made anew */
+	return 0;
 }
 
 void room_close(struct room *m)

@@ -711,7 +711,7 @@ static int forget(const struct room *m, uint64_t n, struct err *e)
 	return rc;
 }
 
-/* What is in this directory, and in those of stage/, is ours again. */
+/* What is in this directory, and in those of stage/, is ours again. Where that is not allowed, it never had another owner. */
 static int disown(const struct room *m, int dirfd, struct err *e)
 {
 	DIR *d = file_list(dirfd);
@@ -726,7 +726,7 @@ static int disown(const struct room *m, int dirfd, struct err *e)
 		if (fstatat(dirfd, de->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			rc = err_sys(e, "cannot stat what is staged in '%s'", m->path);
 		else if (S_ISREG(st.st_mode) && (st.st_uid != geteuid() || st.st_gid != getegid()) &&
-				fchownat(dirfd, de->d_name, geteuid(), getegid(), AT_SYMLINK_NOFOLLOW))
+				fchownat(dirfd, de->d_name, geteuid(), getegid(), AT_SYMLINK_NOFOLLOW) && errno != EPERM)
 			rc = err_sys(e, "cannot own what is staged in '%s'", m->path);
 		AUTO_CLOSE int in = !rc && S_ISDIR(st.st_mode) ? path_open_at(dirfd, de->d_name, O_RDONLY | O_DIRECTORY, 0) : -1;
 		rc = rc || (in >= 0 && disown(m, in, e)) ? -1 : 0;
