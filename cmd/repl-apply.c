@@ -135,7 +135,8 @@ static int parse_edited(struct settings *s, struct err *e)
 
 static int parse_keep(struct settings *s, struct err *e)
 {
-	s->a.keep = (struct history_keep){.count = KEEP_COUNT};
+	/* Who goes back wants an image, and loses none for it: what is too much is the next delta's to say. */
+	s->a.keep = (struct history_keep){.count = s->rollback ? UINT64_MAX : KEEP_COUNT};
 	if (s->keep && !history_parse_keep(&s->a.keep, s->keep))
 		return err_set(e, ERR_USAGE, "--keep wants a number, or ages like 24h,7d,4w,12m, not '%s'", s->keep);
 	return 0;

@@ -199,8 +199,29 @@ bool history_keeps(const struct history_keep *k)
 	return any;
 }
 
+/* The image that the entry makes is in place, or a newer entry makes it too. */
+static bool is_known(const struct history *h, size_t i, const struct digest *now)
+{
+	bool is = digest_eq(&h->v[i].to, now);
+
+	for (size_t k = 0; k < i && !is; k++)
+		is = !h->v[k].is_way && digest_eq(&h->v[i].to, &h->v[k].to);
+	return is;
+}
+
+/* A newer entry leads from the same image to the same one. Who goes to and fro would gather them without end. */
+static bool is_spare(const struct history *h, size_t i)
+{
+	const struct history_entry *x = &h->v[i];
+	bool is = false;
+
+	for (size_t k = 0; k < i && !is; k++)
+		is = digest_eq(&h->v[k].from, &x->from) && digest_eq(&h->v[k].to, &x->to) && h->v[k].is_way <= x->is_way;
+	return is;
+}
+
 /* Marks in keep what is kept; the number of entries from the newest on up to the last of these. */
-static size_t choose(const struct history *h, const struct history_keep *k, int64_t now_s, bool *keep)
+static size_t choose(const struct history *h, const struct history_keep *k, const struct digest *now, int64_t now_s, bool *keep)
 {
 	int64_t last[KEEP_TIERS]; /* the newest of these hours, days ... was met */
 	size_t n = 0, met = 0;
@@ -209,12 +230,12 @@ static size_t choose(const struct history *h, const struct history_keep *k, int6
 		last[u] = now_s / tiers[u].s;
 	for (size_t i = 0; i < h->n; i++) {
 		int64_t at = h->v[i].stamps.time_ns / 1000000000;
-		if (h->v[i].is_way)
+		if (h->v[i].is_way || is_known(h, i, now))
 			continue;
 		keep[i] = met++ < k->count;
 		for (size_t u = 0; u < KEEP_TIERS; u++) {
-			int64_t now = now_s / tiers[u].s, then = at / tiers[u].s;
-			if (then == last[u] || k->tier[u] == 0 || now - then >= (int64_t)k->tier[u])
+			int64_t until = now_s / tiers[u].s, then = at / tiers[u].s;
+			if (then == last[u] || k->tier[u] == 0 || until - then >= (int64_t)k->tier[u])
 				continue;
 			last[u] = then;
 			keep[i] = true;
@@ -242,7 +263,7 @@ static int make_step(const struct replica *r, int dir, const struct history_entr
 	return renameat(dir, h->name, dir, name) ? err_sys(e, "cannot rename '%s/" REPLICA_CTL "/history/%s'", r->path, h->name) : 0;
 }
 
-int history_prune(const struct replica *r, const struct history_keep *k, int64_t now_s, struct err *e)
+int history_prune(const struct replica *r, const struct history_keep *k, const struct digest *now, int64_t now_s, struct err *e)
 {
 	struct history h;
 	AUTO_CLOSE int dir = -1;
@@ -251,13 +272,16 @@ int history_prune(const struct replica *r, const struct history_keep *k, int64_t
 	for (size_t i = 0; i < h.n && !rc; i++)
 		rc = read_head(&h.v[i], r, "history/", dir, e);
 	AUTO_FREE bool *keep = xalloc(h.n + 1);
-	size_t n = rc ? 0 : choose(&h, k, now_s, keep);
+	size_t n = rc ? 0 : choose(&h, k, now, now_s, keep);
 	/* From the old end, so that a crash leaves no gap behind which nothing can be reached. */
 	for (size_t i = h.n; !rc && i > n; i--)
 		rc = remove_entry(r, dir, &h.v[i - 1], e);
-	for (size_t i = 0; !rc && i < n; i++)
-		if (!keep[i] && !h.v[i].is_way)
+	for (size_t i = 0; !rc && i < n; i++) {
+		if (is_spare(&h, i))
+			rc = remove_entry(r, dir, &h.v[i], e);
+		else if (!keep[i] && !h.v[i].is_way)
 			rc = make_step(r, dir, &h.v[i], e);
+	}
 	history_free(&h);
 	return rc;
 }
@@ -270,10 +294,7 @@ size_t *history_images(const struct history *h, const struct digest *now, size_t
 
 	*n = 0;
 	for (size_t i = 0; i < h->n; i++) {
-		bool is_known = h->v[i].is_way || digest_eq(&h->v[i].to, now);
-		for (size_t k = 0; k < *n && !is_known; k++)
-			is_known = digest_eq(&h->v[i].to, &h->v[v[k]].to);
-		if (!is_known)
+		if (!h->v[i].is_way && !is_known(h, i, now))
 			v[(*n)++] = i;
 	}
 	return v;

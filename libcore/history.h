@@ -44,8 +44,9 @@ struct history_keep {
 bool history_parse_keep(struct history_keep *k, const char *text);
 bool history_keeps(const struct history_keep *k);
 /* Removes what is older than all that is kept, the oldest first. What lies between stays as a step on the way to older images, but
- * cannot be gone back to any more. */
-int history_prune(const struct replica *r, const struct history_keep *k, int64_t now_s, struct err *e);
+ * cannot be gone back to any more. An image counts once, however often it was gone back to. now, now_s: the image in place, and its
+ * time. */
+int history_prune(const struct replica *r, const struct history_keep *k, const struct digest *now, int64_t now_s, struct err *e);
 
 /* An image named by a person: the beginning of its id (at least 4 digits), a bookmark, -N, or a time (then the newest that is not
  * younger). now: of the image in place. ERR_USAGE when nothing or more than one fits. */

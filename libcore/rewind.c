@@ -311,5 +311,5 @@ int rewind_prune(struct job *j, struct err *e)
 
 	if (j->a->dry || !j->r.cat || rewind_image(j, &id, &now, &store, e))
 		return j->a->dry || !j->r.cat ? 0 : -1;
-	return history_prune(&j->r, &j->a->keep, now.time_ns / 1000000000, e);
+	return history_prune(&j->r, &j->a->keep, &id, now.time_ns / 1000000000, e);
 }

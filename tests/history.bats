@@ -382,3 +382,37 @@ print(*rest)')
 	has "$seen" "finished"
 	same_tree src R
 }
+
+# bats test_tags=slow
+@test "who goes to and fro loses no image by it, and gathers no undos without end" {
+	local n ids listed
+	mkdir src
+	for n in {1..9}; do
+		echo "$n" >src/n
+		image --keep=9
+	done
+	mapfile -t ids < <(repl-apply --list R | awk '{ print $4, $2 }' | sort -n | cut -d' ' -f2)
+	for n in 9 2 8 1 7 5 1 9 5; do
+		repl-apply --rollback="${ids[n - 1]}" R >ack
+		[[ $(cat R/n) == "$n" ]]
+		[[ $(repl-apply --list R | wc -l) == 9 ]] || fail "at $n: $(repl-apply --list R)"
+	done
+	# One there and one back between neighbours at most.
+	(($(find -L R/.repl/history -mindepth 1 -maxdepth 1 | wc -l) <= 16))
+	repl-apply --verify R
+	# What is too much goes with the next delta, counted in images.
+	repl-snap -s S --digest R >now.img
+	rm -rf S2
+	echo more >src/n
+	repl-diff now.img src | repl-apply --keep=4 R >ack
+	listed=$(repl-apply --list R | awk '{ print $2 }' | sed 1d)
+	[[ $(wc -l <<<"$listed") == 4 && $(head -1 <<<"$listed") == "${ids[4]}" ]]
+	for n in 1 2 3 4; do
+		repl-apply --at=-"$n" --into="at$n" R
+		id=$(sed -n "${n}p" <<<"$listed")
+		[[ $(repl-apply --list "at$n" | awk '{ print $2 }') == "$id" ]]
+	done
+	# Unless --keep says so.
+	repl-apply --rollback=-1 --keep=1 R >ack
+	[[ $(repl-apply --list R | wc -l) == 2 ]]
+}
