@@ -135,14 +135,16 @@ fingerprint() {
 }
 
 # bats test_tags=slow
-# Somebody writes to the first half of these files all the time, in place, until they are killed.
+# Somebody writes to the first half of these files all the time, in place, until they are killed; also where others want the processor:
+# who sleeps between two writes, and comes first, gets it each time.
 restless() {
-	python3 -c 'import os, random, sys
+	nice -n -15 python3 -c 'import os, random, sys, time
 fds = [os.open(f, os.O_RDWR) for f in sys.argv[1:]]
 size = os.fstat(fds[0]).st_size
 while True:
     for fd in fds:
-        os.pwrite(fd, os.urandom(64), random.randrange(size // 8192) * 4096)' "$@" 3>&- &
+        os.pwrite(fd, os.urandom(64), random.randrange(size // 8192) * 4096)
+    time.sleep(0.0001)' "$@" 3>&- &
 	restless=$!
 	until_true differs "$1" was
 }
