@@ -100,17 +100,16 @@ int anchors_own(struct anchors **out, struct catalog *base, const struct object 
 	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct anchors *a = make(blocks_sums(n));
 
-	for (uint64_t at = 0; at < n; at += BLOCKS_ROWS) {
-		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - at);
-		if (catalog_blocks(base, o->no, at, take, rows, e)) {
-			anchors_free(&a);
-			return -1;
-		}
-		for (size_t i = 0; i < take; i++)
+	int got;
+
+	for (uint64_t at = 0; (got = catalog_blocks_some(base, o->no, &at, n, rows, e)) > 0; at += (uint64_t)got)
+		for (size_t i = 0; i < (size_t)got; i++)
 			add(a, (struct anchor){get_le64(rows + i * DIGESTS_ROW + DIGEST_LEN), o->no, at + i});
-	}
-	*out = a;
-	return 0;
+	if (got < 0)
+		anchors_free(&a);
+	else
+		*out = a;
+	return got;
 }
 
 struct all_ctx {

@@ -281,6 +281,16 @@ int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uin
 
 int catalog_blocks_next(struct catalog *c, uint64_t no, uint64_t *block, struct err *e) { return chunks_next(c->s, no, block, e); }
 
+int catalog_blocks_some(struct catalog *c, uint64_t no, uint64_t *first, uint64_t stop, uint8_t *rows, struct err *e)
+{
+	int got = *first < stop ? chunks_next(c->s, no, first, e) : 0;
+
+	if (got <= 0 || *first >= stop)
+		return got < 0 ? -1 : 0;
+	size_t n = (size_t)min_u64(BLOCKS_ROWS - *first % BLOCKS_ROWS, stop - *first);
+	return chunks_get(c->s, no, *first, n, rows, e) ? -1 : (int)n;
+}
+
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
 {
 	return chunks_put(c->s, no, first, n, rows, e);

@@ -103,6 +103,9 @@ void catalog_names_free(struct catalog_names *n);
 int catalog_blocks(struct catalog *c, uint64_t no, uint64_t first, size_t n, uint8_t *rows, struct err *e);
 /* *block moves on to the first one from there that may have a row; 1; 0: none has. */
 int catalog_blocks_next(struct catalog *c, uint64_t no, uint64_t *block, struct err *e);
+/* The next rows before block `stop`: *first moves on to where they begin. How many, BLOCKS_ROWS at most; 0: none is kept from there on; -1.
+ * For loops over all blocks of a file: in a hole of an exbibyte there are too many to ask for each. */
+int catalog_blocks_some(struct catalog *c, uint64_t no, uint64_t *first, uint64_t stop, uint8_t *rows, struct err *e);
 int catalog_blocks_put(struct catalog *c, uint64_t no, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
 /* Forgets the rows from block `first` on: what comes there later starts as zeros. */
 int catalog_blocks_cut(struct catalog *c, uint64_t no, uint64_t first, struct err *e);

@@ -37,30 +37,8 @@ static uint64_t block_len(uint64_t size, uint32_t grain, uint64_t block)
 	return min_u64(grain, size - block * grain);
 }
 
-void content_rows_add(struct content_rows *x, const uint8_t *rows, size_t n, uint64_t first)
-{
-	struct digest d[BLOCKS_ROWS];
-	size_t some = 0; /* digests that are not in the tree yet */
-
-	for (size_t i = 0; i < n; i++, rows += DIGESTS_ROW) {
-		uint64_t len = block_len(x->size, x->grain, first + i);
-		/* However many, they are one step. */
-		bool is_zeros = len == x->grain && is_zero(rows, DIGESTS_ROW);
-		if (some == BLOCKS_ROWS || (is_zeros && some)) {
-			digest_tree_add(x->tree, d, some);
-			some = 0;
-		}
-		if (is_zeros) {
-			x->zeros++;
-			continue;
-		}
-		content_rows_end(x);
-		content_row_digest(rows, len, &d[some++]);
-	}
-	digest_tree_add(x->tree, d, some);
-}
-
-void content_rows_end(struct content_rows *x)
+/* However many blocks of zeros there are, they are one step. */
+static void add_zeros(struct content_rows *x)
 {
 	struct digest d;
 
@@ -71,9 +49,61 @@ void content_rows_end(struct content_rows *x)
 	x->zeros = 0;
 }
 
-int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
+static void add_rows(struct content_rows *x, const uint8_t *rows, size_t n, uint64_t first)
+{
+	struct digest d[BLOCKS_ROWS];
+	size_t some = 0; /* digests that are not in the tree yet */
+
+	for (size_t i = 0; i < n; i++, rows += DIGESTS_ROW) {
+		uint64_t len = block_len(x->size, x->grain, first + i);
+		bool is_zeros = len == x->grain && is_zero(rows, DIGESTS_ROW);
+		if (some == BLOCKS_ROWS || (is_zeros && some)) {
+			digest_tree_add(x->tree, d, some);
+			some = 0;
+		}
+		if (is_zeros) {
+			x->zeros++;
+			continue;
+		}
+		add_zeros(x);
+		content_row_digest(rows, len, &d[some++]);
+	}
+	digest_tree_add(x->tree, d, some);
+}
+
+/* Blocks first to stop have no rows. */
+static void add_none(struct content_rows *x, uint64_t first, uint64_t stop)
+{
+	static const uint8_t none[DIGESTS_ROW];
+	bool is_cut = first < stop && block_len(x->size, x->grain, stop - 1) < x->grain;
+
+	x->zeros += stop - first - is_cut;
+	if (is_cut)
+		add_rows(x, none, 1, stop - 1);
+}
+
+int content_rows(struct content_rows *x, uint64_t first, uint64_t stop, struct err *e)
 {
 	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
+	uint64_t at = first;
+	int n;
+
+	for (; (n = catalog_blocks_some(x->cat, x->no, &at, stop, rows, e)) > 0; at = first) {
+		add_none(x, first, at);
+		add_rows(x, rows, (size_t)n, at);
+		if (x->each && x->each(x->ctx, at, (size_t)n, rows, e))
+			return -1;
+		first = at + (uint64_t)n;
+	}
+	if (n < 0)
+		return -1;
+	add_none(x, first, stop);
+	add_zeros(x);
+	return 0;
+}
+
+int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
+{
 	struct digest_tree t;
 	struct digest d;
 
@@ -82,14 +112,9 @@ int content_rows_fit(struct catalog *c, const struct object *o, struct err *e)
 	if (!o->grain)
 		return 0;
 	digest_tree_init(&t);
-	struct content_rows x = {&t, o->size, o->grain, 0};
-	for (uint64_t n, block = 0, stop = object_blocks(o->size, o->grain); block < stop; block += n) {
-		n = min_u64(BLOCKS_ROWS, stop - block);
-		if (catalog_blocks(c, o->no, block, (size_t)n, rows, e))
-			return -1;
-		content_rows_add(&x, rows, (size_t)n, block);
-	}
-	content_rows_end(&x);
+	struct content_rows x = {.cat = c, .no = o->no, .size = o->size, .grain = o->grain, .tree = &t};
+	if (content_rows(&x, 0, object_blocks(o->size, o->grain), e))
+		return -1;
 	digest_tree_root(&t, &d);
 	return digest_eq(&d, &o->content);
 }
@@ -366,6 +391,23 @@ static int differing(struct pass *p, uint64_t from, uint64_t to, struct err *e)
 	return 0;
 }
 
+/* The next blocks before `stop` of which the old version may have something else than a hole, and their rows: how many; 0; -1. */
+static int next_told(struct pass *p, uint64_t *at, uint64_t stop, bool is_cut, uint8_t *rows, struct err *e)
+{
+	const struct object *old = p->f->old;
+	uint64_t next = *at;
+	int n = old->size < DIGEST_LEAF ? 0 : catalog_blocks_some(p->c->base, old->no, &next, stop, rows, e);
+
+	/* No row says whether the last block, when that is shorter, is as long in both; and of a single small one there is no row. */
+	if (n == 0 && (is_cut || old->size < DIGEST_LEAF) && *at < stop) {
+		memset(rows, 0, DIGESTS_ROW);
+		next = stop - 1;
+		n = 1;
+	}
+	*at = next;
+	return n;
+}
+
 /* Where the old version has something else than this hole, say so; a last, shorter block always. Without an old version that is how
  * the content starts. */
 static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
@@ -373,17 +415,16 @@ static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 	static const uint8_t zero_row[DIGESTS_ROW];
 	struct content_file *f = p->f;
 	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
-	uint64_t first = off / f->grain, n = object_blocks(end, f->grain) - first;
 	uint64_t from = 0, to = 0; /* not yet said */
+	int n;
 
 	if (!f->old || f->is_prior)
 		return 0;
-	for (uint64_t i = 0; i < n && first + i < p->old_blocks; i += BLOCKS_ROWS) {
-		size_t take = (size_t)min_u64(BLOCKS_ROWS, min_u64(n - i, p->old_blocks - first - i));
-		if (catalog_blocks(p->c->base, f->old->no, first + i, take, rows, e))
-			return -1;
-		for (size_t k = 0; k < take; k++) {
-			uint64_t block = first + i + k, len = min_u64(f->grain, end - block * f->grain);
+	const uint64_t all = object_blocks(end, f->grain), stop = min_u64(all, p->old_blocks);
+	const bool is_cut = stop == all && end % f->grain;
+	for (uint64_t at = off / f->grain; (n = next_told(p, &at, stop, is_cut, rows, e)) > 0; at += (uint64_t)n) {
+		for (size_t k = 0; k < (size_t)n; k++) {
+			uint64_t block = at + k, len = min_u64(f->grain, end - block * f->grain);
 			if (is_zero(rows + k * DIGESTS_ROW, DIGESTS_ROW) && f->old->size >= DIGEST_LEAF &&
 					(len == f->grain || block_len(f->old->size, f->grain, block) == len))
 				continue;
@@ -398,7 +439,7 @@ static int tell_hole(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 				return -1;
 		}
 	}
-	return from < to ? p->c->hole(p->c->ctx, from, to - from, e) : 0;
+	return n < 0 || (from < to && p->c->hole(p->c->ctx, from, to - from, e)) ? -1 : 0;
 }
 
 static int chunk(struct pass *p, uint64_t off, uint64_t end, struct err *e)
@@ -587,20 +628,14 @@ static int look_at(struct pass *p, uint64_t off, uint64_t to, struct err *e)
 static int keep(struct pass *p, uint64_t off, uint64_t end, struct err *e)
 {
 	struct content_file *f = p->f;
-	uint64_t block = off / f->grain, stop = object_blocks(end, f->grain);
-	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
-	struct content_rows x = {&p->tree, f->size, f->grain, 0};
+	struct content_rows x = {.cat = p->c->base, .no = f->old->no, .size = f->size, .grain = f->grain, .tree = &p->tree};
 
-	while (block < stop) {
-		size_t n = (size_t)min_u64(BLOCKS_ROWS, stop - block);
-		if (catalog_blocks(p->c->base, f->old->no, block, n, rows, e))
-			return -1;
-		content_rows_add(&x, rows, n, block);
-		if (f->is_prior && !f->only_digest && p->c->rows(p->c->ctx, block, n, rows, e))
-			return -1;
-		block += n;
+	if (f->is_prior && !f->only_digest) {
+		x.each = p->c->rows;
+		x.ctx = p->c->ctx;
 	}
-	content_rows_end(&x);
+	if (content_rows(&x, off / f->grain, object_blocks(end, f->grain), e))
+		return -1;
 	if (!f->is_prior || f->only_digest)
 		return 0;
 	f->differs = true;

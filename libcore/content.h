@@ -60,16 +60,19 @@ void content_free(struct content *c);
 uint32_t content_grain(uint64_t size);
 /* Digest of a block from its row: all zero stands for a block of zeros. */
 void content_row_digest(const uint8_t *row, uint64_t len, struct digest *d);
-/* The digests of consecutive blocks of a file of this size, from their rows, for its tree. */
+/* The digests of blocks that a catalog has, for the tree of their file. */
 struct content_rows {
-	struct digest_tree *tree; /* borrowed */
-	uint64_t size;            /* bytes */
+	struct catalog *cat;      /* borrowed, as is the tree */
+	uint64_t no, size;        /* of the file; bytes */
 	uint32_t grain;
+	struct digest_tree *tree;
+	/* Told of those that may be others than zeros. NULL: not asked for. */
+	int (*each)(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e);
+	void *ctx;
 	uint64_t zeros;           /* private: blocks of zeros that are not in the tree yet */
 };
-void content_rows_add(struct content_rows *x, const uint8_t *rows, size_t n, uint64_t first);
-/* The tree has all of them. */
-void content_rows_end(struct content_rows *x);
+/* Blocks first to stop. Holes are passed over, however large they are. */
+int content_rows(struct content_rows *x, uint64_t first, uint64_t stop, struct err *e);
 /* Whether the catalog's rows of a file lead to its digest: 1, 0, -1. */
 int content_rows_fit(struct catalog *c, const struct object *o, struct err *e);
 

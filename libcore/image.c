@@ -223,8 +223,8 @@ static int load_content(struct image_loader *l, const struct r_content *c, struc
 	o->grain = c->grain;
 	if (starts)
 		return l->is_new && !is_again ? 0 : catalog_blocks_clear(l->cat, o->no, e);
-	/* What the one before added to the base's rows; those that it changed come again. */
-	return is_again ? catalog_blocks_cut(l->cat, o->no, row_blocks(o->size, o->grain), e) : 0;
+	/* What the one before changed of the base's rows: all that it has come again. */
+	return is_again ? catalog_blocks_clear(l->cat, o->no, e) : 0;
 }
 
 static int load_attach(struct image_loader *l, const struct r_attach *a, struct err *e)
@@ -511,18 +511,16 @@ static int write_rows(struct writer *w, uint64_t first, const uint8_t *rows, siz
 static int write_content(struct writer *w, const struct object *o, struct err *e)
 {
 	struct record r = {.type = REC_CONTENT};
-	uint8_t rows[64 * DIGESTS_ROW];
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 
 	r.u.content.grain = o->grain ? o->grain : DIGEST_GRAIN_MIN;
 	if (stream_put(w->o, &r, e))
 		return -1;
 	uint64_t n = object_blocks(o->size, r.u.content.grain);
-	int got = 1;
-	for (uint64_t at = 0; o->size >= DIGEST_LEAF && (got = catalog_blocks_next(w->cat, o->no, &at, e)) > 0 && at < n; at += 64) {
-		size_t take = (size_t)min_u64(64, n - at);
-		if (catalog_blocks(w->cat, o->no, at, take, rows, e) || write_rows(w, at, rows, take, e))
+	int got = 0;
+	for (uint64_t at = 0; o->size >= DIGEST_LEAF && (got = catalog_blocks_some(w->cat, o->no, &at, n, rows, e)) > 0; at += (uint64_t)got)
+		if (write_rows(w, at, rows, (size_t)got, e))
 			return -1;
-	}
 	if (got < 0)
 		return -1;
 	r = (struct record){.type = REC_SEAL};

@@ -111,17 +111,16 @@ static int start_over(struct ship *s, const struct object *old, struct err *e)
 {
 	uint64_t n = s->is_patch && old->size >= DIGEST_LEAF ? object_blocks(old->size, s->now_grain) : 0;
 	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
+	int got = 0;
 
 	s->is_begun = false;
 	s->copy.len = 0;
 	if (content_begin(s, e))
 		return -1;
-	for (uint64_t first = 0; first < n; first += BLOCKS_ROWS) {
-		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - first);
-		if (catalog_blocks(s->content.base, old->no, first, take, rows, e) || on_rows(s, first, take, rows, e))
+	for (uint64_t at = 0; n && (got = catalog_blocks_some(s->content.base, old->no, &at, n, rows, e)) > 0; at += (uint64_t)got)
+		if (on_rows(s, at, (size_t)got, rows, e))
 			return -1;
-	}
-	return 0;
+	return got;
 }
 
 /* Below this, reading it costs no more than finding out what need not be read. */

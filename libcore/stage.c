@@ -260,22 +260,22 @@ static int close_read(struct stage *s, uint64_t block, size_t n, size_t len, str
 	return 0;
 }
 
+static int put_rows(void *ctx, uint64_t first, size_t n, const uint8_t *rows, struct err *e)
+{
+	for (size_t i = 0; i < n; i++)
+		if (put_row(ctx, first + i, rows + i * DIGESTS_ROW, e))
+			return -1;
+	return 0;
+}
+
 static int close_kept(struct stage *s, const struct stage_closing *c, struct err *e)
 {
-	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
-	struct content_rows x = {&s->tree, UINT64_MAX, s->grain, 0};
+	/* All of them have their full length. */
+	struct content_rows x = {.cat = s->r->cat, .no = s->old.no, .size = UINT64_MAX, .grain = s->grain, .tree = &s->tree, .ctx = s};
 
-	for (uint64_t at = 0; at < c->n; at += BLOCKS_ROWS) {
-		size_t n = (size_t)min_u64(BLOCKS_ROWS, c->n - at);
-		if (catalog_blocks(s->r->cat, s->old.no, c->first + at, n, rows, e))
-			return -1;
-		content_rows_add(&x, rows, n, c->first + at);
-		for (size_t i = 0; s->is_again && i < n; i++)
-			if (put_row(s, c->first + at + i, rows + i * DIGESTS_ROW, e))
-				return -1;
-	}
-	content_rows_end(&x);
-	return 0;
+	if (s->is_again)
+		x.each = put_rows;
+	return content_rows(&x, c->first, c->first + c->n, e);
 }
 
 static int close_one(struct stage *s, const struct stage_closing *c, struct err *e)
@@ -510,6 +510,22 @@ int stage_copy(struct stage *s, const struct r_copy *c, uint64_t src, struct err
 	return 0;
 }
 
+/* Up to block `stop` there are zeros now. Only what has a row needs another. */
+static int replace_rows(struct stage *s, uint64_t stop, struct err *e)
+{
+	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
+	int n;
+
+	for (uint64_t at = s->block; (n = catalog_blocks_some(s->r->cat, s->old.no, &at, stop, rows, e)) > 0; at += (uint64_t)n) {
+		if (s->block < at && close_zeros(s, at - s->block, e))
+			return -1;
+		for (int i = 0; i < n; i++)
+			if (close_next(s, (struct stage_closing){.n = 1, .has_row = true}, e))
+				return -1;
+	}
+	return n;
+}
+
 int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 {
 	uint64_t end = h->off + h->len;
@@ -535,9 +551,8 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 			return -1;
 	}
 	uint64_t full = end / s->grain;
-	while (s->block < full && s->block < s->old_blocks)
-		if (close_next(s, (struct stage_closing){.n = 1, .has_row = true}, e))
-			return -1;
+	if (s->block < full && replace_rows(s, min_u64(full, s->old_blocks), e))
+		return -1;
 	if (s->block < full && close_zeros(s, full - s->block, e))
 		return -1;
 	s->touched = end > s->block * s->grain;

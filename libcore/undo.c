@@ -340,23 +340,45 @@ static int rows_of(struct undo *u, const struct object *o, bool in_base, uint64_
 	return rc;
 }
 
+/* The first block from `at` on that may have a row; `stop` when there is none before it. */
+static int next_row(struct undo *u, const struct object *o, bool in_base, uint64_t at, uint64_t *stop, struct err *e)
+{
+	struct catalog *c = in_base ? u->p->r->cat : u->p->next;
+
+	plan_see_base(u->p, in_base);
+	int got = at < *stop ? catalog_blocks_next(c, o->no, &at, e) : 0;
+	plan_see_base(u->p, false);
+	if (got > 0)
+		*stop = min_u64(*stop, at);
+	return got < 0 ? -1 : 0;
+}
+
 static int differing_blocks(struct undo *u, struct blocks *b, bool is_patch, struct err *e)
 {
-	uint32_t grain = b->old->grain;
-	/* Blocks that both have in full length, comparable by their rows. */
-	uint64_t n = object_blocks(b->old->size, grain), same = is_patch ? min_u64(b->old->size, b->now->size) / grain : 0;
+	const uint32_t grain = b->old->grain;
+	const bool has_rows = b->old->size >= DIGEST_LEAF;
+	const uint64_t n = object_blocks(b->old->size, grain);
+	/* Blocks that both have in full length, comparable by their rows; and where the way back begins with a hole: all of a file that is
+	 * written anew, else what lies behind the target's end. */
+	const uint64_t same = is_patch ? min_u64(b->old->size, b->now->size) / grain : 0;
+	const uint64_t hole = is_patch ? object_blocks(b->now->size, grain) : 0;
 
-	for (uint64_t at = 0; at < n; at += BLOCKS_ROWS) {
-		size_t take = (size_t)min_u64(BLOCKS_ROWS, n - at), known = at < same ? (size_t)min_u64(take, same - at) : 0;
-		if (rows_of(u, b->old, true, at, take, b->old_rows, e) ||
-				(known && rows_of(u, b->now, false, at, known, b->now_rows, e)))
+	for (uint64_t at = 0, take; at < n; at += take) {
+		/* To the next that may be something else: in a hole of an exbibyte there are too many to look at each. */
+		uint64_t stop = at <= same && same < hole ? min_u64(same, n) : n;
+		if (has_rows && (next_row(u, b->old, true, at, &stop, e) || (at < same && next_row(u, b->now, false, at, &stop, e))))
 			return -1;
-		for (size_t i = 0; i < take; i++) {
+		at = has_rows ? stop : at;
+		take = min_u64(BLOCKS_ROWS - at % BLOCKS_ROWS, n - at);
+		const uint64_t known = at < same ? min_u64(take, same - at) : 0;
+		if (rows_of(u, b->old, true, at, (size_t)take, b->old_rows, e) ||
+				(known && rows_of(u, b->now, false, at, (size_t)known, b->now_rows, e)))
+			return -1;
+		for (uint64_t i = 0; i < take; i++) {
 			const uint8_t *row = b->old_rows + i * DIGESTS_ROW;
 			if (i < known && !memcmp(row, b->now_rows + i * DIGESTS_ROW, DIGEST_LEN))
 				continue;
-			/* A file starts as one hole. */
-			if (!is_patch && is_zero(row, DIGESTS_ROW) && b->old->size >= DIGEST_LEAF)
+			if (at + i >= hole && has_rows && is_zero(row, DIGESTS_ROW))
 				continue;
 			if (put_block(u, b, at + i, row, e))
 				return -1;

@@ -217,6 +217,69 @@ sparse_files() {
 	sparse_files btrfs
 }
 
+# Size and what is not zero of a sparse file, however large.
+content_of() {
+	python3 - "$1" <<-'END'
+		import hashlib, os, sys
+		fd = os.open(sys.argv[1], os.O_RDONLY)
+		print(os.fstat(fd).st_size)
+		end = 0
+		while True:
+		    try:
+		        at = os.lseek(fd, end, os.SEEK_DATA)
+		    except OSError:
+		        break
+		    end = os.lseek(fd, at, os.SEEK_HOLE)
+		    for page in range(at, end, 4096):
+		        bytes = os.pread(fd, 4096, page)
+		        if bytes.strip(b"\0"):
+		            print(page, hashlib.sha256(bytes).hexdigest())
+	END
+}
+
+write_at() { dd of=src/file bs=1 seek="$1" conv=notrunc status=none; }
+
+# bats test_tags=slow
+@test "a sparse file of an exbibyte changes, and goes back, without a step for each block of its holes" {
+	local eib=$((1 << 60)) n=0
+	two_filesystems xfs
+	image() {
+		run -0 timeout 60 bash -o pipefail -c 'repl-snap -s s src | repl-track -s s | repl-diff -s s | tee delta |
+			repl-apply --keep=20 R 2>err | repl-snap -s s --commit'
+		(($(stat -c %s delta) < ${1:-5000})) || fail "$(stat -c %s delta) bytes for '$2'"
+		n=$((n + 1))
+		content_of src/file >"image$n"
+		content_of R/file | diff "image$n" -
+	}
+	truncate -s "$eib" src/file
+	noise page 150000
+	write_at $((1 << 50)) <page
+	write_at 12345678901 <<<one
+	write_at $((eib - 5)) <<<tail
+	image 300000 first
+	write_at $((1 << 55)) <<<two
+	image 20000 "data in a hole"
+	fallocate -p -o $((1 << 50)) -l 100000 src/file
+	image 70000 "a hole in data"
+	truncate -s $(((1 << 52) + 5)) src/file
+	image 5000 "shorter"
+	truncate -s $((eib + 77)) src/file
+	image 5000 "longer"
+	cp --reflink=always src/file src/new
+	mv src/new src/file
+	image 5000 "another file of that name"
+	truncate -s 0 src/file
+	image 5000 "nothing"
+	timeout 60 repl-apply --verify R
+	mapfile -t ids < <(repl-apply --list R | awk '{ print $4, $2 }' | sort -n | cut -d' ' -f2)
+	((${#ids[@]} == n))
+	for i in 5 1 4 0 3 6 2; do
+		timeout 60 repl-apply --rollback="${ids[i]}" R >ack
+		content_of R/file | diff "image$((i + 1))" -
+		timeout 60 repl-apply --verify R
+	done
+}
+
 names_and_links() {
 	two_filesystems "$1"
 	mkdir -p src/a/b src/x src/y src/deep/er
