@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* As lmdb 0.9 has it (mdb.c: MDB_page, MDB_node, MDB_db, MDB_meta); everything else is refused.
@@ -21,6 +22,7 @@ enum { BIG = 1 }; /* of a node: its value is on overflow pages */
 #define WAYS 16u /* kept: a change goes from table to table; where two have the same one it costs some reads */
 #define NO_ROOT UINT64_MAX
 #define BESIDE 2u
+#define SAMPLES 64u
 
 static uint32_t u16(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8; }
 static uint64_t u32(const uint8_t *p) { return u16(p) | (uint64_t)u16(p + 2) << 16; }
@@ -111,6 +113,19 @@ static bool page_is_sound(struct pages *s, uint64_t no, uint8_t *p)
 
 bool pages_are_known(void) { return sizeof(size_t) == 8 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__; }
 
+/* A read that must not wait fails where the page is not there (preadv2(2), Linux 4.14). It is the first miss that counts: it may make the
+ * kernel read ahead. */
+static bool is_in_memory(const struct pages *s)
+{
+	uint8_t byte;
+	struct iovec v = {&byte, 1};
+
+	for (uint64_t i = SAMPLES; i > 0; i--)
+		if (preadv2(s->fd, &v, 1, (off_t)((n_pages(s) - 1) * i / SAMPLES * s->page), RWF_NOWAIT) != 1)
+			return false;
+	return true;
+}
+
 bool pages_open(struct pages *s, int fd, size_t page)
 {
 	struct stat st;
@@ -125,6 +140,7 @@ bool pages_open(struct pages *s, int fd, size_t page)
 	s->way = xalloc(WAYS * DEPTH_MAX * page);
 	s->way_no = xalloc(WAYS * DEPTH_MAX * sizeof *s->way_no);
 	s->beside = xalloc(page);
+	s->is_in_memory = is_in_memory(s);
 	for (uint64_t i = 0; i < 2; i++) {
 		const uint8_t *meta = s->beside;
 		if (!load(s, i, s->beside, page)) {
@@ -225,6 +241,8 @@ void pages_ahead(struct pages *s, const struct pages_tree *t, const struct span 
 {
 	uint64_t no[PAGES_AHEAD_MAX];
 
+	if (s->is_in_memory)
+		return;
 	for (size_t i = 0; i < n; i++)
 		no[i] = t->root;
 	for (unsigned depth = 1; depth < t->depth && depth < DEPTH_MAX; depth++) {

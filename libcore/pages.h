@@ -16,6 +16,7 @@ struct pages {
 	int fd;            /* borrowed */
 	size_t len, page;  /* bytes of the file, bytes in a page */
 	uint64_t free_root, list_root;
+	bool is_in_memory; /* nearly all of it, by samples */
 	uint8_t *seen;     /* a bit for each page; NULL: not open */
 	uint64_t n_seen;   /* branches and leaves of them */
 	/* The pages on the last ways down. Read, not mapped: a fault costs ten times a read, and what is mapped is ours. */
@@ -36,7 +37,7 @@ struct pages_tree {
 bool pages_tree_of(struct span head, struct pages_tree *t);
 /* Asks the disk for the pages that these rows lie on, or would (PAGES_AHEAD_MAX of them at most, best in order): those of one depth
  * all at once, so that whoever reads the rows next does not wait for each by itself. Does not wait for the last ones. shrinks:
- * as below. A hint: what cannot be read, or makes no sense, is passed over. */
+ * as below. A hint: what cannot be read, or makes no sense, is passed over, and there is nothing to do where all is in memory. */
 #define PAGES_AHEAD_MAX 512u
 void pages_ahead(struct pages *s, const struct pages_tree *t, const struct span *keys, size_t n, bool shrinks);
 /* All that a change of the row `key` may touch: the pages on the way to it; when it may become shorter also those next to them,
