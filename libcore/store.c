@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,12 +49,17 @@ struct store {
 	struct pages pages; /* of the file before the open change */
 	struct pages_tree trees[STORE_TABLES];
 	int statm; /* -1: not open */
-	void *map; /* LMDB's mapping, for madvise */
+	void *map; /* LMDB's mapping, for madvise; NULL: not found */
 	size_t map_len;
+	struct store *next_open;
 	struct buf got; /* what was handed out last */
 	char *path, *advice;
 	char *broken; /* the line for store_at_work */
 };
+
+/* All that are open: what is mapped of them counts together. */
+static struct store *all_open;
+static pthread_mutex_t all_open_lock = PTHREAD_MUTEX_INITIALIZER;
 
 const char *store_at_work(void) { return at_work; }
 
@@ -169,32 +175,52 @@ static MDB_txn *seen(struct store *s)
 	return s->write && !s->see_base ? s->write : s->read;
 }
 
-/* Finds the mapping that holds p, once: LMDB tells its address only for fixed maps. */
-static void find_map(struct store *s, const void *p)
+/* Finds the mapping of the file: LMDB tells its address only for fixed maps. A value that the read transaction sees lies in it for
+ * certain. */
+static void find_map(struct store *s)
 {
 	FILE *f = fopen("/proc/self/maps", "re");
+	MDB_val k = val(span_cstr(table_names[0])), v;
 	char line[512];
 
-	while (f && fgets(line, sizeof line, f)) {
+	enter(s);
+	const uintptr_t p = leave(mdb_get(s->read, s->main, &k, &v)) ? 0 : (uintptr_t)v.mv_data;
+	while (f && !s->map && fgets(line, sizeof line, f)) {
 		unsigned long lo, hi;
 		char perm[8];
-		/* Only the shared mapping of the file: a page that a transaction has changed lies in our own memory. */
-		if (sscanf(line, "%lx-%lx %7s", &lo, &hi, perm) == 3 && (uintptr_t)p >= lo && (uintptr_t)p < hi &&
-				perm[3] == 's' && perm[1] == '-') {
+		if (sscanf(line, "%lx-%lx %7s", &lo, &hi, perm) == 3 && p >= lo && p < hi && perm[3] == 's' && perm[1] == '-') {
 			s->map = (void *)(uintptr_t)lo;
 			s->map_len = hi - lo;
-			break;
 		}
 	}
 	if (f)
 		fclose(f);
 }
 
-/* A read-only shared mapping loses nothing by MADV_DONTNEED: the pages stay in the page cache (madvise(2)). */
+static void join_open(struct store *s)
+{
+	find_map(s);
+	pthread_mutex_lock(&all_open_lock);
+	s->next_open = all_open;
+	all_open = s;
+	pthread_mutex_unlock(&all_open_lock);
+}
+
+static void leave_open(struct store *s)
+{
+	pthread_mutex_lock(&all_open_lock);
+	for (struct store **at = &all_open; *at; at = &(*at)->next_open)
+		if (*at == s) {
+			*at = s->next_open;
+			break;
+		}
+	pthread_mutex_unlock(&all_open_lock);
+}
+
+/* A read-only shared mapping loses nothing by MADV_DONTNEED: the pages stay in the page cache (madvise(2)). All of them: most of it
+ * may belong to one that nobody looks at any more, and to give back only what is in use would help for a moment, again and again. */
 static void trim(struct store *s)
 {
-	MDB_val k = val(span_cstr(table_names[0])), v;
-
 	if (++s->looks < TRIM_OPS)
 		return;
 	s->looks = 0;
@@ -207,11 +233,11 @@ static void trim(struct store *s)
 	if (s->statm < 0 || pread(s->statm, text, sizeof text - 1, 0) <= 0 || sscanf(text, "%*u %*u %llu", &pages) != 1 ||
 			pages * (unsigned long long)sysconf(_SC_PAGESIZE) < TRIM_BYTES)
 		return;
-	/* A value that the read transaction sees lies in the mapping for certain. */
-	if (!s->map && mdb_get(s->read, s->main, &k, &v) == 0)
-		find_map(s, v.mv_data);
-	if (s->map)
-		madvise(s->map, s->map_len, MADV_DONTNEED);
+	pthread_mutex_lock(&all_open_lock);
+	for (struct store *x = all_open; x; x = x->next_open)
+		if (x->map)
+			madvise(x->map, x->map_len, MADV_DONTNEED);
+	pthread_mutex_unlock(&all_open_lock);
 }
 
 /* ---- what a change may touch ---- */
@@ -379,6 +405,7 @@ int store_open(struct store **out, const char *path, enum store_mode mode, const
 		store_close(&s);
 		return -1;
 	}
+	join_open(s);
 	*out = s;
 	return 0;
 }
@@ -389,6 +416,7 @@ void store_close(struct store **sp)
 
 	if (!s)
 		return;
+	leave_open(s);
 	enter(s);
 	if (s->write)
 		mdb_txn_abort(s->write);

@@ -145,10 +145,53 @@ static void other_files(const char *path)
 	CHECK(store_open(&s, path, STORE_READ, NULL, &e) == -1 && e.sys == ENOENT);
 }
 
+static uint64_t mapped(void)
+{
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	CHECK(f && fscanf(f, "%*u %*u %llu", &pages) == 1);
+	if (f)
+		fclose(f);
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What is mapped of one that nobody looks at any more is given back as well: else what is in use would be, again and again. */
+static void two_large(const char *path, const char *other)
+{
+	const size_t rows = 250, len = 700000;
+	AUTO_FREE char *value = xalloc(len + 1);
+	struct store *large = open_at(path, STORE_PRIVATE), *small = open_at(other, STORE_PRIVATE);
+	struct span v;
+	char key[16];
+
+	memset(value, 'x', len);
+	put(small, STORE_FACTS, "one", "row");
+	CHECK_OK(store_sync(small, &e), e);
+	for (size_t i = 0; i < rows; i++) {
+		snprintf(key, sizeof key, "%zu", i);
+		put(large, STORE_FACTS, key, value);
+	}
+	CHECK_OK(store_sync(large, &e), e);
+	/* All of it, in fewer looks than somebody cares how much that is. */
+	for (size_t i = 0; i < rows; i++) {
+		snprintf(key, sizeof key, "%zu", i);
+		CHECK(store_get(large, STORE_FACTS, span_cstr(key), &v, &e) == 1);
+	}
+	CHECK(mapped() > 140u << 20);
+	for (unsigned i = 0; i < 1000; i++)
+		CHECK(store_get(small, STORE_FACTS, span_cstr("one"), &v, &e) == 1);
+	CHECK(mapped() < 64u << 20);
+	store_close(&large);
+	store_close(&small);
+	unlink(path);
+	unlink(other);
+}
+
 int unit_store(void)
 {
 	unsigned long before = unit_failures;
-	AUTO_BUF struct buf path = {0};
+	AUTO_BUF struct buf path = {0}, other = {0};
 	char tmp[300];
 	int fd = unit_tmpdir(tmp, sizeof tmp);
 
@@ -158,6 +201,8 @@ int unit_store(void)
 	there_and_back(buf_cstr(&path));
 	other_rows(buf_cstr(&path));
 	other_files(buf_cstr(&path));
+	buf_fmt(&other, "%s/other", tmp);
+	two_large(buf_cstr(&path), buf_cstr(&other));
 	close(fd);
 	CHECK(rmdir(tmp) == 0);
 	return (int)(unit_failures - before);
