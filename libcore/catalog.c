@@ -5,6 +5,7 @@
 
 #include "chunks.h"
 #include "seal.h"
+#include "trail.h"
 
 #define VERSION 5u /* 1: rows without a check; 2, 3: other values of block rows; 4: no loose ones */
 #define LARGE (16u << 20)
@@ -13,6 +14,8 @@ struct catalog {
 	struct store *s;
 	enum catalog_mode mode;
 	uint64_t next_no;
+	bool sees_base;
+	struct trail trail[2]; /* of what the open change, or there is none, has; of the base */
 };
 
 /* ---- transactions ---- */
@@ -78,13 +81,27 @@ out:
 
 void catalog_close(struct catalog **cp)
 {
-	if (*cp)
+	if (*cp) {
 		store_close(&(*cp)->s);
+		trail_free(&(*cp)->trail[0]);
+		trail_free(&(*cp)->trail[1]);
+	}
 	free(*cp);
 	*cp = NULL;
 }
 
-int catalog_begin(struct catalog *c, struct err *e) { return store_begin(c->s, e); }
+static void forget(struct catalog *c)
+{
+	c->sees_base = false;
+	trail_forget(&c->trail[0]);
+	trail_forget(&c->trail[1]);
+}
+
+int catalog_begin(struct catalog *c, struct err *e)
+{
+	forget(c);
+	return store_begin(c->s, e);
+}
 
 /* What is kept between openings, into the open transaction. */
 static int put_head(struct catalog *c, struct err *e)
@@ -98,12 +115,17 @@ static int put_head(struct catalog *c, struct err *e)
 
 bool catalog_is_large(const struct catalog *c) { return store_held(c->s) > LARGE; }
 
-int catalog_commit(struct catalog *c, struct err *e) { return put_head(c, e) || store_commit(c->s, e) ? -1 : 0; }
+int catalog_commit(struct catalog *c, struct err *e)
+{
+	forget(c);
+	return put_head(c, e) || store_commit(c->s, e) ? -1 : 0;
+}
 
 void catalog_abort(struct catalog *c)
 {
 	struct err ignored = {0};
 
+	forget(c);
 	store_abort(c->s);
 	load_next(c, &ignored);
 }
@@ -122,7 +144,11 @@ int catalog_copy(struct catalog *c, const char *path, struct err *e)
 
 int catalog_damaged(const struct catalog *c, const char *what, struct err *e) { return store_damaged(c->s, what, e); }
 
-void catalog_see_base(struct catalog *c, bool base) { store_see_base(c->s, base); }
+void catalog_see_base(struct catalog *c, bool base)
+{
+	c->sees_base = base;
+	store_see_base(c->s, base);
+}
 
 /* ---- look-ups ---- */
 
@@ -189,32 +215,16 @@ int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name
 
 int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *path, struct err *e)
 {
-	AUTO_BUF struct buf rev = {0}, part = {0};
+	struct trail *t = &c->trail[c->sees_base];
 
-	/* Components from the leaf up, each with its length behind it; then the other way round. */
-	wr_raw(&rev, name.p, name.len);
-	wr_u32(&rev, (uint32_t)name.len);
-	while (dir != CATALOG_ROOT) {
-		uint64_t up;
-		int got = catalog_name(c, dir, &up, &part, e);
-		if (got < 0)
-			return -1;
-		if (!got || rev.len > 256u * 1024 * 1024)
-			return store_damaged(c->s, "a directory in it has no name", e);
-		wr_raw(&rev, part.p, part.len);
-		wr_u32(&rev, (uint32_t)part.len);
-		dir = up;
-	}
-	for (size_t at = rev.len; at;) {
-		struct rd r = rd_of(rev.p + at - 4, 4);
-		size_t n = rd_u32(&r);
-		at -= 4 + n;
-		if (!n)
-			continue;
-		if (path->len)
-			wr_u8(path, '/');
-		wr_raw(path, rev.p + at, n);
-	}
+	if (trail_to(t, c->s, dir, e))
+		return -1;
+	if (path->len && t->path.len)
+		wr_u8(path, '/');
+	wr_raw(path, t->path.p, t->path.len);
+	if (path->len && name.len)
+		wr_u8(path, '/');
+	wr_raw(path, name.p, name.len);
 	return 0;
 }
 
@@ -359,6 +369,7 @@ int catalog_add_name(struct catalog *c, uint64_t dir, struct span name, uint64_t
 	struct rows_name row = {.no = no};
 	int rc = -1;
 
+	trail_forget(&c->trail[0]);
 	if (catalog_get(c, no, &o, e) != 1) {
 		store_damaged(c->s, "it lacks an object that it should have", e);
 		goto out;
@@ -379,6 +390,7 @@ out:
 
 int catalog_remove_name(struct catalog *c, uint64_t dir, struct span name, struct err *e)
 {
+	trail_forget(&c->trail[0]);
 	return seal_unname(c->s, dir, name, e) || seal_dirty(c->s, dir, e) ? -1 : 0;
 }
 
@@ -387,6 +399,7 @@ int catalog_seal(struct catalog *c, struct digest *id, struct err *e)
 	struct digest fresh;
 	bool is_new;
 
+	trail_forget(&c->trail[0]);
 	if (seal_run(c->s, &fresh, &is_new, e) || (is_new && catalog_set_fact(c, "id", fresh.b, DIGEST_LEN, e)))
 		return -1;
 	return catalog_id(c, id, e);

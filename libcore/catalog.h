@@ -10,7 +10,7 @@
  * Private catalogs (scratch files, copies) are not synced and commit as they go, so that memory stays bounded whatever the
  * size of the change; a live one changes in a single transaction, all or nothing.
  *
- * May use: store, rows, seal, chunks, blocks, object, record, digest, bytes, err.
+ * May use: store, rows, trail, seal, chunks, blocks, object, record, digest, bytes, err.
  */
 #ifndef REPL_CATALOG_H
 #define REPL_CATALOG_H
@@ -18,7 +18,6 @@
 #include "blocks.h"
 #include "rows.h"
 
-#define CATALOG_ROOT 1u
 #define CATALOG_PLAN_MAX (4u << 20) /* bytes of a change's records: one of more is large (catalog_is_large), nobody has to try */
 
 enum catalog_mode {

@@ -110,13 +110,19 @@ static int need_dir(struct image_loader *l, uint64_t no, struct err *e)
 static int need_place(struct image_loader *l, uint64_t dir, struct err *e)
 {
 	AUTO_BUF struct buf name = {0};
+	uint64_t up;
 
-	for (uint64_t up = dir; up != CATALOG_ROOT && up != l->reachable;) {
+	for (up = dir; up != CATALOG_ROOT && l->reachable[up % IMAGE_REACHABLE] != up;) {
 		int got = catalog_name(l->cat, up, &up, &name, e);
 		if (got != 1)
 			return got ? -1 : err_set(e, ERR_STREAM, "a name was put below a directory that has no place yet");
 	}
-	l->reachable = dir;
+	/* What has its place keeps it: nothing is detached any more. */
+	for (uint64_t next; dir != up; dir = next) {
+		if (catalog_name(l->cat, dir, &next, &name, e) != 1)
+			return -1;
+		l->reachable[dir % IMAGE_REACHABLE] = dir;
+	}
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "catalog.h"
 #include "stream.h"
 
+#define IMAGE_REACHABLE 1024u
 struct image_loader {
 	struct catalog *cat; /* borrowed; a change is open */
 	uint64_t *refs;      /* number of an object in the stream -> in the catalog */
@@ -24,7 +25,7 @@ struct image_loader {
 	bool has_cur, is_new, was_sealed;
 	bool has_placed;    /* the target has begun: nothing is detached any more */
 	bool has_moved;     /* a name was detached or attached, or is a stray */
-	uint64_t reachable; /* the directory last found to have a way up to the root */
+	uint64_t reachable[IMAGE_REACHABLE]; /* directories that were found to have a way up to the root, by number */
 	uint64_t open; /* the file whose CONTENT waits for its SEAL; 0: none */
 	struct object cur;
 	uint64_t cur_dir;   /* of what was created last, as the three that follow */

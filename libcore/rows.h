@@ -17,6 +17,8 @@
 #include "object.h"
 #include "store.h"
 
+#define CATALOG_ROOT 1u /* the number of the object that all names lie below */
+
 struct rows_key {
 	uint8_t b[16 + REC_NAME_MAX];
 	size_t n;

@@ -419,6 +419,86 @@ static void values(void)
 }
 
 /* Of another version: nobody reads rows that lie elsewhere than they think. */
+/* ---- paths ---- */
+
+#define PATH_DIRS 400u
+
+/* As catalog_path finds it, and by asking for each name. */
+static void same_path(struct catalog *c, uint64_t no)
+{
+	AUTO_BUF struct buf path = {0}, want = {0}, name = {0};
+
+	CHECK_OK(catalog_path(c, no, span_cstr("file"), &path, &e), e);
+	buf_str(&want, "file");
+	for (uint64_t up = no; up != CATALOG_ROOT;) {
+		AUTO_BUF struct buf below = {0};
+		if (!CHECK(catalog_name(c, up, &up, &name, &e) == 1))
+			return;
+		buf_add(&below, want.p, want.len);
+		buf_reset(&want);
+		buf_add(&want, name.p, name.len);
+		buf_str(&want, "/");
+		buf_add(&want, below.p, below.len);
+	}
+	CHECK_EQ_STR(buf_cstr(&path), buf_cstr(&want));
+}
+
+static bool lies_below(struct catalog *c, uint64_t no, uint64_t dir)
+{
+	AUTO_BUF struct buf name = {0};
+
+	while (no != dir && no != CATALOG_ROOT)
+		if (!CHECK(catalog_name(c, no, &no, &name, &e) == 1))
+			return true;
+	return no == dir;
+}
+
+/* The way to the last one is kept: whatever is moved, seen from the base or taken back meanwhile, no path is another one. */
+static void paths(const char *tmp)
+{
+	struct catalog *c = open_at(tmp, "paths", CATALOG_LIVE);
+	uint64_t no[PATH_DIRS];
+	char name[32];
+
+	CHECK_OK(catalog_begin(c, &e), e);
+	make(c, 0, "", OBJ_DIR, &no[0]);
+	for (unsigned i = 1; i < PATH_DIRS; i++) {
+		snprintf(name, sizeof name, "d%u", i);
+		/* A long way down, with others beside it; more than there are slots for at the same places. */
+		make(c, no[next() % 4 ? i - 1 : next() % i], name, OBJ_DIR, &no[i]);
+	}
+	seal(c);
+	CHECK_OK(catalog_commit(c, &e), e);
+	for (unsigned round = 0; round < 40; round++) {
+		CHECK_OK(catalog_begin(c, &e), e);
+		for (unsigned k = 0; k < 50; k++) {
+			unsigned i = 1 + (unsigned)next() % (PATH_DIRS - 1), to = (unsigned)next() % PATH_DIRS;
+			AUTO_BUF struct buf was = {0};
+			uint64_t dir;
+			if (next() % 8 == 0 && !lies_below(c, no[to], no[i])) {
+				CHECK(catalog_name(c, no[i], &dir, &was, &e) == 1);
+				CHECK_OK(catalog_remove_name(c, dir, span_of(was.p, was.len), &e), e);
+				snprintf(name, sizeof name, "m%u,%u,%u", round, k, i);
+				CHECK_OK(catalog_add_name(c, no[to], span_cstr(name), no[i], &e), e);
+			}
+			same_path(c, no[(unsigned)next() % PATH_DIRS]);
+			catalog_see_base(c, true);
+			same_path(c, no[(unsigned)next() % PATH_DIRS]);
+			same_path(c, no[i]);
+			catalog_see_base(c, false);
+			same_path(c, no[i]);
+		}
+		if (round % 2) {
+			seal(c);
+			CHECK_OK(catalog_commit(c, &e), e);
+		} else {
+			catalog_abort(c);
+		}
+		same_path(c, no[(unsigned)next() % PATH_DIRS]);
+	}
+	catalog_close(&c);
+}
+
 static void versions(const char *tmp)
 {
 	static const char *const says[] = {"by an older version of this program: mend it", "by a newer version of this program"};
@@ -464,8 +544,9 @@ int unit_catalog(void)
 	taken_back(tmp);
 	damaged(tmp);
 	blocks(tmp);
+	paths(tmp);
 	versions(tmp);
-	static const char *const files[] = {"links", "a", "b", "same", "names", "back", "damaged", "blocks"};
+	static const char *const files[] = {"links", "a", "b", "same", "names", "back", "damaged", "blocks", "paths"};
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		unlinkat(fd, files[i], 0);
 	close(fd);
