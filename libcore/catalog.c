@@ -14,7 +14,6 @@ struct catalog {
 	struct store *s;
 	enum catalog_mode mode;
 	uint64_t next_no;
-	bool sees_base;
 	struct trail trail[2]; /* of what the open change, or there is none, has; of the base */
 };
 
@@ -92,7 +91,6 @@ void catalog_close(struct catalog **cp)
 
 static void forget(struct catalog *c)
 {
-	c->sees_base = false;
 	trail_forget(&c->trail[0]);
 	trail_forget(&c->trail[1]);
 }
@@ -144,11 +142,7 @@ int catalog_copy(struct catalog *c, const char *path, struct err *e)
 
 int catalog_damaged(const struct catalog *c, const char *what, struct err *e) { return store_damaged(c->s, what, e); }
 
-void catalog_see_base(struct catalog *c, bool base)
-{
-	c->sees_base = base;
-	store_see_base(c->s, base);
-}
+void catalog_see_base(struct catalog *c, bool base) { store_see_base(c->s, base); }
 
 /* ---- look-ups ---- */
 
@@ -215,7 +209,7 @@ int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name
 
 int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *path, struct err *e)
 {
-	struct trail *t = &c->trail[c->sees_base];
+	struct trail *t = &c->trail[store_sees_base(c->s)];
 
 	if (trail_to(t, c->s, dir, e))
 		return -1;

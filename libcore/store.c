@@ -507,6 +507,7 @@ int store_copy(struct store *s, const char *path, struct err *e)
 }
 
 void store_see_base(struct store *s, bool base) { s->see_base = base; }
+bool store_sees_base(const struct store *s) { return s->write && s->see_base; }
 bool store_is_changing(const struct store *s) { return s->write; }
 
 /* ---- rows ---- */

@@ -48,6 +48,7 @@ int store_sync(struct store *s, struct err *e);
 int store_copy(struct store *s, const char *path, struct err *e);
 /* While true, look-ups answer from the last commit even though a change is open (LIVE). */
 void store_see_base(struct store *s, bool base);
+bool store_sees_base(const struct store *s); /* while a change is open */
 bool store_is_changing(const struct store *s); /* a transaction is open */
 /* LIVE: bytes of memory that the open change takes, about: a copy of each page that it may touch, and what is new. */
 uint64_t store_held(const struct store *s);

@@ -470,18 +470,23 @@ static void paths(const char *tmp)
 	seal(c);
 	CHECK_OK(catalog_commit(c, &e), e);
 	for (unsigned round = 0; round < 40; round++) {
+		catalog_see_base(c, round % 3 == 0);
 		CHECK_OK(catalog_begin(c, &e), e);
 		for (unsigned k = 0; k < 50; k++) {
 			unsigned i = 1 + (unsigned)next() % (PATH_DIRS - 1), to = (unsigned)next() % PATH_DIRS;
 			AUTO_BUF struct buf was = {0};
 			uint64_t dir;
+			if (k == 0)
+				same_path(c, no[i]);
+			catalog_see_base(c, false);
 			if (next() % 8 == 0 && !lies_below(c, no[to], no[i])) {
 				CHECK(catalog_name(c, no[i], &dir, &was, &e) == 1);
 				CHECK_OK(catalog_remove_name(c, dir, span_of(was.p, was.len), &e), e);
 				snprintf(name, sizeof name, "m%u,%u,%u", round, k, i);
 				CHECK_OK(catalog_add_name(c, no[to], span_cstr(name), no[i], &e), e);
 			}
-			same_path(c, no[(unsigned)next() % PATH_DIRS]);
+			if (k)
+				same_path(c, no[(unsigned)next() % PATH_DIRS]);
 			catalog_see_base(c, true);
 			same_path(c, no[(unsigned)next() % PATH_DIRS]);
 			same_path(c, no[i]);
