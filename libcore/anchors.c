@@ -99,7 +99,6 @@ int anchors_own(struct anchors **out, struct catalog *base, const struct object 
 	uint64_t n = object_blocks(o->size, o->grain);
 	uint8_t rows[BLOCKS_ROWS * DIGESTS_ROW];
 	struct anchors *a = make(blocks_sums(n));
-
 	int got;
 
 	for (uint64_t at = 0; (got = catalog_blocks_some(base, o->no, &at, n, rows, e)) > 0; at += (uint64_t)got)

@@ -207,9 +207,11 @@ int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name
 	return rows_link_first(c->s, no, dir, name, e);
 }
 
+static struct trail *trail_of(struct catalog *c) { return &c->trail[store_sees_base(c->s)]; }
+
 int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *path, struct err *e)
 {
-	struct trail *t = &c->trail[store_sees_base(c->s)];
+	struct trail *t = trail_of(c);
 
 	if (trail_to(t, c->s, dir, e))
 		return -1;
@@ -219,6 +221,14 @@ int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *
 	if (path->len && name.len)
 		wr_u8(path, '/');
 	wr_raw(path, name.p, name.len);
+	return 0;
+}
+
+int catalog_depth(struct catalog *c, uint64_t dir, uint64_t *depth, struct err *e)
+{
+	if (trail_to(trail_of(c), c->s, dir, e))
+		return -1;
+	*depth = trail_depth(trail_of(c));
 	return 0;
 }
 

@@ -67,6 +67,8 @@ int catalog_by_inode(struct catalog *c, const struct r_hint *h, uint64_t *no, st
 int catalog_name(struct catalog *c, uint64_t no, uint64_t *dir, struct buf *name, struct err *e);
 /* Path from the root of directory dir plus name; empty for the root. Appends to path. */
 int catalog_path(struct catalog *c, uint64_t dir, struct span name, struct buf *path, struct err *e);
+/* Names on that path. */
+int catalog_depth(struct catalog *c, uint64_t dir, uint64_t *depth, struct err *e);
 /* Path by an object's first name. */
 int catalog_object_path(struct catalog *c, uint64_t no, struct buf *path, struct err *e);
 

@@ -285,65 +285,24 @@ static int by_depth(const void *a, const void *b)
 	return (x[0] > y[0]) - (x[0] < y[0]);
 }
 
-#define DEPTHS 65536u
-
-/* How deep directories lie, of those asked for lately: neighbours have their way up in common. */
-struct depths {
-	struct known_depth {
-		uint64_t no, depth;
-	} *v;
-	struct buf way; /* scratch: u64 numbers */
-	struct buf name;
-};
-
-static int depth_of(struct depths *d, struct catalog *c, uint64_t no, uint64_t *depth, struct err *e)
-{
-	int got = 1;
-
-	buf_reset(&d->way);
-	*depth = 0;
-	while (no != CATALOG_ROOT) {
-		const struct known_depth *x = &d->v[no % DEPTHS];
-		if (x->no == no) {
-			*depth = x->depth;
-			break;
-		}
-		wr_u64(&d->way, no);
-		if ((got = catalog_name(c, no, &no, &d->name, e)) != 1)
-			return got < 0 ? -1 : catalog_damaged(c, "a directory in it has no name", e);
-	}
-	for (size_t i = d->way.len; i; i -= 8) {
-		const uint64_t at = get_le64(d->way.p + i - 8);
-		d->v[at % DEPTHS] = (struct known_depth){at, ++*depth};
-	}
-	return 0;
-}
-
 /* Directories last, the deepest first: nothing below them changes any more. */
 static int finish_dirs(struct place *p, struct err *e)
 {
 	size_t n = p->to.touched.len / 8;
 	AUTO_FREE uint64_t *rows = xalloc((n + 1) * 2 * sizeof *rows);
 	struct catalog *c = p->to.plan->next;
-	struct depths depths = {.v = xalloc(DEPTHS * sizeof *depths.v)};
 	size_t used = 0;
-	int got = 0;
 
-	for (size_t i = 0; i < n && got >= 0; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const uint64_t no = get_le64(p->to.touched.p + 8 * i);
 		struct object o = {0};
-		got = catalog_get(c, no, &o, e);
+		int got = catalog_get(c, no, &o, e);
 		object_free(&o);
-		if (got > 0 && depth_of(&depths, c, no, &rows[2 * used + 1], e))
-			got = -1;
+		if (got < 0 || (got > 0 && catalog_depth(c, no, &rows[2 * used + 1], e)))
+			return -1;
 		rows[2 * used] = no;
 		used += got > 0; /* else it went */
 	}
-	free(depths.v);
-	buf_free(&depths.way);
-	buf_free(&depths.name);
-	if (got < 0)
-		return -1;
 	qsort(rows, used, 2 * sizeof *rows, by_depth);
 	for (size_t i = 0; i < used; i++) {
 		struct object o = {0};

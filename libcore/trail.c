@@ -3,7 +3,7 @@
 #define STEP 16u
 #define PATH_MOST (256u << 20) /* bytes: longer is a round */
 
-static uint64_t n_steps(const struct trail *t) { return t->steps.len / STEP; }
+uint64_t trail_depth(const struct trail *t) { return t->steps.len / STEP; }
 static uint64_t step_no(const struct trail *t, uint64_t i) { return get_le64(t->steps.p + i * STEP); }
 static uint64_t step_end(const struct trail *t, uint64_t i) { return get_le64(t->steps.p + i * STEP + 8); }
 
@@ -16,7 +16,7 @@ static void cut(struct trail *t, uint64_t n)
 
 static void add(struct trail *t, uint64_t no, const uint8_t *name, size_t len)
 {
-	t->slot[no % TRAIL_SLOTS] = (uint32_t)n_steps(t);
+	t->slot[no % TRAIL_SLOTS] = (uint32_t)trail_depth(t);
 	if (t->path.len)
 		wr_u8(&t->path, '/');
 	wr_raw(&t->path, name, len);
@@ -32,7 +32,7 @@ int trail_to(struct trail *t, struct store *s, uint64_t dir, struct err *e)
 	/* What is not on the trail, from the directory up: name, its length, number; then the other way round. */
 	while (dir != CATALOG_ROOT) {
 		uint64_t i = t->slot[dir % TRAIL_SLOTS], up;
-		if (i < n_steps(t) && step_no(t, i) == dir) {
+		if (i < trail_depth(t) && step_no(t, i) == dir) {
 			at = i + 1;
 			break;
 		}

@@ -22,6 +22,7 @@ struct trail { /* {0} is a trail to the root */
 };
 /* Leads to this directory. The path is good until the next call. */
 int trail_to(struct trail *t, struct store *s, uint64_t dir, struct err *e);
+uint64_t trail_depth(const struct trail *t); /* the root's: 0 */
 /* To be called when a directory may have another name now. */
 void trail_forget(struct trail *t);
 void trail_free(struct trail *t);

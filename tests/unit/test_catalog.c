@@ -427,10 +427,12 @@ static void values(void)
 static void same_path(struct catalog *c, uint64_t no)
 {
 	AUTO_BUF struct buf path = {0}, want = {0}, name = {0};
+	uint64_t depth, n = 0;
 
+	CHECK_OK(catalog_depth(c, no, &depth, &e), e);
 	CHECK_OK(catalog_path(c, no, span_cstr("file"), &path, &e), e);
 	buf_str(&want, "file");
-	for (uint64_t up = no; up != CATALOG_ROOT;) {
+	for (uint64_t up = no; up != CATALOG_ROOT; n++) {
 		AUTO_BUF struct buf below = {0};
 		if (!CHECK(catalog_name(c, up, &up, &name, &e) == 1))
 			return;
@@ -441,6 +443,7 @@ static void same_path(struct catalog *c, uint64_t no)
 		buf_add(&want, below.p, below.len);
 	}
 	CHECK_EQ_STR(buf_cstr(&path), buf_cstr(&want));
+	CHECK_EQ_U64(depth, n);
 }
 
 static bool lies_below(struct catalog *c, uint64_t no, uint64_t dir)
@@ -472,21 +475,19 @@ static void paths(const char *tmp)
 	for (unsigned round = 0; round < 40; round++) {
 		catalog_see_base(c, round % 3 == 0);
 		CHECK_OK(catalog_begin(c, &e), e);
+		same_path(c, no[(unsigned)next() % PATH_DIRS]);
+		catalog_see_base(c, false);
 		for (unsigned k = 0; k < 50; k++) {
 			unsigned i = 1 + (unsigned)next() % (PATH_DIRS - 1), to = (unsigned)next() % PATH_DIRS;
 			AUTO_BUF struct buf was = {0};
 			uint64_t dir;
-			if (k == 0)
-				same_path(c, no[i]);
-			catalog_see_base(c, false);
 			if (next() % 8 == 0 && !lies_below(c, no[to], no[i])) {
 				CHECK(catalog_name(c, no[i], &dir, &was, &e) == 1);
 				CHECK_OK(catalog_remove_name(c, dir, span_of(was.p, was.len), &e), e);
 				snprintf(name, sizeof name, "m%u,%u,%u", round, k, i);
 				CHECK_OK(catalog_add_name(c, no[to], span_cstr(name), no[i], &e), e);
 			}
-			if (k)
-				same_path(c, no[(unsigned)next() % PATH_DIRS]);
+			same_path(c, no[(unsigned)next() % PATH_DIRS]);
 			catalog_see_base(c, true);
 			same_path(c, no[(unsigned)next() % PATH_DIRS]);
 			same_path(c, no[i]);
