@@ -611,7 +611,8 @@ int install_relock(struct install *p, uint64_t no, struct err *e)
 	char slot[32];
 	int rc = catalog_get(p->plan->next, no, &t.o, e);
 
-	if (rc != 1 || t.o.type != OBJ_FILE || !(t.o.meta.attr & INODE_LOCKS)) {
+	bool is_locked = t.o.meta.attr & INODE_LOCKS;
+	if (rc != 1 || t.o.type != OBJ_FILE || (!is_locked && t.o.nlink == 1)) {
 		rc = rc < 0 ? -1 : 0;
 		goto out;
 	}
@@ -622,7 +623,7 @@ int install_relock(struct install *p, uint64_t no, struct err *e)
 	else if (entry_remove(p->plan->room->slots, slot) && errno != ENOENT)
 		rc = install_fail(p, "remove", slot, e);
 	else
-		rc = find_name(p, &t, e) || restore_in_place(p, &t, e) ? -1 : 0;
+		rc = find_name(p, &t, e) || (is_locked && restore_in_place(p, &t, e)) ? -1 : 0;
 	if (!rc) {
 		int dirfd = target_dir(p, &t, e);
 		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);

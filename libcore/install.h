@@ -53,7 +53,8 @@ int install_displace(struct install *p, int dirfd, const char *name, struct err 
 int install_object(struct install *p, const struct plan_object *po, struct err *e);
 /* A name that is attached to an object, unless that is a directory: from its slot, or as a link. */
 int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e);
-/* An immutable object was opened up to be moved, or to get or lose a name: with all its names it is closed again. */
+/* A file has all its names. One that is immutable was opened up to be moved, or to get or lose a name: it is closed again; and the ctime
+ * of one with several moved with each of them. */
 int install_relock(struct install *p, uint64_t no, struct err *e);
 /* The metadata of the directory fd, after all that is in it. */
 int install_dir(struct install *p, int fd, struct object *o, struct err *e);

@@ -293,9 +293,6 @@ bool replica_is_touched(const struct object *o, const struct attr *a)
 {
 	const struct r_hint *h = &o->hint, *now = &a->hint;
 
-	if (a->type == OBJ_FILE && h->ino && o->nlink > 1) /* its ctime moved with each of its names */
-		return h->ino != now->ino || a->size != o->size || o->meta.mtime_s != a->meta.mtime_s ||
-			o->meta.mtime_ns != a->meta.mtime_ns;
 	return h->ino != now->ino || h->btime_s != now->btime_s || h->btime_ns != now->btime_ns ||
 		h->ctime_s != now->ctime_s || h->ctime_ns != now->ctime_ns;
 }
