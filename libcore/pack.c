@@ -340,7 +340,7 @@ struct packer {
 	struct pool_job *job; /* being filled */
 	_Atomic int level;
 	int least, most;       /* where it may move */
-	uint64_t first_left;   /* bytes of the stream that are its first ones */
+	uint64_t begun;        /* bytes of the stream that were sent to be packed */
 	struct codec_packer *codecs[POOL_THREADS_MAX];
 	unsigned n_codecs;
 	/* the writing thread's */
@@ -461,9 +461,10 @@ static void *writer_main(void *arg)
 
 static void pack_send(struct packer *k)
 {
-	bool is_first = k->o->is_level_free && k->first_left && k->level < PACK_LEVEL_FIRST;
-	k->job->level = is_first ? PACK_LEVEL_FIRST : k->level;
-	k->first_left = k->job->is_last ? PACK_FIRST : k->first_left - min_u64(k->first_left, k->job->in.len);
+	int least = !k->o->is_level_free || k->begun >= PACK_NEXT ? k->level : k->begun >= PACK_FIRST ? PACK_LEVEL_NEXT : PACK_LEVEL_FIRST;
+
+	k->job->level = least > k->level ? least : k->level;
+	k->begun = k->job->is_last ? 0 : k->begun + k->job->in.len;
 	k->job = NULL;
 	pool_filled(k->pool);
 }
@@ -519,7 +520,7 @@ static int pack_start(struct packer *k, struct err *e)
 	unsigned all = pool_threads(o->threads), n = o->threads ? all : (unsigned)min_u64(all, PACK_THREADS);
 	struct stat st;
 
-	k->first_left = PACK_FIRST;
+	k->begun = 0;
 	if (o->is_level_free && !fstat(k->sink.fd, &st) && !S_ISREG(st.st_mode))
 		k->most = PACK_LEVEL_MOST;
 

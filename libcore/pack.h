@@ -15,10 +15,12 @@
 #include "stream.h"
 #include "token.h"
 
-/* Where nobody chose a level: that of the first bytes of a stream, so that small ones become smaller still; that of the others; and how far it
- * rises while the output is waited for, unless that is a file, which is the same each time. */
+/* Where nobody chose a level: that of the first bytes of a stream, so that small ones become smaller still, and of the next; that of the
+ * others; and how far it rises while the output is waited for, unless that is a file, which is the same each time. */
 #define PACK_LEVEL_FIRST 7
-#define PACK_FIRST (64u * 1024 * 1024)
+#define PACK_FIRST (8u * 1024 * 1024)
+#define PACK_LEVEL_NEXT 6 /* of a source tree it made 1% more than 7 in 17% less of the processor's time, 5 makes 5% more */
+#define PACK_NEXT (64u * 1024 * 1024)
 #define PACK_LEVEL 3
 #define PACK_LEVEL_MOST 9
 #define PACK_ADAPT_MIN 1 /* --adapt stays between these levels */

@@ -141,7 +141,7 @@ size() {
 		    os.write(1, b)
 		    time.sleep(0.05)
 	PY
-	for level in "" "-l 3" "-l 7"; do
+	for level in "" "-l 3" "-l 6" "-l 7"; do
 		# shellcheck disable=SC2086 # two words
 		repl-pack --chunk=128K $level <large >"file$level"
 	done
@@ -152,9 +152,11 @@ size() {
 	zstd -q -d -c line | cmp - large
 	repl-pack --chunk=128K -l 3 <large | python3 slowly | cmp - "file-l 3"
 	(($(size line) < $(size file) && $(size file) < $(size "file-l 3")))
-	# The first bytes are those of level 7.
-	cmp -n 10000000 file "file-l 7"
+	# The first bytes are those of level 7, then come those of level 6.
+	cmp -n 2000000 file "file-l 7"
 	run -1 cmp -s file "file-l 7"
+	python3 -c 'file, six, seven = (open(n, "rb").read() for n in ("file", "file-l 6", "file-l 7")); piece = file[4 << 20:6 << 20]
+assert piece in six and piece not in seven'
 	ZSTD_CLEVEL=3 repl-pack --chunk=128K <large | cmp - "file-l 3"
 	run -0 bash -c 'ZSTD_CLEVEL=high repl-pack --chunk=128K <large >again'
 	has "$output" "ZSTD_CLEVEL is 'high', not a level: left alone"
