@@ -205,6 +205,15 @@ int attr_rest(struct attr *a, int fd, const char *name, const struct warn *w, st
 	return 0;
 }
 
+struct r_hint attr_settled(const struct attr *a, uint64_t names)
+{
+	struct r_hint h = a->hint;
+
+	h.dev = 0;
+	h.flags = names == 1 ? HINT_SETTLED : 0;
+	return h;
+}
+
 bool attr_same(const struct r_meta *a, const struct r_meta *b)
 {
 	return a->mode == b->mode && a->uid == b->uid && a->gid == b->gid && a->mtime_s == b->mtime_s &&

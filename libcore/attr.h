@@ -29,6 +29,9 @@ int attr_stat(struct attr *a, int dirfd, const char *name, struct err *e);
  * (through /proc/self/fd/N/name, l*xattr). What cannot be read is a warning, kind "xattr" or "attr". */
 int attr_rest(struct attr *a, int fd, const char *name, const struct warn *w, struct err *e);
 
+/* Its hint as the catalog of a replica keeps it: without the device, and settled where this is its only name. */
+struct r_hint attr_settled(const struct attr *a, uint64_t names);
+
 /* Same metadata: mode, owner, mtime, rdev, attr, target, xattrs. */
 bool attr_same(const struct r_meta *a, const struct r_meta *b);
 

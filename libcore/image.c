@@ -209,6 +209,7 @@ static int load_drop(struct image_loader *l, struct err *e)
 	if (l->open != l->cur.no && need_sealed(l, e))
 		return -1;
 	l->has_cur = false;
+	l->has_dropped = true;
 	l->open = l->created = l->refs[l->created_ref] = 0;
 	if (!l->is_new && catalog_remove_name(l->cat, l->cur_dir, span_of(l->cur_name.p, l->cur_name.len), e))
 		return -1;

@@ -25,6 +25,7 @@ struct image_loader {
 	bool has_cur, is_new, was_sealed;
 	bool has_placed;    /* the target has begun: nothing is detached any more */
 	bool has_moved;     /* a name was detached or attached, or is a stray */
+	bool has_dropped;
 	uint64_t reachable[IMAGE_REACHABLE]; /* directories that were found to have a way up to the root, by number */
 	uint64_t open; /* the file whose CONTENT waits for its SEAL; 0: none */
 	struct object cur;

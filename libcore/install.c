@@ -84,9 +84,7 @@ static int restore(struct install *p, int dirfd, const char *name, int fd, const
 /* Hints of the replica's own filesystem: how an edit made behind our back is noticed. */
 static int put_hint(struct install *p, struct object *o, const struct attr *a, struct err *e)
 {
-	o->hint = a->hint;
-	o->hint.dev = 0;
-	o->hint.flags = o->nlink == 1 ? HINT_SETTLED : 0;
+	o->hint = attr_settled(a, o->nlink);
 	return catalog_put(p->plan->next, o, e);
 }
 

@@ -67,6 +67,7 @@ struct job {
 	bool skip;               /* not for this base: read to its end to learn whether it was applied before */
 	bool is_first;           /* the next record is the first one */
 	bool is_staged;          /* stage and plan are this delta's */
+	bool is_rest;            /* part of it was staged by another process */
 	bool is_again;           /* the records come from the plan that is there already */
 	uint64_t saved_off;      /* of the last checkpoint */
 	uint64_t saved_ms;

@@ -132,11 +132,12 @@ static int clean(struct replica *r, struct err *e)
 static int forward(struct land *l, struct err *e)
 {
 	struct replica *r = l->r;
-	struct place p = {.to = {.policy = l->policy, .warn = l->warn}, .map_names = l->map_names};
+	struct place p = {.to = {.policy = l->policy, .warn = l->warn}, .map_names = l->map_names,
+		.is_fresh = l->is_fresh};
 	int rc = 0;
 
 	place_start(&p, &l->plan, l->owners, l->n_owners);
-	if (!replica_has(r, "detached"))
+	if ((l->plan.loader.has_moved || replica_has(r, "edits")) && !replica_has(r, "detached"))
 		rc = edits_settle(r, &l->id, l->kept, l->ctx, e) || place_detach(&p, e) || replica_sync(r, e) || mark(r, e) ? -1 : 0;
 	if (!rc)
 		rc = place_all(&p, e) || replica_sync(r, e) || plan_commit(&l->plan, e) || clean(r, e) ? -1 : 0;
@@ -183,6 +184,7 @@ int land_recover(struct land *l, enum land_left *left, struct err *e)
 			(!is_waiting && replica_discard(r, e)) ? -1 : 0;
 	AUTO_FREE struct owner_rule *rules = NULL;
 	struct land how = *l;
+	how.is_fresh = false;
 	int rc = load_policy(&how, &rules, e) || finish(&how, e) ? -1 : 0;
 	land_end(&how);
 	l->id = how.id;

@@ -51,16 +51,22 @@ static bool has_mtime(const struct stat *st, const struct r_meta *m)
 static bool has_owner(const struct stat *st, const struct r_meta *m) { return st->st_uid == m->uid && st->st_gid == m->gid; }
 
 /* The mtime comes last: it says that the rest was done. */
-void meta_dress(int fd, const struct r_meta *m)
+bool meta_dress(int fd, const struct r_meta *m)
 {
 	struct timespec ts[2];
 	struct stat st;
 
-	if (m->mtime_ns >= 1000000000u || fstat(fd, &st) || (!has_owner(&st, m) && fchown(fd, m->uid, m->gid)) || fchmod(fd, m->mode & 07777))
-		return;
+	if (m->mtime_ns >= 1000000000u || fstat(fd, &st))
+		return false;
+	if (!has_owner(&st, m)) {
+		if (fchown(fd, m->uid, m->gid))
+			return false;
+		st.st_mode = 0; /* it may have lost some of it */
+	}
+	if ((st.st_mode & 07777) != m->mode && fchmod(fd, m->mode & 07777))
+		return false;
 	mtime_spec(ts, m);
-	if (futimens(fd, ts))
-		return; /* who looks will find another one */
+	return !futimens(fd, ts);
 }
 
 /* ---- all of it ---- */

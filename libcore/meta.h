@@ -34,8 +34,9 @@ void meta_early(int fd, const struct r_meta *m);
 bool meta_is_plain(const struct r_meta *m);
 /* What is made in this directory gets neither xattrs nor flags from it. */
 bool meta_is_bare(int dirfd);
-/* Plain metadata, on a file that was made in a bare directory, after its last byte. Best effort: attr_stat tells whether it is done. */
-void meta_dress(int fd, const struct r_meta *m);
+/* Plain metadata, on a file that was made in a bare directory, after its last byte. Best effort: false, or attr_stat, tells that it is
+ * not done. */
+bool meta_dress(int fd, const struct r_meta *m);
 /* Just the mtime (nanoseconds), without following links. */
 int meta_set_mtime(int dirfd, const char *name, const struct r_meta *m, struct err *e);
 

@@ -181,11 +181,14 @@ static int is_new_file(const struct place *p, uint64_t dir, const char *name, st
 
 /* What is staged in a new directory but is no new file of the image goes: it was dropped again, or staged behind the place from which a
  * delta that broke off went on otherwise. */
-static int strip_dir(struct place *p, int fd, uint64_t no, struct err *e)
+static int strip_dir(struct place *p, const char *staged, uint64_t no, struct err *e)
 {
-	DIR *d = file_list(fd);
+	AUTO_CLOSE int fd = path_open_at(p->to.plan->room->stage, staged, O_RDONLY | O_DIRECTORY, 0);
+	DIR *d = fd < 0 ? NULL : file_list(fd);
 	int got = 0;
 
+	if (!d && fd < 0 && errno == ENOENT)
+		return 0;
 	if (!d)
 		return install_fail(&p->to, "list", "a staged directory", e);
 	for (const struct dirent *de; got >= 0 && (de = readdir(d));) {
@@ -205,18 +208,18 @@ static int bring_dir(struct place *p, const struct r_create *c, int fd, const ch
 	int stage = p->to.plan->room->stage;
 	char staged[32];
 
+	if (c->ref == REF_NONE)
+		return 1;
 	room_new_dir(staged, c->ref);
-	AUTO_CLOSE int in = c->ref == REF_NONE ? -1 : path_open_at(stage, staged, O_RDONLY | O_DIRECTORY, 0);
-	if (in < 0)
-		return c->ref == REF_NONE || errno == ENOENT ? 1 : install_fail(&p->to, "open the staged", name, e);
 	uint64_t no = image_ref(&p->to.plan->loader, c->ref);
-	if (strip_dir(p, in, no, e))
+	bool is_clean = p->is_fresh && !p->to.plan->loader.has_dropped;
+	if (!is_clean && strip_dir(p, staged, no, e))
 		return -1;
 	int rc = renameat(stage, staged, fd, name);
 	if (rc && (errno == ENOTDIR || errno == ENOTEMPTY || errno == EEXIST))
 		rc = install_displace(&p->to, fd, name, e) < 0 ? -1 : renameat(stage, staged, fd, name);
 	if (rc)
-		return e->kind ? -1 : install_fail(&p->to, "place", name, e);
+		return e->kind ? -1 : errno == ENOENT ? 1 : install_fail(&p->to, "place", name, e);
 	bits_put(&p->to.whole, no);
 	return 0;
 }
@@ -249,6 +252,7 @@ static int attach_dir(void *ctx, const struct r_attach *a, struct err *e)
 	bool is_dir = got == 1 && o.type == OBJ_DIR;
 
 	object_free(&o);
+	bits_put(&p->named, no);
 	if (!is_dir)
 		return got < 0 ? -1 : 0;
 	int fd = plan_dir(p->to.plan, parent, e);
@@ -333,8 +337,9 @@ static int take_owner(void *ctx, const struct record *rec, struct err *e)
 static int place_object(void *ctx, const struct plan_object *po, struct err *e)
 {
 	struct place *p = ctx;
+	bool has_come = po->is_new && po->has_hint && p->is_fresh && bits_has(&p->to.whole, po->parent) && !bits_has(&p->named, po->no);
 
-	return install_object(&p->to, po, e);
+	return has_come ? 0 : install_object(&p->to, po, e);
 }
 
 static int attach_file(void *ctx, const struct r_attach *a, struct err *e)
@@ -379,6 +384,7 @@ void place_free(struct place *p)
 {
 	install_free(&p->to);
 	buf_free(&p->wanted);
+	buf_free(&p->named);
 }
 
 void place_start(struct place *p, struct plan *plan, const struct owner_rule *rules, size_t n)

@@ -12,8 +12,10 @@
 struct place {
 	struct install to;       /* policy and warn are the caller's to set */
 	bool map_names;          /* owners by the names that the stream carries */
+	bool is_fresh;           /* all that is staged was staged by this process, as the policy wants it */
 	/* private */
 	struct buf wanted;       /* bits: directories that may have to be made first */
+	struct buf named;        /* bits: what gets names that it was not created with */
 };
 /* rules are copied. plan is borrowed and loaded. */
 void place_start(struct place *p, struct plan *plan, const struct owner_rule *rules, size_t n);

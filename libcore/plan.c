@@ -212,9 +212,14 @@ static int on_record(void *ctx, const struct record *rec, struct err *e)
 		return v->attach ? v->attach(v->ctx, &rec->u.attach, e) : 0;
 	case REC_META:
 		w->cur.has_meta = true;
+		w->cur.has_hint = false;
 		return 0;
 	case REC_CONTENT:
 		w->cur.staged = ++w->n_content;
+		w->cur.has_hint = false;
+		return 0;
+	case REC_HINT:
+		w->cur.has_hint = true;
 		return 0;
 	case REC_DROP:
 		w->cur.no = 0;

@@ -27,6 +27,7 @@ struct plan_object {
 	uint64_t no;           /* in the target's catalog */
 	uint64_t staged;       /* number of its content in stage/; 0: it has none */
 	bool is_new, has_meta;
+	bool has_hint;         /* it was given all its metadata when it was staged */
 	uint64_t parent;       /* of what is new, but the root: the directory that it was made in, */
 	char name[REC_NAME_MAX + 1]; /* and its first name, which is one in the target */
 };

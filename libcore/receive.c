@@ -332,6 +332,14 @@ static int open_plan(struct job *j, struct err *e)
 
 static int go_on(struct job *j, const struct r_resume *want, struct err *e);
 
+/* A file that comes with its directory, and gets no further names, needs no look when it does. */
+static int put_hint(struct job *j, struct err *e)
+{
+	const struct record r = {.type = REC_HINT, .u.hint = j->stage.hint};
+
+	return r.u.hint.ino ? stream_put(&j->plan, &r, e) : 0;
+}
+
 /* One record, checked against the base as far as it can be before the whole is there. */
 static int take(struct job *j, const struct record *rec, struct err *e)
 {
@@ -441,7 +449,7 @@ static int take(struct job *j, const struct record *rec, struct err *e)
 	struct record kept = *rec;
 	if (rec->type == REC_BASE && rec->u.base.ref == REF_NONE) /* landing asks for it by number all the same */
 		kept.u.base.ref = j->cur | REF_LOCAL;
-	return stream_put(&j->plan, &kept, e);
+	return stream_put(&j->plan, &kept, e) || (rec->type == REC_SEAL && put_hint(j, e)) ? -1 : 0;
 }
 
 /* ---- going on with a delta that broke off ---- */
@@ -516,6 +524,7 @@ static int go_on(struct job *j, const struct r_resume *want, struct err *e)
 	} else {
 		rc = take_up(j, &p, e);
 		j->is_staged = !rc;
+		j->is_rest = true;
 	}
 	partial_free(&p);
 	return rc;
@@ -554,7 +563,7 @@ static int begin_stream(struct job *j, struct err *e)
 	j->soon = (struct prefetch){.known = known, .ctx = j, .inodes = true, .until = j->soon.until};
 	j->has_delta = j->has_end = j->skip = j->has_root = false;
 	j->is_first = true;
-	j->is_staged = j->is_again = false;
+	j->is_staged = j->is_again = j->is_rest = false;
 	j->n_content = j->announced = j->memory = j->content = j->last_parent = 0;
 	j->time_ns = 0;
 	j->seq = 0;
@@ -679,7 +688,9 @@ static int finish_delta(struct job *j, struct err *e)
 	}
 	if (stream_finish(&j->plan, e) || sink_flush(&j->sink, e))
 		return -1;
+	stage_flush(&j->stage);
 	struct land l = receive_landing(j);
+	l.is_fresh = !j->is_rest;
 	if (a->dry ? land_dry_run(j, &l, e) : land_delta(j, &l, e))
 		return -1;
 	j->missed = (struct err){0};

@@ -10,10 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "meta.h"
+#include "attr.h"
 #include "content.h"
 #include "extents.h"
 #include "file.h"
+#include "meta.h"
 #include "path.h"
 #include "writeback.h"
 
@@ -21,6 +22,7 @@
 #define CLONED_MOST 16384u /* extents */
 #define SEND_MIN (8u * 1024 * 1024)
 #define SEND_SEALED (32u * 1024 * 1024) /* of many files: a filesystem has more to do for them */
+#define FLUSH_MIN (1024u * 1024) /* less is written as quickly when it is waited for */
 #define REDO_MIN (1024u * 1024) /* smaller files are copied: then a reader that has one open keeps the old one */
 
 void stage_start(struct stage *s, struct replica *r)
@@ -142,7 +144,13 @@ static int begin_direct(struct stage *s, struct err *e)
 	return s->fd < 0 ? fail(s, "open", e) : 0;
 }
 
-static int make_file(const struct stage *s) { return openat(s->room->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600); }
+/* Nobody else gets to it in there, and we always do. */
+static int make_file(const struct stage *s)
+{
+	mode_t mode = s->is_plain ? (s->meta.mode & 0777) | 0600 : 0600;
+
+	return openat(s->room->stage, s->name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+}
 
 /* In a new directory: which is made with its first file. */
 static int make_in_dir(struct stage *s, const struct stage_file *f)
@@ -197,6 +205,7 @@ int stage_begin(struct stage *s, uint64_t n, const struct r_content *c, const st
 	s->meta = *f->meta;
 	s->meta.xattrs = s->meta.target = (struct span){0};
 	s->is_plain = f->is_plain;
+	s->is_in_dir = f->dir;
 	if (s->is_patch && !f->old)
 		return err_set(e, ERR_STREAM, "a patch of content that the base does not have");
 	snprintf(s->name, sizeof s->name, "%llu", (unsigned long long)n);
@@ -559,6 +568,29 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e)
 	return 0;
 }
 
+/* It moves with its directory, which changes nothing about it. */
+static void take_hint(struct stage *s)
+{
+	struct attr a = {0};
+	struct err ignored = {0};
+
+	if (!attr_stat(&a, s->fd, NULL, &ignored) && attr_same(&a.meta, &s->meta))
+		s->hint = attr_settled(&a, 1);
+	attr_free(&a);
+}
+
+static void flush_sealed(struct stage *s, uint64_t least)
+{
+	if (s->unsent_sealed >= least && writeback_all(&s->writeback, s->room->stage))
+		s->unsent_sealed = 0;
+}
+
+void stage_flush(struct stage *s)
+{
+	if (s->room)
+		flush_sealed(s, FLUSH_MIN);
+}
+
 int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 {
 	struct digest d;
@@ -616,14 +648,14 @@ int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e)
 		return -1;
 	close_fd(&s->base_fd);
 	/* While it is open: when the delta is decided, little is left to do. */
-	if (s->is_plain && s->room->is_bare && !s->is_redo && !s->place)
-		meta_dress(s->fd, &s->meta);
+	memset(&s->hint, 0, sizeof s->hint);
+	if (s->is_plain && s->room->is_bare && !s->is_redo && !s->place && meta_dress(s->fd, &s->meta) && s->is_in_dir)
+		take_hint(s);
 	int fd = s->fd;
 	s->fd = -1;
 	s->unsent_sealed += s->unsent;
 	s->unsent = 0;
-	if (s->unsent_sealed >= SEND_SEALED && writeback_all(&s->writeback, s->room->stage))
-		s->unsent_sealed = 0;
+	flush_sealed(s, SEND_SEALED);
 	return close(fd) ? fail(s, "close", e) : 0;
 }
 

@@ -12,7 +12,7 @@
  * What belongs to a tree elsewhere is staged in that one's room. A new file in a new directory is staged in that one, under its own name
  * (room_new_dir), and gets its metadata there: so both land with one rename(2).
  *
- * May use: redo, shifts, replica, catalog, meta, writeback, digest, record, err; makes system calls.
+ * May use: redo, shifts, replica, catalog, attr, meta, writeback, digest, record, err; makes system calls.
  */
 #ifndef REPL_STAGE_H
 #define REPL_STAGE_H
@@ -44,8 +44,10 @@ struct stage {
 	char name[32 + REC_NAME_MAX]; /* in the room's stage/ */
 	struct r_meta meta;   /* without its spans */
 	bool is_plain;        /* and nothing else is to be set */
+	struct r_hint hint;   /* out, of what was sealed last: of a new file in a new directory that has all its metadata; else zeros */
 	struct redo redo;
 	struct shifts shifts; /* what it took from the base object of its own */
+	bool is_in_dir;       /* a new one in a new directory */
 	bool is_open, is_patch, is_foreign, touched;
 	uint64_t of;          /* the base object whose content is open; 0: a new file's */
 	bool is_again;        /* in place of what came before: the rows that differed then are put as well, so all are */
@@ -93,6 +95,8 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e);
 /* Checks size and digest; closes. ERR_STREAM or, where base content took part, ERR_REFUSED. */
 int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
 void stage_free(struct stage *s);
+/* All is staged: what is not on the disk goes there now, while others work. */
+void stage_flush(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
 /* What was staged behind content n goes, lists and all: another rest of the delta may follow. But what stands in new directories stays.

@@ -286,6 +286,32 @@ fill() {
 	same_tree old R2
 }
 
+@test "what came with its directory is known as it stands: an edit of the same size and time is met" {
+	mkdir -p src/d/e
+	echo "text 1" >src/d/e/f
+	echo "text 1" >src/d/e/g
+	chmod 640 src/d/e/f
+	ln src/d/e/g src/d/h
+	cp -a src old
+	echo "text 2" >src/d/e/f
+	echo "text 2" >src/d/e/g
+	repl-diff old src >delta.rpl
+	for at in d/e/f d/e/g; do
+		rm -rf R
+		repl-diff old | repl-apply R >ack
+		touch -r "R/$at" time
+		echo "edit 1" >"R/$at"
+		touch -r time "R/$at"
+		run -6 --separate-stderr bash -c 'repl-apply --keep=0 R <delta.rpl >ack'
+		has "$stderr" "edited on the replica 'R': 'd/"
+		[[ $(cat "R/$at") == "edit 1" ]]
+	done
+	rm -rf R
+	repl-diff old | repl-apply R >ack
+	repl-apply R <delta.rpl >ack
+	same_tree src R
+}
+
 @test "a file that was dropped again does not come with its directory" {
 	# shellcheck disable=SC2154 # setup.bash sets it
 	craft one.rpl <<-'PY'
