@@ -2,10 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "file.h"
+#include "path.h"
 
 #define NAME "partial"
 #define HEAD "repl-partial 4\n"
@@ -90,4 +92,54 @@ int partial_load(const struct replica *r, struct partial *p, struct err *e)
 		return err_set(e, ERR_SYSTEM, "what '%s' kept of a delta cannot be used, it is damaged or of another version: send the "
 			"delta from its start", r->path);
 	return 1;
+}
+
+/* ---- what is staged behind it ---- */
+
+static int forget(const struct room *m, uint64_t n, struct err *e)
+{
+	DIR *d = file_list(m->stage);
+	int rc = 0;
+
+	if (!d)
+		return err_sys(e, "cannot read what is staged in '%s'", m->path);
+	for (const struct dirent *de; !rc && (de = readdir(d));)
+		if (strtoull(de->d_name, NULL, 10) > n && unlinkat(m->stage, de->d_name, 0))
+			rc = err_sys(e, "cannot remove what is staged in '%s'", m->path);
+	closedir(d);
+	return rc;
+}
+
+/* What is in this directory, and in those of stage/, is ours again. Where that is not allowed, it never had another owner. */
+static int disown(const struct room *m, int dirfd, struct err *e)
+{
+	DIR *d = file_list(dirfd);
+	struct stat st;
+	int rc = 0;
+
+	if (!d)
+		return err_sys(e, "cannot read what is staged in '%s'", m->path);
+	for (const struct dirent *de; !rc && (de = readdir(d));) {
+		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+			continue;
+		if (fstatat(dirfd, de->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			rc = err_sys(e, "cannot stat what is staged in '%s'", m->path);
+		else if (S_ISREG(st.st_mode) && (st.st_uid != geteuid() || st.st_gid != getegid()) &&
+				fchownat(dirfd, de->d_name, geteuid(), getegid(), AT_SYMLINK_NOFOLLOW) && errno != EPERM)
+			rc = err_sys(e, "cannot own what is staged in '%s'", m->path);
+		AUTO_CLOSE int in = !rc && S_ISDIR(st.st_mode) ? path_open_at(dirfd, de->d_name, O_RDONLY | O_DIRECTORY, 0) : -1;
+		rc = rc || (in >= 0 && disown(m, in, e)) ? -1 : 0;
+	}
+	closedir(d);
+	return rc;
+}
+
+int partial_forget(struct replica *r, uint64_t n, bool is_ours, struct err *e)
+{
+	const struct room *m;
+
+	for (size_t i = 0; (m = replica_rooms(r, i)); i++)
+		if (forget(m, n, e) || (is_ours && disown(m, m->stage, e)))
+			return -1;
+	return 0;
 }

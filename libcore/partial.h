@@ -4,7 +4,7 @@
  * It is a checkpoint of .repl/stage and .repl/plan at a border between two records: both may have grown since, what it does not
  * count is undone when it is used. It is written after what it counts was made durable, and removed before that is.
  *
- * May use: stage, replica, file, stream, err; makes system calls.
+ * May use: replica, path, file, stream, err; makes system calls.
  */
 #ifndef REPL_PARTIAL_H
 #define REPL_PARTIAL_H
@@ -24,6 +24,9 @@ struct partial {
 int partial_save(struct replica *r, struct partial *p, struct err *e);
 /* 1; 0: there is none; -1, ERR_SYSTEM: it cannot be used. p is empty before. */
 int partial_load(const struct replica *r, struct partial *p, struct err *e);
+/* What was staged behind content n goes, lists and all: another rest of the delta may follow. But what stands in new directories stays.
+ * is_ours: what stays has no owner but us any more. */
+int partial_forget(struct replica *r, uint64_t n, bool is_ours, struct err *e);
 void partial_free(struct partial *p);
 
 #endif

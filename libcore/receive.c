@@ -493,7 +493,7 @@ static int take_up(struct job *j, const struct partial *p, struct err *e)
 	if (j->plan_fd < 0 || ftruncate(j->plan_fd, (off_t)p->plan_len) || lseek(j->plan_fd, 0, SEEK_END) < 0)
 		return err_sys(e, "cannot open the plan in '%s'", j->a->path);
 	j->sink = (struct sink){.fd = j->plan_fd, .name = "the plan", .written = p->plan_len};
-	if (take_again(j, p->plan_len, e) || stage_forget(&j->r, j->n_content, j->a->policy.no_owner, e) || stage_load(&j->stage, &stage, e))
+	if (take_again(j, p->plan_len, e) || partial_forget(&j->r, j->n_content, j->a->policy.no_owner, e) || stage_load(&j->stage, &stage, e))
 		return -1;
 	if (!rd_done(&stage))
 		return err_set(e, ERR_SYSTEM, "what '%s' kept of a delta is damaged: send the delta from its start", j->a->path);

@@ -99,9 +99,6 @@ void stage_free(struct stage *s);
 void stage_flush(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
-/* What was staged behind content n goes, lists and all: another rest of the delta may follow. But what stands in new directories stays.
- * is_ours: what stays has no owner but us any more. */
-int stage_forget(struct replica *r, uint64_t n, bool is_ours, struct err *e);
 /* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */
 int stage_load(struct stage *s, struct rd *in, struct err *e);
 
