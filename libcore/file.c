@@ -99,11 +99,20 @@ int file_copy(int from, int to, uint64_t off, uint64_t end)
 	return 0;
 }
 
+int file_resize(int fd, uint64_t size)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -1;
+	return S_ISBLK(st.st_mode) || (uint64_t)st.st_size == size ? 0 : ftruncate(fd, (off_t)size);
+}
+
 int file_clone(int from, int to, uint64_t size)
 {
 	if (ioctl(to, FICLONE, from) == 0)
 		return 0;
-	return file_copy(from, to, 0, size) || ftruncate(to, (off_t)size) ? -1 : 0;
+	return file_copy(from, to, 0, size) || file_resize(to, size) ? -1 : 0;
 }
 
 int file_zero(int fd, uint64_t off, uint64_t len)
@@ -119,15 +128,6 @@ int file_zero(int fd, uint64_t off, uint64_t len)
 		if (file_write_at(fd, zeros, len - at < sizeof zeros ? (size_t)(len - at) : sizeof zeros, off + at))
 			return -1;
 	return 0;
-}
-
-int file_resize(int fd, uint64_t size)
-{
-	struct stat st;
-
-	if (fstat(fd, &st))
-		return -1;
-	return S_ISBLK(st.st_mode) || (uint64_t)st.st_size == size ? 0 : ftruncate(fd, (off_t)size);
 }
 
 int file_overwrite(int from, int to, uint64_t size)

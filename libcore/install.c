@@ -577,6 +577,10 @@ int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to
 		rc = rc < 0 ? -1 : 0;
 		goto out;
 	}
+	if (o.nlink == 1 && bits_has(&p->renewed, no)) {
+		rc = 0;
+		goto out;
+	}
 	rc = -1;
 	int fd = plan_dir(p->plan, parent, e);
 	if (fd < 0)
@@ -700,6 +704,7 @@ void install_free(struct install *p)
 	owners_free(&p->owners);
 	buf_free(&p->touched);
 	buf_free(&p->whole);
+	buf_free(&p->renewed);
 	buf_free(&p->label);
 	free(p->stood);
 	p->stood = NULL;

@@ -19,6 +19,7 @@ struct install {
 	struct buf touched;      /* u64 numbers of directories whose entries changed, with repeats */
 	struct owners owners;
 	struct buf whole;        /* bits: new directories that stand with what was staged in them */
+	struct buf renewed;      /* bits: objects of the base for which another file is staged: the old one does not move with its name */
 	struct plan *plan;
 	/* private */
 	uint64_t last_touched, last_entered, n_displaced;

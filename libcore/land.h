@@ -4,7 +4,8 @@
  *   1 load     the plan is loaded into a catalog; its id must be what the delta promised    (nothing has changed)
  *   2 sync     everything staged is made durable
  *   3 decide   plan is renamed to `commit`, the directory synced                            (from here on: forward)
- *   4 detach   where there is something of the kind: what was edited here is put aside, if that was decided (edits.h); then every name that goes is renamed into slots/, or unlinked when its object goes
+ *   4 detach   where there is something of the kind: what was edited here is put aside, if that was decided (edits.h); then every name
+ *              that goes is renamed into slots/, or unlinked when its object goes or is staged as another file
  *   5 mark     everything synced, then the marker `detached`
  *   6 place    directories are made, or come out of the stage with the new files in them, and attached, parents first; then files,
  *              links, metadata; last the directories' own

@@ -10,6 +10,7 @@
 #include "entry.h"
 #include "file.h"
 #include "path.h"
+#include "redo.h"
 
 /* ---- detaching ---- */
 
@@ -63,7 +64,7 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 
 	uint64_t dir = image_ref(&plan->loader, b->parent), no = image_ref(&plan->loader, b->ref);
 	int alive = catalog_get(plan->next, no, &o, e);
-	bool is_dir = o.type == OBJ_DIR;
+	bool is_dir = o.type == OBJ_DIR, goes = !alive || (o.nlink == 1 && bits_has(&p->to.renewed, no));
 	object_free(&o);
 	if (alive < 0)
 		return -1;
@@ -84,7 +85,7 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	const struct where_row *row = !alive && dir == CATALOG_ROOT ? where_find(&plan->r->where, b->name) : NULL;
 	if (row && row->is_tree && clear_tree(p, row, e))
 		return -1;
-	if (!alive && install_remove(&p->to, fd, name) == 0)
+	if (goes && install_remove(&p->to, fd, name) == 0)
 		return 0;
 	/* A further name of an object that has a slot. */
 	if (alive && !is_dir && faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
@@ -92,9 +93,45 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	return entry_move(fd, name, slots, slot) && errno != ENOENT ? install_fail(&p->to, "move", name, e) : 0;
 }
 
+static int note_renewed(void *ctx, const struct plan_object *po, struct err *e)
+{
+	struct place *p = ctx;
+	int stage = p->to.plan->room->stage;
+	char staged[32];
+
+	(void)e;
+	if (!po->staged || po->is_new)
+		return 0;
+	snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
+	if (redo_is(stage, staged))
+		bits_put(&p->patched, po->no);
+	else if (p->is_fresh || faccessat(stage, staged, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		bits_put(&p->to.renewed, po->no);
+	return 0;
+}
+
+/* Of what a file is staged for, and that gets another name, the old file goes instead of moving. It is the same after a crash: what is
+ * not staged any more stands. Of trees elsewhere it is not asked. */
+static int find_renewed(struct place *p, struct err *e)
+{
+	struct plan *plan = p->to.plan;
+
+	if (p->knows_renewed || !plan->loader.has_moved || plan->r->where.n)
+		return 0;
+	p->knows_renewed = true;
+	plan->room = &plan->r->room;
+	if (plan_walk(plan, &(struct plan_visit){.object = note_renewed, .ctx = p}, e))
+		return -1;
+	for (size_t i = 0; i < p->patched.len && i < p->to.renewed.len; i++)
+		p->to.renewed.p[i] &= (uint8_t)~p->patched.p[i];
+	return 0;
+}
+
 int place_detach(struct place *p, struct err *e)
 {
 	entry_open_up(p->to.plan->r->root);
+	if (find_renewed(p, e))
+		return -1;
 	return !p->to.plan->loader.has_moved ? 0 : plan_walk(p->to.plan, &(struct plan_visit){.detach = detach, .record = remove_stray, .ctx = p}, e);
 }
 
@@ -376,7 +413,7 @@ int place_all(struct place *p, struct err *e)
 	entry_open_up(p->to.plan->r->root);
 	if (p->map_names && plan_walk(p->to.plan, &owners, e))
 		return -1;
-	return link_places(p, e) || plan_walk(p->to.plan, &dirs, e) || plan_walk(p->to.plan, &files, e) ||
+	return find_renewed(p, e) || link_places(p, e) || plan_walk(p->to.plan, &dirs, e) || plan_walk(p->to.plan, &files, e) ||
 		(p->to.plan->loader.has_moved && plan_walk(p->to.plan, &settle, e)) || finish_dirs(p, e) ? -1 : 0;
 }
 
@@ -385,6 +422,7 @@ void place_free(struct place *p)
 	install_free(&p->to);
 	buf_free(&p->wanted);
 	buf_free(&p->named);
+	buf_free(&p->patched);
 }
 
 void place_start(struct place *p, struct plan *plan, const struct owner_rule *rules, size_t n)

@@ -312,6 +312,59 @@ fill() {
 	same_tree src R
 }
 
+@test "what moves and changes lands as one file, whenever it is killed" {
+	requires root ext4
+	cd "$(mk_fs ext4 64M)" || return 1
+	mkdir -p src/d/e
+	for i in 1 2 3; do
+		seq $((i * 2000)) >src/d/moved$i
+		seq $((i * 1000)) >src/d/swapped$i
+		seq 2000 >src/d/linked$i
+		ln src/d/linked$i src/d/e/linked$i
+	done
+	seq 400000 >src/d/large # patched in its place
+	seq 3000 >src/d/locked
+	cp -a src old
+	repl-snap -s S src | repl-diff -s S | repl-apply R | repl-snap -s S --commit
+	for i in 1 2 3; do
+		mv src/d/moved$i src/d/e/here$i
+		echo changed >>src/d/e/here$i
+		mv src/d/linked$i src/linked$i # it keeps the other name
+		echo changed >>src/linked$i
+		mv src/d/swapped$i s$i
+	done
+	mv s1 src/d/swapped2
+	mv s2 src/d/swapped3
+	mv s3 src/d/swapped1
+	for i in 1 2 3; do
+		echo "swapped $i" >>src/d/swapped$i
+	done
+	mv src/d/large src/large
+	printf changed | dd of=src/large bs=1 seek=1000000 conv=notrunc status=none
+	mv src/d/locked src/d/e/locked
+	echo changed >>src/d/e/locked
+	chattr +i R/d/locked
+	repl-snap -s S src | repl-diff -s S >change.rpl
+	(($(repl-show change.rpl | grep -c '^attach') == 11))
+	for n in '' $(seq 90 $((${REPL_LONG:-0} ? 1 : 8)) 230); do
+		rm -rf R2
+		cp -a R R2
+		chattr +i R2/d/locked
+		if [[ $n ]]; then
+			bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R2 <change.rpl >ack" 2>err || :
+		fi
+		repl-apply R2 <change.rpl >ack
+		same_tree src R2 || fail "killed at $n"
+		[[ ! $(find R2/.repl/stage R2/.repl/slots -mindepth 1) ]]
+	done
+	repl-apply --verify R2
+	repl-apply --rollback=-1 R2 >ack
+	chattr -i R/d/locked
+	same_tree old R2
+	repl-apply --rollback=-1 R2 >ack
+	same_tree src R2
+}
+
 @test "a file that was dropped again does not come with its directory" {
 	# shellcheck disable=SC2154 # setup.bash sets it
 	craft one.rpl <<-'PY'
