@@ -688,7 +688,7 @@ static int finish_delta(struct job *j, struct err *e)
 	}
 	if (stream_finish(&j->plan, e) || sink_flush(&j->sink, e))
 		return -1;
-	stage_flush(&j->stage);
+	stage_end(&j->stage);
 	struct land l = receive_landing(j);
 	l.is_fresh = !j->is_rest;
 	if (a->dry ? land_dry_run(j, &l, e) : land_delta(j, &l, e))

@@ -585,8 +585,9 @@ static void flush_sealed(struct stage *s, uint64_t least)
 		s->unsent_sealed = 0;
 }
 
-void stage_flush(struct stage *s)
+void stage_end(struct stage *s)
 {
+	close_fd(&s->src_fd);
 	if (s->room)
 		flush_sealed(s, FLUSH_MIN);
 }

@@ -95,8 +95,9 @@ int stage_hole(struct stage *s, const struct r_hole *h, struct err *e);
 /* Checks size and digest; closes. ERR_STREAM or, where base content took part, ERR_REFUSED. */
 int stage_seal(struct stage *s, const struct r_seal *seal, struct err *e);
 void stage_free(struct stage *s);
-/* All is staged: what is not on the disk goes there now, while others work. */
-void stage_flush(struct stage *s);
+/* All of a delta is staged: what is not on the disk goes there now, while others work, and what was copied from is closed. The next delta
+ * has another base, in which the same number may be another file. */
+void stage_end(struct stage *s);
 /* Between two records: everything that a later process needs to go on with the file, if there is one that was not sealed yet. */
 int stage_save(struct stage *s, struct buf *out, struct err *e);
 /* In place of stage_begin: what was written after stage_save is undone. ERR_SYSTEM when it is not there any more. */

@@ -335,6 +335,26 @@ assert l["lag"] == 90 and l["age"] > 0 and l["base"]["consistency"] == "live", l
 	[[ $(repl-show acks | grep -c ^ack) == 3 ]]
 }
 
+@test "each delta of a line copies from the base that the one before has made" {
+	mkdir src
+	head -c 300000 /dev/urandom >src/a
+	repl-snap -s S src | repl-diff -s S | tee line | repl-apply R | repl-snap -s S --commit
+	for n in longer longest; do
+		{ echo "$n" && cat src/a; } >new
+		cat new >src/a
+		repl-snap -s S src | repl-diff -s S | tee "$n" | repl-apply R | repl-snap -s S --commit
+		has "$(repl-show "$n")" "from='a'"
+	done
+	# From there a file of the same size: what the first of them copied is not what the third has to.
+	{ tail -c +101 src/a && head -c 100 src/a; } >new
+	cat new >src/a
+	repl-snap -s S src | repl-diff -s S >turned
+	cat longer longest turned >>line
+	repl-apply R2 <line >ack
+	same_tree src R2
+	[[ $(repl-show ack | grep -c ^ack) == 4 ]]
+}
+
 # bats test_tags=slow
 @test "several roots travel as one image" {
 	small_tree one
