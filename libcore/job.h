@@ -91,6 +91,7 @@ struct job {
 	struct where_row *tree;  /* to which of those elsewhere a new one belongs; NULL: to none */
 	bool place_is_free;      /* nothing of the base is there */
 	uint64_t n_content, announced;
+	uint64_t bytes;          /* of content that came */
 	uint64_t memory, content; /* what the delta costs so far: see charge, charge_content */
 	uint64_t last_parent;
 	struct stage stage;

@@ -222,8 +222,9 @@ static int take_content(struct job *j, const struct record *rec, struct err *e)
 		if (charge_content(j, rec->u.data.bytes.len, e))
 			return -1;
 		j->a->bytes += rec->u.data.bytes.len;
+		j->bytes += rec->u.data.bytes.len;
 		if (j->a->progress)
-			j->a->progress(j->a->ctx, j->a->bytes, j->announced, j->n_content);
+			j->a->progress(j->a->ctx, j->bytes, j->announced, j->n_content);
 		if (j->a->dry) {
 			struct digest d;
 			digest_bytes(&d, rec->u.data.bytes.p, rec->u.data.bytes.len);
@@ -564,7 +565,7 @@ static int begin_stream(struct job *j, struct err *e)
 	j->has_delta = j->has_end = j->skip = j->has_root = false;
 	j->is_first = true;
 	j->is_staged = j->is_again = j->is_rest = false;
-	j->n_content = j->announced = j->memory = j->content = j->last_parent = 0;
+	j->n_content = j->bytes = j->announced = j->memory = j->content = j->last_parent = 0;
 	j->time_ns = 0;
 	j->seq = 0;
 	memset(j->instance, 0, 16);
@@ -700,7 +701,7 @@ static int finish_delta(struct job *j, struct err *e)
 	a->n_removed += l.n.removed;
 	snprintf(text, sizeof text, "image %s %s", id, a->dry ? "would be the new one" : "is in place");
 	job_say(j, text);
-	if (job_acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, a->bytes, e))
+	if (job_acknowledge(j, ACK_APPLIED, &j->want, l.n.created, l.n.changed, l.n.removed, j->bytes, e))
 		return -1;
 	return j->landed ? j->landed(j, e) : 0;
 }

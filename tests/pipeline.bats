@@ -353,6 +353,9 @@ assert l["lag"] == 90 and l["age"] > 0 and l["base"]["consistency"] == "live", l
 	repl-apply R2 <line >ack
 	same_tree src R2
 	[[ $(repl-show ack | grep -c ^ack) == 4 ]]
+	# What each says is about its own.
+	[[ $(repl-show ack | grep -o ' bytes=[1-9][0-9]*$' | head -n 1) == " bytes=300000" ]]
+	[[ $(repl-show ack | grep -c ' bytes=[0-9]\{1,5\}$') == 3 ]]
 }
 
 # bats test_tags=slow
