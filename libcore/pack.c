@@ -223,12 +223,14 @@ static int seek_event(struct relay *r, int event, struct err *e)
 		r->is_meant = false;
 	if (event == STREAM_RECORD && r->s.rec.type == REC_DELTA)
 		r->is_meant = token_has_base(r->resume, &r->s.rec.u.delta.base);
-	if (event == STREAM_END || at->off > r->resume->off)
-		return r->is_meant ? other_delta(e) : 0;
 	if (!r->is_meant || at->off < r->resume->off)
 		return 0;
+	/* Another one with that base may follow: the tree was as it had been, or came back to it. */
+	r->is_meant = false;
+	if (at->off > r->resume->off)
+		return 0;
 	digest_run_peek(&at->run, &head);
-	return token_has_head(r->resume, &head) ? begin_rest(r, at, &head, e) : other_delta(e);
+	return token_has_head(r->resume, &head) ? begin_rest(r, at, &head, e) : 0;
 }
 
 /* Records as they stand. */

@@ -341,6 +341,11 @@ announced() { repl-diff zero "$1" | repl-show | sed -n 's/^delta .*bytes=//p'; }
 		[[ $output == 0 ]]
 	done
 
+	# Deltas with the same base before it on the line are another matter.
+	cat delta2.rpl back delta.rpl | repl-pack --resume="$token" -o out.rpl
+	cmp <(repl-pack -d <out.rpl) <(repl-pack --resume="$token" <delta.rpl | repl-pack -d)
+	rm out.rpl
+
 	# Stale: the rest from an older place, after more came; and after it is all there.
 	repl-pack --resume="$token" <delta.rpl >rest.rpl
 	repl-pack -d <rest.rpl | head -c 200000 | repl-apply R || (($? == 4))
