@@ -19,6 +19,7 @@ struct finder {
 	struct buf whole;  /* bits: objects that the delta has whole, so that what stands there need not be right */
 	struct buf changed; /* bits: these, and others that change in place */
 	struct buf wanted; /* bits: objects that are replaced whatever stands there */
+	struct buf *doubtful; /* see edits_find */
 	struct buf strays; /* rows of u64 directory, str name: what stands there goes */
 	uint64_t n, n_needed;
 	struct buf named, needed; /* for the message */
@@ -100,20 +101,23 @@ static int same_target(const struct object *o, struct attr *a, int dirfd, const 
 	return attr_rest(a, dirfd, name, &nobody, e) ? -1 : span_eq(a->meta.target, o->meta.target);
 }
 
-/* The object under this name is the catalog's: 1, 0, -1. may_be_gone: nothing is lost when there is none. */
-static int is_as_known(const struct object *o, bool may_be_gone, int dirfd, const char *name, struct err *e)
+/* The object under this name is the catalog's: 1, 0, -1. may_be_gone: nothing is lost when there is none. *touched: its stat is not
+ * what it was. */
+static int is_as_known(const struct object *o, bool may_be_gone, int dirfd, const char *name, bool *touched, struct err *e)
 {
 	struct attr a = {0};
 	struct err why = {0};
 	int rc = 0;
 
-	if (attr_stat(&a, dirfd, name, &why)) {
+	bool is_there = !attr_stat(&a, dirfd, name, &why);
+	*touched = is_there && replica_is_touched(o, &a);
+	if (!is_there) {
 		rc = why.sys == ENOENT ? may_be_gone || may_be_missing(o) : -1;
 		if (rc < 0)
 			*e = why;
-	} else if (a.type == o->type && o->type == OBJ_LINK && replica_is_touched(o, &a)) {
+	} else if (a.type == o->type && o->type == OBJ_LINK && *touched) {
 		rc = same_target(o, &a, dirfd, name, e);
-	} else if (a.type == o->type && o->type == OBJ_FILE && a.size == o->size && replica_is_touched(o, &a)) {
+	} else if (a.type == o->type && o->type == OBJ_FILE && a.size == o->size && *touched) {
 		AUTO_CLOSE int fd = path_open_at(dirfd, name, O_RDONLY, 0);
 		rc = fd < 0 ? 0 : replica_is_intact(o, &a, fd, e);
 	} else {
@@ -175,7 +179,8 @@ static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct 
 	if (got < 0 || base_object(x->p, no, &o, e) < 0)
 		return -1;
 	int alive = is_alive(x->p, no, e); /* then it has a record of its own */
-	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(&o, true, fd, name, e);
+	bool unused;
+	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(&o, true, fd, name, &unused, e);
 	if (alive >= 0 && known == 0)
 		rc = found(x, span_of(whole.p, whole.len), GOES, e);
 	else if (alive >= 0 && known > 0)
@@ -319,6 +324,7 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 
 	if (b->flags & BASE_WANTED) {
 		bits_put(&x->wanted, no);
+		bits_put(x->doubtful, no);
 		return find_movable(x, dir, b->name, e);
 	}
 	int alive = is_alive(p, no, e);
@@ -327,7 +333,8 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	bool detaches = b->flags & BASE_DETACH;
 	if (find_placed(x, dir, b->name, detaches && alive ? 0 : o.type, bits_has(&x->changed, no), e))
 		goto out;
-	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then */
+	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then, or of a link */
+		bits_put(x->doubtful, no);
 		rc = 0;
 		goto out;
 	}
@@ -336,10 +343,13 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	int fd = plan_base_dir(p, dir, &why);
 	if (fd >= 0 && (find_mounted(x, fd, NULL, e) || find_mounted(x, fd, name, e)))
 		goto out;
-	bool goes = !alive || bits_has(&x->whole, no);
-	int known = where_find(&p->r->where, span_of(path.p, path.len)) ? 1 : fd < 0 ? !alive : is_as_known(&o, !alive, fd, name, e);
+	bool goes = !alive || bits_has(&x->whole, no), touched = false;
+	int known = where_find(&p->r->where, span_of(path.p, path.len)) ? 1 : fd < 0 ? !alive :
+		is_as_known(&o, !alive, fd, name, &touched, e);
 	if (known < 0)
 		goto out;
+	if (touched)
+		bits_put(x->doubtful, no);
 	rc = 0;
 	if (!known)
 		rc = found(x, span_of(path.p, path.len), fd >= 0 && goes ? GOES : NEEDED, e);
@@ -433,9 +443,9 @@ static int note_whole(void *ctx, const struct plan_object *po, struct err *e)
 	return got < 0 ? -1 : 0;
 }
 
-int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct err *e)
+int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct buf *doubtful, struct err *e)
 {
-	struct finder x = {.p = p, .mode = mode, .fd = -1};
+	struct finder x = {.p = p, .mode = mode, .fd = -1, .doubtful = doubtful};
 
 	int rc = replica_drop(p->r, "edits", e) || plan_walk(p, &(struct plan_visit){.object = note_whole, .ctx = &x}, e) ||
 		plan_walk(p, &(struct plan_visit){.record = on_record, .ctx = &x}, e) || verdict(&x, e) ? -1 : 0;

@@ -23,8 +23,9 @@ enum edits_mode {
 };
 /* Changes nothing but .repl/edits. ERR_REFUSED names the first edits and how many there are: all of them with EDITS_REFUSE, else
  * those that the delta cannot replace because it has only changes to them. *has_base: what the delta replaces is there as the
- * base says; false where it mends or overrules, so that there is no way back. */
-int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct err *e);
+ * base says; false where it mends or overrules, so that there is no way back. doubtful: gets bits, the numbers of objects whose metadata may have
+ * been changed here. */
+int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct buf *doubtful, struct err *e);
 /* Does what was decided, before anything is detached. Can be repeated until something is placed. id: of the target. */
 int edits_settle(struct replica *r, const struct digest *id, void (*kept)(void *ctx, struct span path, const char *to), void *ctx,
 	struct err *e);

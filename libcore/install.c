@@ -464,6 +464,20 @@ static int install_file(struct install *p, const struct plan_object *po, const s
 	return po->is_new ? replace(p, t, staged, true, e) : put_file(p, t, staged, e);
 }
 
+/* What was decided must come to an end, whatever somebody does in the replica meanwhile. Takes this error. */
+static int is_lost(struct install *p, uint64_t no, struct err *e)
+{
+	char text[300];
+
+	*e = (struct err){0};
+	buf_reset(&p->label);
+	if (catalog_object_path(p->plan->next, no, &p->label, e))
+		return -1;
+	warn_say(p->warn, "edited", "'%s' is gone from the replica: repl-apply --verify tells what is missing",
+		esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)));
+	return 0;
+}
+
 int install_object(struct install *p, const struct plan_object *po, struct err *e)
 {
 	struct target t = {0};
@@ -501,12 +515,24 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 		int dirfd = target_dir(p, &t, e);
 		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
 	}
+	if (rc < 0 && e->sys == ENOENT)
+		rc = is_lost(p, t.o.no, e);
 out:
 	object_free(&t.o);
 	return rc;
 }
 
 /* ---- further names ---- */
+
+static bool is_dir(int dirfd, const char *name)
+{
+	struct stat st;
+	int sys = errno;
+	bool is = fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
+
+	errno = sys;
+	return is;
+}
 
 /* 0 done, 1 the source is not there, -1. */
 static int link_name(struct install *p, uint64_t no, int from_dir, const char *from, int to_dir, const char *to, struct err *e)
@@ -515,6 +541,8 @@ static int link_name(struct install *p, uint64_t no, int from_dir, const char *f
 		return 0;
 	if (errno == EMLINK)
 		return too_many_names(p, no, e);
+	if (errno == EPERM && is_dir(from_dir, from)) /* it was edited here, and comes whole */
+		return 1;
 	return errno == ENOENT ? 1 : install_fail(p, "link", to, e);
 }
 
@@ -567,6 +595,42 @@ static int link_from_other(struct install *p, uint64_t no, uint64_t parent, stru
 	return got < 0 || rc < 0 ? -1 : 0;
 }
 
+static bool is_doubtful(const struct install *p, uint64_t no) { return !p->doubtful || bits_has(p->doubtful, no); }
+
+/* Moved, and nothing else: what was changed here about its metadata would go on being so, unnoticed, as the hint is a new one. */
+static int settle_name(struct install *p, struct object *o, uint64_t dir, const char *name, bool is_new, struct err *e)
+{
+	struct target t = {.o = *o, .dir = dir}; /* borrows from o */
+
+	snprintf(t.name, sizeof t.name, "%s", name);
+	if ((is_new || is_doubtful(p, o->no)) && restore_in_place(p, &t, e))
+		return -1;
+	int fd = plan_dir(p->plan, dir, e);
+	return fd < 0 ? -1 : refresh_hint(p, o, fd, name, e);
+}
+
+static int make_missing(struct install *p, int dirfd, const char *name, const struct object *o, struct err *e)
+{
+	char staged[32];
+
+	snprintf(staged, sizeof staged, "s%llu", (unsigned long long)o->no);
+	int lost = make_special(p, o, staged, e);
+	if (lost)
+		return lost;
+	entry_open_up(dirfd);
+	return put_over(p, staged, dirfd, name, e);
+}
+
+/* A link or a node needs nothing of what stood there. */
+static int make_again(struct install *p, struct object *o, uint64_t dir, const char *name, struct err *e)
+{
+	int fd = plan_dir(p->plan, dir, e);
+
+	*e = (struct err){0};
+	int lost = fd < 0 ? -1 : make_missing(p, fd, name, o, e);
+	return lost ? (lost < 0 ? -1 : 0) : settle_name(p, o, dir, name, true, e);
+}
+
 int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
 {
 	struct object o = {0};
@@ -593,7 +657,11 @@ int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to
 		if (entry_move(slots, slot, fd, name) && errno != ENOENT)
 			install_fail(p, "move", name, e);
 		else
-			rc = refresh_hint(p, &o, fd, name, e);
+			rc = settle_name(p, &o, parent, name, false, e);
+		if (rc && e->sys == ENOENT && o.type == OBJ_FILE)
+			rc = is_lost(p, no, e);
+		else if (rc && e->sys == ENOENT)
+			rc = make_again(p, &o, parent, name, e);
 	} else {
 		rc = link_name(p, no, slots, slot, fd, name, e);
 		/* Not detached: it keeps a name somewhere; or it is new, and the name it was created under stands. */
@@ -625,7 +693,7 @@ int install_relock(struct install *p, uint64_t no, struct err *e)
 	else if (entry_remove(p->plan->room->slots, slot) && errno != ENOENT)
 		rc = install_fail(p, "remove", slot, e);
 	else
-		rc = find_name(p, &t, e) || (is_locked && restore_in_place(p, &t, e)) ? -1 : 0;
+		rc = find_name(p, &t, e) || ((is_locked || is_doubtful(p, no)) && restore_in_place(p, &t, e)) ? -1 : 0;
 	if (!rc) {
 		int dirfd = target_dir(p, &t, e);
 		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
@@ -653,18 +721,6 @@ static int stands(const struct object *o, int dirfd, const char *name)
 	bool is_same = a.type == o->type && (o->type != OBJ_FILE || a.size == o->size);
 	attr_free(&a);
 	return is_same ? 1 : -1;
-}
-
-static int make_missing(struct install *p, int dirfd, const char *name, const struct object *o, struct err *e)
-{
-	char staged[32];
-
-	snprintf(staged, sizeof staged, "s%llu", (unsigned long long)o->no);
-	int lost = make_special(p, o, staged, e);
-	if (lost)
-		return lost;
-	entry_open_up(dirfd);
-	return put_over(p, staged, dirfd, name, e);
 }
 
 int install_again(struct install *p, int dirfd, const char *name, struct object *o, struct err *e)

@@ -16,6 +16,7 @@
 struct install {
 	struct meta_policy policy;
 	const struct warn *warn;
+	const struct buf *doubtful; /* bits: objects whose metadata may have been changed here (edits_find); NULL: all may */
 	struct buf touched;      /* u64 numbers of directories whose entries changed, with repeats */
 	struct owners owners;
 	struct buf whole;        /* bits: new directories that stand with what was staged in them */

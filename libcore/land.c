@@ -31,7 +31,7 @@ static int look(struct land *l, struct err *e)
 int land_load(struct land *l, const struct digest *want, struct err *e)
 {
 	return plan_open(&l->plan, l->r, "plan", e) || plan_load(&l->plan, &l->id, e) || is_promised(&l->id, want, e) ||
-		edits_find(&l->plan, l->edited, &l->has_base, e) || look(l, e) ? -1 : 0;
+		edits_find(&l->plan, l->edited, &l->has_base, &l->doubtful, e) || look(l, e) ? -1 : 0;
 }
 
 int land_dry(struct land *l, int fd, struct catalog *cat, const struct digest *want, struct err *e)
@@ -48,6 +48,7 @@ void land_end(struct land *l)
 	if (l->plan.r)
 		plan_close(&l->plan);
 	l->plan = (struct plan){.fd = -1};
+	buf_free(&l->doubtful);
 }
 
 /* ---- how it was decided ----
@@ -129,10 +130,10 @@ static int clean(struct replica *r, struct err *e)
 }
 
 /* Steps 4 to 8: the plan is loaded. */
-static int forward(struct land *l, struct err *e)
+static int forward(struct land *l, const struct buf *doubtful, struct err *e)
 {
 	struct replica *r = l->r;
-	struct place p = {.to = {.policy = l->policy, .warn = l->warn}, .map_names = l->map_names,
+	struct place p = {.to = {.policy = l->policy, .warn = l->warn, .doubtful = doubtful}, .map_names = l->map_names,
 		.is_fresh = l->is_fresh};
 	int rc = 0;
 
@@ -153,7 +154,7 @@ int land_go(struct land *l, struct err *e)
 		return -1;
 	if (renameat(r->ctl, "plan", r->ctl, "commit") || fsync(r->ctl))
 		return err_sys(e, "cannot write '%s/" REPLICA_CTL "/commit'", r->path);
-	return forward(l, e);
+	return forward(l, &l->doubtful, e);
 }
 
 /* The commit record stands. */
@@ -169,7 +170,7 @@ static int finish(struct land *l, struct err *e)
 	 * ids do not tell how far it got: all of it is repeated. */
 	if (digest_eq(&want, &have) && !digest_eq(&want, &base))
 		return replica_sync(l->r, e) || clean(l->r, e) ? -1 : 0;
-	return plan_load(&l->plan, &l->id, e) || is_promised(&l->id, &want, e) || forward(l, e) ? -1 : 0;
+	return plan_load(&l->plan, &l->id, e) || is_promised(&l->id, &want, e) || forward(l, NULL, e) ? -1 : 0;
 }
 
 int land_recover(struct land *l, enum land_left *left, struct err *e)

@@ -46,6 +46,7 @@ struct land {
 	bool has_base;       /* what is replaced is as the base says: the undo can be made from it */
 	/* private, between land_load and land_end; plan is for reading */
 	struct plan plan;
+	struct buf doubtful; /* see edits_find */
 };
 /* Step 1, from .repl/plan. want: the id that END gave. ERR_STREAM, ERR_MISMATCH, ERR_REFUSED. */
 int land_load(struct land *l, const struct digest *want, struct err *e);

@@ -9,6 +9,7 @@
 
 #include "entry.h"
 #include "file.h"
+#include "inode.h"
 #include "path.h"
 #include "redo.h"
 
@@ -17,12 +18,14 @@
 /* The way there is gone, or something else stands in it: nothing of ours is left behind it. */
 static bool is_way_gone(int sys) { return sys == ENOENT || sys == ENOTDIR || sys == ELOOP; }
 
-static int remove_stray(void *ctx, const struct record *rec, struct err *e)
+static int detach_record(void *ctx, const struct record *rec, struct err *e)
 {
 	struct place *p = ctx;
 	struct err why = {0};
 	char name[REC_NAME_MAX + 1];
 
+	if (rec->type == REC_BASE && rec->u.base.flags & BASE_WANTED)
+		bits_put(&p->wanted, image_ref(&p->to.plan->loader, rec->u.base.ref));
 	if (rec->type != REC_STRAY)
 		return 0;
 	uint64_t dir = image_ref(&p->to.plan->loader, rec->u.stray.parent);
@@ -54,6 +57,14 @@ static int clear_tree(struct place *p, const struct where_row *row, struct err *
 	return rc;
 }
 
+/* Something stands there, and is of another type. */
+static bool is_other(int dirfd, const char *name, uint8_t type)
+{
+	struct stat st;
+
+	return fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && inode_type(st.st_mode) != type;
+}
+
 static int detach(void *ctx, const struct r_base *b, struct err *e)
 {
 	struct place *p = ctx;
@@ -65,6 +76,9 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	uint64_t dir = image_ref(&plan->loader, b->parent), no = image_ref(&plan->loader, b->ref);
 	int alive = catalog_get(plan->next, no, &o, e);
 	bool is_dir = o.type == OBJ_DIR, goes = !alive || (o.nlink == 1 && bits_has(&p->to.renewed, no));
+	/* What comes whole may have been edited here. A directory that is none is found out when it is attached. */
+	bool may_be_other = alive && !is_dir && (goes || o.nlink > 1 || bits_has(&p->wanted, no));
+	uint8_t type = o.type;
 	object_free(&o);
 	if (alive < 0)
 		return -1;
@@ -87,6 +101,8 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 		return -1;
 	if (goes && install_remove(&p->to, fd, name) == 0)
 		return 0;
+	if (may_be_other && is_other(fd, name, type))
+		return install_displace(&p->to, fd, name, e) < 0 ? -1 : 0;
 	/* A further name of an object that has a slot. */
 	if (alive && !is_dir && faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return entry_remove(fd, name) && errno != ENOENT ? install_fail(&p->to, "remove", name, e) : 0;
@@ -96,12 +112,13 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 static int note_renewed(void *ctx, const struct plan_object *po, struct err *e)
 {
 	struct place *p = ctx;
-	int stage = p->to.plan->room->stage;
 	char staged[32];
 
-	(void)e;
 	if (!po->staged || po->is_new)
 		return 0;
+	if (plan_find_room(p->to.plan, po->no, e))
+		return -1;
+	int stage = p->to.plan->room->stage;
 	snprintf(staged, sizeof staged, "%llu", (unsigned long long)po->staged);
 	if (redo_is(stage, staged))
 		bits_put(&p->patched, po->no);
@@ -111,15 +128,14 @@ static int note_renewed(void *ctx, const struct plan_object *po, struct err *e)
 }
 
 /* Of what a file is staged for, and that gets another name, the old file goes instead of moving. It is the same after a crash: what is
- * not staged any more stands. Of trees elsewhere it is not asked. */
+ * not staged any more stands. */
 static int find_renewed(struct place *p, struct err *e)
 {
 	struct plan *plan = p->to.plan;
 
-	if (p->knows_renewed || !plan->loader.has_moved || plan->r->where.n)
+	if (p->knows_renewed || !plan->loader.has_moved)
 		return 0;
 	p->knows_renewed = true;
-	plan->room = &plan->r->room;
 	if (plan_walk(plan, &(struct plan_visit){.object = note_renewed, .ctx = p}, e))
 		return -1;
 	for (size_t i = 0; i < p->patched.len && i < p->to.renewed.len; i++)
@@ -132,7 +148,7 @@ int place_detach(struct place *p, struct err *e)
 	entry_open_up(p->to.plan->r->root);
 	if (find_renewed(p, e))
 		return -1;
-	return !p->to.plan->loader.has_moved ? 0 : plan_walk(p->to.plan, &(struct plan_visit){.detach = detach, .record = remove_stray, .ctx = p}, e);
+	return !p->to.plan->loader.has_moved ? 0 : plan_walk(p->to.plan, &(struct plan_visit){.detach = detach, .record = detach_record, .ctx = p}, e);
 }
 
 /* ---- directories ---- */

@@ -188,12 +188,33 @@ static int create(struct walker *w, const struct r_create *c, struct err *e)
 	return catalog_lookup(w->p->next, w->cur.parent, c->name, &w->cur.no, NULL, e) < 0 ? -1 : 0;
 }
 
+static bool begins_other(const struct walker *w, const struct record *rec)
+{
+	const struct image_loader *l = &w->p->loader;
+
+	switch ((enum rec_type)rec->type) {
+	case REC_BASE:
+		return rec->u.base.flags & BASE_DETACH || image_ref(l, rec->u.base.ref) != w->cur.no;
+	case REC_OBJECT:
+		return image_ref(l, rec->u.object.ref) != w->cur.no;
+	case REC_CREATE:
+	case REC_ATTACH:
+	case REC_END:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static int on_record(void *ctx, const struct record *rec, struct err *e)
 {
 	struct walker *w = ctx;
 	const struct plan_visit *v = w->v;
 	bool is_gone;
 
+	/* Who visits records and objects gets them in the order of the plan: a directory before what is in it. */
+	if (begins_other(w, rec) && begin_object(w, 0, false, e))
+		return -1;
 	if (v->record && v->record(v->ctx, rec, e))
 		return -1;
 	switch ((enum rec_type)rec->type) {

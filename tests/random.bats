@@ -27,6 +27,8 @@ many() { # TYPE MODE
 # bats test_tags=slow
 @test "random changes arrive exactly, without a state, on btrfs" { many btrfs stateless; }
 
+@test "a replica that is changed at random, too, can always be mended" { REPL_RUNS=${REPL_RUNS:-3} many ext4 edited; }
+
 # bats test_tags=slow
 @test "random changes of a group arrive exactly, its trees on three filesystems" {
 	local seed one two fs

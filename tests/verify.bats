@@ -414,6 +414,113 @@ print(r["end"]["id"])')
 	same_tree src copy
 }
 
+@test "what was edited in the way of a name that moves is replaced, and stands under the new one" {
+	mkdir -p src/d/e
+	for n in alone both link gone; do echo "old $n" >src/$n; done
+	ln src/both src/d/both
+	ln -s old src/sym
+	run_line
+	cp -a R edited
+	# Each gets another name and other content; in the replica something else stands there, or nothing.
+	for n in alone both link gone; do
+		mv src/$n src/d/$n.new
+		echo "new $n" >src/d/$n.new
+	done
+	ln src/d/both.new src/d/e/both
+	mv src/sym src/d/sym
+	mv src/d/e src/e
+	mkdir -p src/e/in/it
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >delta.rpl
+	for word in keep overrule; do
+		rm -rf R
+		cp -a edited R
+		for n in alone both; do
+			rm R/$n
+			mkdir R/$n
+			echo mine >R/$n/mine
+		done
+		rm R/gone R/d/both
+		mkdir R/d/both
+		echo edited >R/link
+		run -0 bash -c "repl-apply --edited=$word R <delta.rpl >ack"
+		same_tree src R
+	done
+	repl-apply R <delta.rpl | repl-snap -s S --commit
+	# The same while it is mended: here directories are files, and files directories.
+	rm -r R/e R/d/alone.new R/d/both.new R/d/sym
+	echo file >R/e
+	mkdir R/d/alone.new R/d/both.new R/d/sym
+	repl-apply --verify -q --wanted R >wanted
+	mv src/e/in src/d/in
+	mv src/e src/f
+	mkdir src/f/below
+	mv src/d/both.new src/f/below/both
+	mv src/d/alone.new src/d/alone
+	mv src/d/sym src/f/sym
+	run_pipe "repl-diff -s S <wanted | repl-apply R >ack"
+	run_line
+	same_tree src R
+	is_clean R
+}
+
+@test "metadata that was edited is put right also where a delta does nothing but move or link the file" {
+	requires root
+	for n in moved linked stays; do echo "$n" >src-$n; done
+	mkdir -p src/d
+	mv src-moved src/moved && mv src-linked src/linked && mv src-stays src/stays
+	run_line
+	for n in moved linked stays; do
+		setfattr -n user.mine -v 1 R/$n
+		touch -r src/$n R/$n
+	done
+	mv src/moved src/d/moved
+	ln src/linked src/d/linked
+	run_line
+	rm src/d/linked
+	[[ ! $(getfattr -d R/d/moved R/linked) ]]
+	# What no delta touched is told.
+	findings R
+	[[ $(<found) == "metadata stays" ]]
+	chmod 600 R/linked
+	run_line
+	findings R
+	[[ $(sort found | tr '\n' ' ') == "metadata linked metadata stays " ]]
+	mend
+	run_line
+	same_tree src R
+}
+
+@test "what is removed while a delta lands is told, and the delta comes to its end" {
+	mkdir -p src/d
+	for n in 1 2 3; do
+		head -c 3000000 /dev/urandom >src/large$n
+		echo "$n" >src/small$n
+	done
+	run_line
+	for n in 1 2 3; do
+		mv src/large$n src/d/large$n
+		printf changed | dd of=src/d/large$n bs=1 seek=1000000 conv=notrunc status=none
+		mv src/small$n src/d/small$n
+		chmod 600 src/d/small$n
+	done
+	repl-snap -s S src | repl-track -s S | repl-diff -s S >delta.rpl
+	# It is decided, and nothing is placed yet.
+	for ((n = 60; ; n += 2)); do
+		bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R <delta.rpl >ack" 2>err || :
+		[[ ! -e R/.repl/detached ]] || break
+		((n < 400))
+	done
+	rm -f R/.repl/slots/*
+	run -3 bash -c 'repl-apply R <delta.rpl | repl-snap -s S --commit'
+	has "$output" "is gone from the replica: repl-apply --verify tells what is missing"
+	run -10 repl-apply --verify R
+	has "$output" "missing 'd/small1'"
+	mend
+	run_line
+	same_tree src R
+	is_clean R
+}
+
 # bats test_tags=slow
 @test "what was decided about edits survives a crash" {
 	requires strace
