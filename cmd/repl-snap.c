@@ -74,7 +74,8 @@ static int digest_trees(struct cli *c, struct settings *o, struct err *e)
 		return -1;
 	d.stamps = h->stamps;
 	int rc = head_open_roots(h, &roots, e) || source_scratch(&cat, d.tmpdir, NULL, e) ||
-		source_digest(cat, roots, h->n_members, &d, e) || snap_write_image(cat, h, &o->out, e);
+		source_digest(cat, roots, h->n_members, &d, e) || snap_write_image(cat, h, &o->out, e) ||
+			stream_finish(&o->out, e);
 	catalog_close(&cat);
 	head_close_roots(&roots, h->n_members);
 	return rc ? -1 : 0;

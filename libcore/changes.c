@@ -194,8 +194,6 @@ static struct span below_root(const struct reader *r, struct span path)
 	return span_of(path.p + cut, path.len - cut);
 }
 
-static bool is_gone(int sys) { return sys == ENOENT || sys == ENOTDIR || sys == ELOOP; }
-
 static int stat_name(struct reader *r, struct look *l, struct err *e)
 {
 	struct frame *f = top(r);
@@ -227,7 +225,7 @@ static int stat_name(struct reader *r, struct look *l, struct err *e)
 		l->is_there = true;
 		return 0;
 	}
-	if (is_gone(why.sys))
+	if (path_is_gone(why.sys))
 		return 0;
 	l->is_passed = true;
 	f->unsure = true;
@@ -281,7 +279,7 @@ static int inside(struct reader *r, struct look *l, const struct scan_item *it, 
 	fd = l->is_member ? fcntl(l->dirfd, F_DUPFD_CLOEXEC, 3) : path_open_at(l->dirfd, name, O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0) {
 		*unsure = true;
-		warn_say(r->s->warn, is_gone(errno) ? "vanished" : "unreadable", "cannot open '%s': %s",
+		warn_say(r->s->warn, path_is_gone(errno) ? "vanished" : "unreadable", "cannot open '%s': %s",
 			esc_cut(text, sizeof text, path_now(r)), strerror(errno));
 		return 0;
 	}
@@ -393,7 +391,7 @@ static int on_gap(struct reader *r, uint64_t ref, struct err *e)
 	if (fd >= 0)
 		return scan_below(r->s, fd, &it, path_now(r), &f->unsure, e);
 	f->unsure = true;
-	warn_say(r->s->warn, is_gone(why.sys) ? "vanished" : "unreadable", "cannot open '%s': %s",
+	warn_say(r->s->warn, path_is_gone(why.sys) ? "vanished" : "unreadable", "cannot open '%s': %s",
 		esc_cut(text, sizeof text, path_now(r)), why.text);
 	return 0;
 }

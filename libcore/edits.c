@@ -17,7 +17,7 @@ struct finder {
 	struct plan *p;
 	enum edits_mode mode;
 	struct buf whole;  /* bits: objects that the delta has whole, so that what stands there need not be right */
-	struct buf changed; /* bits: these, and others that change in place */
+	struct buf changed; /* bits: these, others that change in place, and those that get names */
 	struct buf wanted; /* bits: objects that are replaced whatever stands there */
 	struct buf *doubtful; /* see edits_find */
 	struct buf strays; /* rows of u64 directory, str name: what stands there goes */
@@ -333,8 +333,7 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	bool detaches = b->flags & BASE_DETACH;
 	if (find_placed(x, dir, b->name, detaches && alive ? 0 : o.type, bits_has(&x->changed, no), e))
 		goto out;
-	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then, or of a link */
-		bits_put(x->doubtful, no);
+	if (!detaches && o.type != OBJ_DIR && !bits_has(&x->changed, no)) { /* the source of a copy, which was looked at then */
 		rc = 0;
 		goto out;
 	}
@@ -443,11 +442,20 @@ static int note_whole(void *ctx, const struct plan_object *po, struct err *e)
 	return got < 0 ? -1 : 0;
 }
 
+static int note_named(void *ctx, const struct r_attach *a, struct err *e)
+{
+	struct finder *x = ctx;
+
+	(void)e;
+	bits_put(&x->changed, image_ref(&x->p->loader, a->ref));
+	return 0;
+}
+
 int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct buf *doubtful, struct err *e)
 {
 	struct finder x = {.p = p, .mode = mode, .fd = -1, .doubtful = doubtful};
 
-	int rc = replica_drop(p->r, "edits", e) || plan_walk(p, &(struct plan_visit){.object = note_whole, .ctx = &x}, e) ||
+	int rc = replica_drop(p->r, "edits", e) || plan_walk(p, &(struct plan_visit){.object = note_whole, .attach = note_named, .ctx = &x}, e) ||
 		plan_walk(p, &(struct plan_visit){.record = on_record, .ctx = &x}, e) || verdict(&x, e) ? -1 : 0;
 	*has_base = !x.n && !x.wanted.len;
 	close_fd(&x.fd);

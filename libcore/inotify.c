@@ -598,7 +598,7 @@ static int ino_find(struct watch *w, uint32_t dir, const struct watch_where *whe
 		return WATCH_GONE;
 	AUTO_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	AUTO_CLOSE int fd = root < 0 ? -1 : path_dir(root, span_of(path.p + 1, path.len - 1), &why);
-	if (fd < 0 && (why.sys == ENOENT || why.sys == ENOTDIR || why.sys == ELOOP))
+	if (fd < 0 && path_is_gone(why.sys))
 		return WATCH_GONE;
 	if (fd < 0) {
 		w->hear.lost(w->hear.ctx, buf_cstr(&path), why.kind ? why.text : strerror(errno));

@@ -464,11 +464,12 @@ static int install_file(struct install *p, const struct plan_object *po, const s
 	return po->is_new ? replace(p, t, staged, true, e) : put_file(p, t, staged, e);
 }
 
-/* What was decided must come to an end, whatever somebody does in the replica meanwhile. Takes this error. */
-static int is_lost(struct install *p, uint64_t no, struct err *e)
+int install_lost(struct install *p, uint64_t no, int rc, struct err *e)
 {
 	char text[300];
 
+	if (rc >= 0 || e->sys != ENOENT)
+		return rc;
 	*e = (struct err){0};
 	buf_reset(&p->label);
 	if (catalog_object_path(p->plan->next, no, &p->label, e))
@@ -515,11 +516,9 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 		int dirfd = target_dir(p, &t, e);
 		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
 	}
-	if (rc < 0 && e->sys == ENOENT)
-		rc = is_lost(p, t.o.no, e);
 out:
 	object_free(&t.o);
-	return rc;
+	return install_lost(p, po->no, rc, e);
 }
 
 /* ---- further names ---- */
@@ -658,9 +657,7 @@ int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to
 			install_fail(p, "move", name, e);
 		else
 			rc = settle_name(p, &o, parent, name, false, e);
-		if (rc && e->sys == ENOENT && o.type == OBJ_FILE)
-			rc = is_lost(p, no, e);
-		else if (rc && e->sys == ENOENT)
+		if (rc && e->sys == ENOENT && o.type != OBJ_FILE)
 			rc = make_again(p, &o, parent, name, e);
 	} else {
 		rc = link_name(p, no, slots, slot, fd, name, e);
@@ -670,7 +667,7 @@ int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to
 	}
 out:
 	object_free(&o);
-	return rc;
+	return install_lost(p, no, rc, e);
 }
 
 /* ---- after the last name ---- */
@@ -700,7 +697,7 @@ int install_relock(struct install *p, uint64_t no, struct err *e)
 	}
 out:
 	object_free(&t.o);
-	return rc;
+	return install_lost(p, no, rc, e);
 }
 
 int install_dir(struct install *p, int fd, struct object *o, struct err *e)

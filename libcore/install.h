@@ -44,6 +44,9 @@ void install_touch(struct install *p, uint64_t dir);
 void install_enter(struct install *p, uint64_t dir, int fd);
 /* The name in slots/ of the object with this number. */
 void install_slot(char out[32], uint64_t no);
+/* What was decided must come to an end, whatever somebody removes from the replica meanwhile: of what is not there any more, -1 and
+ * ENOENT, this makes a warning, kind "edited", and 0. no: the object. Else rc: what stands in the way can be taken out of it. */
+int install_lost(struct install *p, uint64_t no, int rc, struct err *e);
 /* The link that stands in the replica for a member that is elsewhere. */
 int install_link(struct install *p, const struct where_row *row, struct err *e);
 /* As entry_remove. What it was is freed in the background. */

@@ -156,6 +156,8 @@ static int open_beneath(int root_fd, struct span rel, int flags, mode_t mode)
 	return fd;
 }
 
+bool path_is_gone(int sys) { return sys == ENOENT || sys == ENOTDIR || sys == ELOOP; }
+
 int path_dir(int root_fd, struct span rel, struct err *e)
 {
 	char show[SHOWN];

@@ -20,6 +20,8 @@
 /* Opens the directory `rel` (no leading slash; empty: the root itself) beneath root_fd, any length. -1 and
  * errno-bearing ERR_SYSTEM; e->sys is ENOENT, ENOTDIR, ELOOP… so that callers can tell. Owned descriptor. */
 int path_dir(int root_fd, struct span rel, struct err *e);
+/* That error says that there is nothing by that way any more, or something else in it. */
+bool path_is_gone(int sys);
 /* Opens the parent directory of rel and gives the last component (borrowed from rel, as a C string in name[256]). */
 int path_parent(int root_fd, struct span rel, char name[256], struct err *e);
 /* Opens rel with flags (O_NOFOLLOW, O_NONBLOCK, O_CLOEXEC added; never blocks on a fifo). */

@@ -15,9 +15,6 @@
 
 /* ---- detaching ---- */
 
-/* The way there is gone, or something else stands in it: nothing of ours is left behind it. */
-static bool is_way_gone(int sys) { return sys == ENOENT || sys == ENOTDIR || sys == ELOOP; }
-
 static int detach_record(void *ctx, const struct record *rec, struct err *e)
 {
 	struct place *p = ctx;
@@ -31,9 +28,9 @@ static int detach_record(void *ctx, const struct record *rec, struct err *e)
 	uint64_t dir = image_ref(&p->to.plan->loader, rec->u.stray.parent);
 	int fd = plan_base_dir(p->to.plan, dir, &why);
 	if (fd < 0) {
-		if (!is_way_gone(why.sys))
+		if (!path_is_gone(why.sys))
 			*e = why;
-		return is_way_gone(why.sys) ? 0 : -1;
+		return path_is_gone(why.sys) ? 0 : -1;
 	}
 	span_name(name, rec->u.stray.name);
 	install_enter(&p->to, dir, fd);
@@ -85,9 +82,9 @@ static int detach(void *ctx, const struct r_base *b, struct err *e)
 	int fd = plan_base_dir(plan, dir, &why);
 	if (fd < 0) {
 		/* Repeating: the directory is in its slot already, and all its names went before it. */
-		if (!is_way_gone(why.sys))
+		if (!path_is_gone(why.sys))
 			*e = why;
-		return is_way_gone(why.sys) ? 0 : -1;
+		return path_is_gone(why.sys) ? 0 : -1;
 	}
 	int slots = plan->room->slots;
 	span_name(name, b->name);
@@ -208,7 +205,7 @@ static int wanted_dir(void *ctx, const struct plan_object *po, struct err *e)
 		return 0;
 	int fd = plan_dir(p->to.plan, parent, e);
 	if (fd < 0)
-		return -1;
+		return install_lost(&p->to, po->no, -1, e);
 	span_name(cname, span_of(name.p, name.len));
 	install_enter(&p->to, parent, fd);
 	return ensure_dir(p, fd, cname, e);
@@ -286,7 +283,7 @@ static int make_dir(struct place *p, const struct r_create *c, struct err *e)
 		return 0;
 	int fd = plan_dir(p->to.plan, parent, e);
 	if (fd < 0)
-		return -1;
+		return install_lost(&p->to, image_ref(&p->to.plan->loader, c->ref), -1, e);
 	span_name(name, c->name);
 	install_enter(&p->to, parent, fd);
 	int rc = bring_dir(p, c, fd, name, e);
@@ -310,7 +307,7 @@ static int attach_dir(void *ctx, const struct r_attach *a, struct err *e)
 		return got < 0 ? -1 : 0;
 	int fd = plan_dir(p->to.plan, parent, e);
 	if (fd < 0)
-		return -1;
+		return install_lost(&p->to, no, -1, e);
 	span_name(name, a->name);
 	install_slot(slot, no);
 	install_enter(&p->to, parent, fd);
@@ -366,11 +363,10 @@ static int finish_dirs(struct place *p, struct err *e)
 		if (i && rows[2 * i] == rows[2 * i - 2])
 			continue;
 		int fd = plan_dir(p->to.plan, rows[2 * i], e);
-		if (fd < 0 || catalog_get(c, rows[2 * i], &o, e) != 1 || install_dir(&p->to, fd, &o, e)) {
-			object_free(&o);
-			return -1;
-		}
+		int rc = fd < 0 || catalog_get(c, rows[2 * i], &o, e) != 1 || install_dir(&p->to, fd, &o, e) ? -1 : 0;
 		object_free(&o);
+		if (install_lost(&p->to, rows[2 * i], rc, e))
+			return -1;
 	}
 	return 0;
 }

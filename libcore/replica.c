@@ -345,7 +345,7 @@ int replica_open_base(struct replica *r, const struct object *o, struct err *e)
 	struct span below = p;
 	const struct where_row *tree = where_tree(&r->where, p, &below);
 	int fd = path_open(tree ? tree->room.root : r->root, below, O_RDONLY, 0, &why), intact = 0;
-	if (fd < 0 && why.sys != ENOENT && why.sys != ELOOP && why.sys != ENOTDIR) {
+	if (fd < 0 && !path_is_gone(why.sys)) {
 		*e = why;
 		return -1;
 	}

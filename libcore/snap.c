@@ -467,9 +467,7 @@ int snap_write_image(struct catalog *c, const struct head *h, struct stream_out 
 {
 	struct head with_id = *h; /* borrows */
 
-	if (catalog_id(c, &with_id.stamps.id, e) || head_put(&with_id, o, KIND_IMAGE, e))
-		return -1;
-	return image_write(c, o, false, e) || stream_finish(o, e) ? -1 : 0;
+	return catalog_id(c, &with_id.stamps.id, e) || head_put(&with_id, o, KIND_IMAGE, e) || image_write(c, o, false, e) ? -1 : 0;
 }
 
 static int write_catalog(struct catalog *c, const char *path, struct stream_out *o, struct err *e)
@@ -505,8 +503,9 @@ int snap_replica_image(const char *path, struct stream_out *o, struct err *e)
 	/* Nobody may land an image while its catalog is read. */
 	int rc = replica_open(&r, path, REPLICA_READ, e) || replica_share(&r, e) || replica_catalog(&r, CATALOG_READ, e) ||
 		write_catalog(r.cat, path, o, e);
+	/* Before the stream is whole: who waits for its end may be about to change the replica. */
 	replica_close(&r);
-	return rc ? -1 : 1;
+	return rc || stream_finish(o, e) ? -1 : 1;
 }
 
 /* ---- acknowledgements ---- */

@@ -56,10 +56,10 @@ int snap_open_image(struct snap *s, struct err *e);
 void snap_free(struct snap *s);
 
 
-/* The whole image that a replica holds, from its catalog. 1; 0 when path is no replica; -1. */
-int snap_replica_image(const char *path, struct stream_out *o, struct err *e);
-/* Writes the catalog as a whole image stream under this head; the id is the catalog's. */
+/* Writes the catalog as a whole image stream under this head, which the caller finishes; the id is the catalog's. */
 int snap_write_image(struct catalog *c, const struct head *h, struct stream_out *o, struct err *e);
+/* The whole image that a replica holds, from its catalog. Others may change it again by the time the stream ends. 1; 0 when path is no replica; -1. */
+int snap_replica_image(const char *path, struct stream_out *o, struct err *e);
 
 struct snap_acks {
 	uint64_t timeout_ms; /* in: as of an input */

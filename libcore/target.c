@@ -49,7 +49,7 @@ static int open_named(const struct target *t, const struct spool_item *it, int d
 		*fd = it->type == OBJ_DIR ? openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
 	if (*fd >= 0)
 		return 1;
-	if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
+	if (path_is_gone(errno))
 		return vanished(t, it);
 	warn_say(t->warn, "unreadable", "cannot read '%s': %s; the replica keeps what it had", esc_cut(text, sizeof text, it->path),
 		strerror(errno));

@@ -690,10 +690,8 @@ static void job_free(struct job *j)
 	}
 	content_free(&j->content);
 	changes_free(&j->out);
-	path_cache_free(&j->dirs);
 	buf_free(&j->dir);
 	buf_free(&j->gone);
-	replica_close(&j->r);
 	free(j);
 }
 
@@ -712,9 +710,14 @@ int verify_run(struct verify *v, struct err *e)
 	if (!open_replica(j, e)) {
 		j->dirs = replica_dirs(&j->r);
 		start_threads(j);
-		rc = (v->wanted && put_head(j, e)) || scan_all(j, e) || (v->wanted && put_end(j, e)) ? -1 : 0;
+		rc = (v->wanted && put_head(j, e)) || scan_all(j, e) ? -1 : 0;
 		stop_threads(j);
 	}
+	path_cache_free(&j->dirs);
+	/* Before the stream is whole: who mends the replica with it waits for that, and not for us. */
+	replica_close(&j->r);
+	if (!rc && v->wanted)
+		rc = put_end(j, e);
 	pthread_cond_destroy(&j->done);
 	pthread_cond_destroy(&j->more);
 	pthread_mutex_destroy(&j->lock);

@@ -510,15 +510,34 @@ print(r["end"]["id"])')
 		[[ ! -e R/.repl/detached ]] || break
 		((n < 400))
 	done
-	rm -f R/.repl/slots/*
-	run -3 bash -c 'repl-apply R <delta.rpl | repl-snap -s S --commit'
-	has "$output" "is gone from the replica: repl-apply --verify tells what is missing"
-	run -10 repl-apply --verify R
-	has "$output" "missing 'd/small1'"
+	cp -a R decided
+	for gone in R/.repl/slots/small1 R/.repl/slots R/d; do
+		rm -rf R
+		cp -a decided R
+		case $gone in
+		*/small1) find R/.repl/slots -size -2k -type f -exec grep -qx 1 {} \; -delete ;;
+		*/slots) rm R/.repl/slots/* ;;
+		*) rm -r R/d ;;
+		esac
+		run -3 bash -c 'repl-apply R <delta.rpl >ack'
+		has "$output" "is gone from the replica: repl-apply --verify tells what is missing"
+		run -10 repl-apply --verify R
+		has "$output" "missing 'd"
+	done
+	run -3 bash -c 'repl-snap -s S --commit <ack'
 	mend
 	run_line
 	same_tree src R
 	is_clean R
+	# Before it is decided, it is refused.
+	ln src/d/small2 src/linked
+	rm R/d/small2
+	repl-snap -s S src | repl-diff -s S >delta.rpl
+	run -6 bash -c 'repl-apply R <delta.rpl >ack'
+	has "$output" "'d/small2'"
+	mend
+	run_line
+	same_tree src R
 }
 
 # bats test_tags=slow
