@@ -623,10 +623,9 @@ static int make_missing(struct install *p, int dirfd, const char *name, const st
 /* A link or a node needs nothing of what stood there. */
 static int make_again(struct install *p, struct object *o, uint64_t dir, const char *name, struct err *e)
 {
-	int fd = plan_dir(p->plan, dir, e);
-
 	*e = (struct err){0};
-	int lost = fd < 0 ? -1 : make_missing(p, fd, name, o, e);
+
+	int fd = plan_dir(p->plan, dir, e), lost = fd < 0 ? -1 : make_missing(p, fd, name, o, e);
 	return lost ? (lost < 0 ? -1 : 0) : settle_name(p, o, dir, name, true, e);
 }
 
