@@ -284,7 +284,7 @@ static void drop_table(const char *path, const char *name)
 
 	if (!CHECK(!mdb_env_create(&env)))
 		return;
-	CHECK(!mdb_env_set_maxdbs(env, 16) && !mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600) &&
+	CHECK(!mdb_env_set_maxdbs(env, 16) && !mdb_env_set_mapsize(env, 1 << 26) && !mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600) &&
 		!mdb_txn_begin(env, NULL, 0, &txn) && !mdb_dbi_open(txn, name, 0, &dbi) && !mdb_drop(txn, dbi, 1) &&
 		!mdb_txn_commit(txn));
 	mdb_env_close(env);

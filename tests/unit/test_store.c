@@ -35,7 +35,7 @@ static size_t raw(const char *path, const char *table, struct span key, uint8_t 
 	v = (MDB_val){len, value};
 	if (!CHECK(!mdb_env_create(&env)))
 		return 0;
-	if (!CHECK(!mdb_env_set_maxdbs(env, 16) && !mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600)) ||
+	if (!CHECK(!mdb_env_set_maxdbs(env, 16) && !mdb_env_set_mapsize(env, 1 << 26) && !mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600)) ||
 			!CHECK(!mdb_txn_begin(env, NULL, 0, &txn)) || !CHECK(!mdb_dbi_open(txn, table, 0, &dbi)))
 		return 0;
 	CHECK(!(len ? mdb_put(txn, dbi, &k, &v, 0) : mdb_get(txn, dbi, &k, &v)));
