@@ -505,7 +505,10 @@ print(r["end"]["id"])')
 	done
 	repl-snap -s S src | repl-track -s S | repl-diff -s S >delta.rpl
 	# It is decided, and nothing is placed yet.
-	for ((n = 60; ; n += 2)); do
+	mv R fresh
+	for ((n = 20; ; n += 4)); do
+		rm -rf R
+		cp -a fresh R
 		bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R <delta.rpl >ack" 2>err || :
 		[[ ! -e R/.repl/detached ]] || break
 		((n < 400))
