@@ -153,31 +153,17 @@ struct walker {
 /* The current object is complete. */
 static int end_object(struct walker *w, struct err *e)
 {
-	const struct plan_object *o = &w->cur;
+	const struct plan_object o = w->cur;
 
-	if (!o->no || !w->v->object || (!o->is_new && !o->has_meta && !o->staged))
+	w->cur = (struct plan_object){0};
+	if (!o.no || !w->v->object || (!o.is_new && !o.has_meta && !o.staged))
 		return 0;
-	return w->v->object(w->v->ctx, o, e);
-}
-
-static int begin_object(struct walker *w, uint64_t no, bool is_new, struct err *e)
-{
-	int rc = end_object(w, e);
-
-	w->cur = (struct plan_object){.no = no, .is_new = is_new};
-	return rc;
-}
-
-/* The one that is current may go on being so: a file that is the source of its own copies gets a number between them. */
-static int go_on_with(struct walker *w, uint64_t no, struct err *e)
-{
-	return no && no == w->cur.no ? 0 : begin_object(w, no, false, e);
+	return w->v->object(w->v->ctx, &o, e);
 }
 
 static int create(struct walker *w, const struct r_create *c, struct err *e)
 {
-	if (begin_object(w, 0, true, e))
-		return -1;
+	w->cur.is_new = true;
 	if (c->ref == REF_ROOT) {
 		w->cur.no = CATALOG_ROOT;
 		return 0;
@@ -188,6 +174,7 @@ static int create(struct walker *w, const struct r_create *c, struct err *e)
 	return catalog_lookup(w->p->next, w->cur.parent, c->name, &w->cur.no, NULL, e) < 0 ? -1 : 0;
 }
 
+/* The current object may go on being so: a file that is the source of its own copies gets a number between them. */
 static bool begins_other(const struct walker *w, const struct record *rec)
 {
 	const struct image_loader *l = &w->p->loader;
@@ -213,23 +200,22 @@ static int on_record(void *ctx, const struct record *rec, struct err *e)
 	bool is_gone;
 
 	/* Who visits records and objects gets them in the order of the plan: a directory before what is in it. */
-	if (begins_other(w, rec) && begin_object(w, 0, false, e))
+	if (begins_other(w, rec) && end_object(w, e))
 		return -1;
 	if (v->record && v->record(v->ctx, rec, e))
 		return -1;
 	switch ((enum rec_type)rec->type) {
 	case REC_BASE:
 		is_gone = rec->u.base.flags & BASE_DETACH;
-		if (go_on_with(w, is_gone ? 0 : image_ref(&w->p->loader, rec->u.base.ref), e))
-			return -1;
+		if (!is_gone)
+			w->cur.no = image_ref(&w->p->loader, rec->u.base.ref);
 		return is_gone && v->detach ? v->detach(v->ctx, &rec->u.base, e) : 0;
 	case REC_OBJECT:
-		return go_on_with(w, image_ref(&w->p->loader, rec->u.object.ref), e);
+		w->cur.no = image_ref(&w->p->loader, rec->u.object.ref);
+		return 0;
 	case REC_CREATE:
 		return create(w, &rec->u.create, e);
 	case REC_ATTACH:
-		if (begin_object(w, 0, false, e))
-			return -1;
 		return v->attach ? v->attach(v->ctx, &rec->u.attach, e) : 0;
 	case REC_META:
 		w->cur.has_meta = true;
@@ -245,8 +231,6 @@ static int on_record(void *ctx, const struct record *rec, struct err *e)
 	case REC_DROP:
 		w->cur.no = 0;
 		return 0;
-	case REC_END:
-		return begin_object(w, 0, false, e);
 	default:
 		return 0;
 	}

@@ -239,6 +239,23 @@ fill() {
 }
 
 # What is new in a new directory is staged there and comes with it: nothing of the directories that it passes sticks.
+# killed_at CALL...: in R2, a copy of R, change.rpl makes what is in src; also when it is killed at one of these calls, and finished by
+# the next run. What cp(1) forgets: files named locked are immutable.
+killed_at() {
+	local n
+	for n in '' "$@"; do
+		rm -rf R2
+		cp -a R R2
+		find R2 -path R2/.repl -prune -o -name locked -exec chattr +i {} +
+		if [[ $n ]]; then
+			bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R2 <change.rpl >ack" 2>err || :
+		fi
+		repl-apply R2 <change.rpl >ack
+		same_tree src R2 || fail "killed at $n"
+		[[ ! $(find R2/.repl/stage R2/.repl/slots -mindepth 1) ]]
+	done
+}
+
 @test "new directories come whole, and nothing is inherited on the way" {
 	requires root ext4
 	cd "$(mk_fs ext4 64M)" || return 1
@@ -271,16 +288,8 @@ fill() {
 	mv src/was/in/1 src/a/b/moved
 	repl-diff old src >change.rpl
 	# Also when it is killed anywhere, and finished by the next.
-	for n in '' $(seq 150 $((${REPL_LONG:-0} ? 7 : 60)) 800); do
-		rm -rf R2
-		cp -a R R2
-		if [[ $n ]]; then
-			bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R2 <change.rpl >ack" 2>err || :
-		fi
-		repl-apply R2 <change.rpl >ack
-		same_tree src R2 || fail "killed at $n"
-		[[ ! $(find R2/.repl/stage R2/.repl/slots -mindepth 1) ]]
-	done
+	# shellcheck disable=SC2046 # numbers
+	killed_at $(seq 150 $((${REPL_LONG:-0} ? 7 : 60)) 800)
 	repl-apply --verify R2
 	repl-apply --rollback=-1 R2 >ack
 	same_tree old R2
@@ -346,17 +355,8 @@ fill() {
 	chattr +i R/d/locked
 	repl-snap -s S src | repl-diff -s S >change.rpl
 	(($(repl-show change.rpl | grep -c '^attach') == 11))
-	for n in '' $(seq 90 $((${REPL_LONG:-0} ? 1 : 8)) 230); do
-		rm -rf R2
-		cp -a R R2
-		chattr +i R2/d/locked
-		if [[ $n ]]; then
-			bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R2 <change.rpl >ack" 2>err || :
-		fi
-		repl-apply R2 <change.rpl >ack
-		same_tree src R2 || fail "killed at $n"
-		[[ ! $(find R2/.repl/stage R2/.repl/slots -mindepth 1) ]]
-	done
+	# shellcheck disable=SC2046 # numbers
+	killed_at $(seq 90 $((${REPL_LONG:-0} ? 1 : 8)) 230)
 	repl-apply --verify R2
 	repl-apply --rollback=-1 R2 >ack
 	chattr -i R/d/locked
