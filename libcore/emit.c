@@ -67,7 +67,8 @@ static int put_both(struct emit *m, const struct record *theirs, const struct re
 
 	if (bulk && m->image_only)
 		return 0;
-	if (r->type == REC_BASE || r->type == REC_CREATE || r->type == REC_ATTACH || r->type == REC_OBJECT)
+	if (r->type == REC_BASE || r->type == REC_CREATE || r->type == REC_ATTACH || r->type == REC_OBJECT ||
+			r->type == REC_STRAY)
 		m->current = 0;
 	if (stream_put(m->out, theirs, e))
 		return -1;

@@ -127,6 +127,40 @@ void history_free(struct history *h)
 	*h = (struct history){0};
 }
 
+/* ---- what leads where ---- */
+
+static bool leads_from(const struct history_entry *h, const struct digest *id)
+{
+	return h->is_snapshot || digest_eq(&h->from, id);
+}
+
+/* The entries that can be reached from one image. */
+struct way {
+	size_t *before;   /* of an entry: the one that leads to its start, plus 2; 1: it starts at that image; 0: nothing leads to it */
+	size_t *met, n;   /* those with a way, the nearest first */
+};
+
+/* Breadth first. Owned. */
+static void spread(const struct history *h, const struct digest *from, struct way *w)
+{
+	*w = (struct way){xalloc((h->n + 1) * sizeof *w->before), xalloc((h->n + 1) * sizeof *w->met), 0};
+	for (size_t at = 0; at <= w->n; at++) {
+		const struct digest *id = at ? &h->v[w->met[at - 1]].to : from;
+		for (size_t i = 0; i < h->n; i++) {
+			if (w->before[i] || !leads_from(&h->v[i], id))
+				continue;
+			w->before[i] = at ? w->met[at - 1] + 2 : 1;
+			w->met[w->n++] = i;
+		}
+	}
+}
+
+static void way_free(struct way *w)
+{
+	free(w->before);
+	free(w->met);
+}
+
 /* ---- adding and removing ---- */
 
 /* Only now, as what is read-only cannot change its place. */
@@ -199,13 +233,13 @@ bool history_keeps(const struct history_keep *k)
 	return any;
 }
 
-/* The image that the entry makes is in place, or a newer entry makes it too. */
-static bool is_known(const struct history *h, size_t i, const struct digest *now)
+/* The image that the entry makes is in place, or a newer entry makes it too. way: see spread. */
+static bool is_known(const struct history *h, size_t i, const struct digest *now, const struct way *way)
 {
 	bool is = digest_eq(&h->v[i].to, now);
 
 	for (size_t k = 0; k < i && !is; k++)
-		is = !h->v[k].is_way && digest_eq(&h->v[i].to, &h->v[k].to);
+		is = !h->v[k].is_way && way->before[k] && digest_eq(&h->v[i].to, &h->v[k].to);
 	return is;
 }
 
@@ -224,13 +258,15 @@ static bool is_spare(const struct history *h, size_t i)
 static size_t choose(const struct history *h, const struct history_keep *k, const struct digest *now, int64_t now_s, bool *keep)
 {
 	int64_t last[KEEP_TIERS]; /* the newest of these hours, days ... was met */
+	struct way way;
 	size_t n = 0, met = 0;
 
+	spread(h, now, &way);
 	for (size_t u = 0; u < KEEP_TIERS; u++)
 		last[u] = now_s / tiers[u].s;
 	for (size_t i = 0; i < h->n; i++) {
 		int64_t at = h->v[i].stamps.time_ns / 1000000000;
-		if (h->v[i].is_way || is_known(h, i, now))
+		if (h->v[i].is_way || is_known(h, i, now, &way))
 			continue;
 		keep[i] = met++ < k->count;
 		for (size_t u = 0; u < KEEP_TIERS; u++) {
@@ -242,6 +278,7 @@ static size_t choose(const struct history *h, const struct history_keep *k, cons
 		}
 		n = keep[i] ? i + 1 : n;
 	}
+	way_free(&way);
 	return n;
 }
 
@@ -291,12 +328,15 @@ int history_prune(const struct replica *r, const struct history_keep *k, const s
 size_t *history_images(const struct history *h, const struct digest *now, size_t *n)
 {
 	size_t *v = xalloc((h->n + 1) * sizeof *v);
+	struct way way;
 
 	*n = 0;
+	spread(h, now, &way);
 	for (size_t i = 0; i < h->n; i++) {
-		if (!h->v[i].is_way && !is_known(h, i, now))
+		if (!h->v[i].is_way && way.before[i] && !is_known(h, i, now, &way))
 			v[(*n)++] = i;
 	}
+	way_free(&way);
 	return v;
 }
 
@@ -346,54 +386,37 @@ int history_find(const struct history *h, const struct digest *now, const struct
 	}
 	if (best || found == 1)
 		return 0;
+	for (size_t i = 0; i < h->n && !found && !time_ns; i++)
+		if (!h->v[i].is_way && (is_named(&h->v[i].stamps, which) || begins(&h->v[i].to, which)))
+			return err_set(e, ERR_REFUSED, "there is no way to image '%s' any more: repl-apply --list shows what is there", which);
 	return err_set(e, ERR_USAGE, found ? "'%s' fits several images: more digits" :
 		"no image is '%s': repl-apply --list shows what is there", which);
 }
 
-static bool leads_from(const struct history_entry *h, const struct digest *id)
-{
-	return h->is_snapshot || digest_eq(&h->from, id);
-}
-
 size_t *history_way(const struct history *h, const struct digest *from, const struct digest *to, size_t *n)
 {
-	size_t *way = xalloc((h->n + 1) * sizeof *way);
-	/* Breadth first over entries: before[i] is the entry that led to the start of i, plus 2; 1: the first one. */
-	AUTO_FREE size_t *before = xalloc((h->n + 1) * sizeof *before);
-	AUTO_FREE size_t *queue = xalloc((h->n + 1) * sizeof *queue);
-	size_t head = 0, tail = 0;
+	size_t *v = xalloc((h->n + 1) * sizeof *v);
+	struct way way;
+	size_t at = 0;
 
 	*n = 0;
 	if (digest_eq(from, to))
-		return way;
-	for (size_t i = 0; i < h->n; i++) {
-		if (leads_from(&h->v[i], from)) {
-			before[i] = 1;
-			queue[tail++] = i;
-		}
+		return v;
+	spread(h, from, &way);
+	while (at < way.n && !digest_eq(&h->v[way.met[at]].to, to))
+		at++;
+	bool is = at < way.n;
+	for (size_t i = is ? way.met[at] + 2 : 1; i != 1; i = way.before[i - 2])
+		v[(*n)++] = i - 2;
+	for (size_t i = 0; i < *n / 2; i++) {
+		size_t t = v[i];
+		v[i] = v[*n - 1 - i];
+		v[*n - 1 - i] = t;
 	}
-	while (head < tail) {
-		size_t at = queue[head++];
-		if (digest_eq(&h->v[at].to, to)) {
-			for (size_t i = at;; i = before[i] - 2) {
-				way[(*n)++] = i;
-				if (before[i] == 1)
-					break;
-			}
-			for (size_t i = 0; i < *n / 2; i++) {
-				size_t t = way[i];
-				way[i] = way[*n - 1 - i];
-				way[*n - 1 - i] = t;
-			}
-			return way;
-		}
-		for (size_t i = 0; i < h->n; i++) {
-			if (!before[i] && leads_from(&h->v[i], &h->v[at].to)) {
-				before[i] = at + 2;
-				queue[tail++] = i;
-			}
-		}
+	way_free(&way);
+	if (!is) {
+		free(v);
+		return NULL;
 	}
-	free(way);
-	return NULL;
+	return v;
 }

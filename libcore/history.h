@@ -49,7 +49,7 @@ bool history_keeps(const struct history_keep *k);
 int history_prune(const struct replica *r, const struct history_keep *k, const struct digest *now, int64_t now_s, struct err *e);
 
 /* An image named by a person: the beginning of its id (at least 4 digits), a bookmark, -N, or a time (then the newest that is not
- * younger). now: of the image in place. ERR_USAGE when nothing or more than one fits. */
+ * younger). now: of the image in place. ERR_USAGE when nothing or more than one fits, ERR_REFUSED when nothing leads there. */
 int history_find(const struct history *h, const struct digest *now, const struct r_image *stamps, const char *which, int64_t time_ns,
 	struct digest *id, struct err *e);
 /* The entries to apply, in order, from image `from` to image `to`; *n 0 when they are the same. Owned; NULL: no way. */

@@ -26,8 +26,8 @@ static int scratch(void *ctx, uint64_t items, struct catalog **next, struct err 
 	return 0;
 }
 
-/* The delta from what j's replica holds to a snapshot; the descriptor of a file without a name, owned. */
-static int delta_to_snapshot(struct job *j, int snapshot, const struct history_entry *h, struct err *e)
+/* The delta from what j's replica holds to a snapshot of home's; the descriptor of a file without a name, owned. */
+static int delta_to_snapshot(struct job *j, const struct replica *home, int snapshot, const struct history_entry *h, struct err *e)
 {
 	AUTO_FREE char *ctl = replica_file(&j->r, "");
 	AUTO_CLOSE int fd = file_temp(ctl);
@@ -48,7 +48,7 @@ static int delta_to_snapshot(struct job *j, int snapshot, const struct history_e
 	/* Somebody edited the replica, where no delta came by, before the snapshot was taken. */
 	if (!rc && !digest_eq(&d.id, &h->to))
 		warn_say(&j->warn, "edited", "the snapshot '%s/" REPLICA_CTL "/history/%s' is not exactly its image: it is taken as it is",
-			j->r.path, h->name);
+			home->path, h->name);
 	catalog_close(&next);
 	stream_out_free(&out);
 	stream_out_free(&plan);
@@ -81,7 +81,7 @@ static int step(struct job *j, const struct replica *home, const struct history_
 	AUTO_CLOSE int fd = path_open(home->ctl, span_of(name.p, name.len), O_RDONLY, 0, e);
 	if (fd < 0)
 		return -1;
-	AUTO_CLOSE int delta = h->is_snapshot ? delta_to_snapshot(j, fd, h, e) : -1;
+	AUTO_CLOSE int delta = h->is_snapshot ? delta_to_snapshot(j, home, fd, h, e) : -1;
 	if (h->is_snapshot && delta < 0)
 		return -1;
 	return take_in(j, h->is_snapshot ? delta : fd, e);

@@ -416,3 +416,27 @@ print(*rest)')
 	repl-apply --rollback=-1 --keep=1 R >ack
 	[[ $(repl-apply --list R | wc -l) == 2 ]]
 }
+
+@test "what no way leads to is not listed, and told to whoever asks for it" {
+	four_images
+	id=$(repl-apply --list R | awk '/^-3/ {print $2}')
+	echo mine >R/last
+	echo new >src/last
+	time=2026-01-05T00:00:00Z image --edited=overrule
+	same_tree src R
+	run -0 repl-apply --list R
+	[[ ${#lines[@]} == 1 && ${lines[0]} == now*2026-01-05* ]]
+	run -6 repl-apply --rollback="$id" R
+	has "$output" "there is no way to image '$id' any more"
+	run -6 repl-apply --at='before the upgrade' --into=at R
+	run -2 repl-apply --rollback=-1 R
+	run -2 repl-apply --rollback=2026-01-02T00:00:00Z R
+	same_tree src R
+	# From here on there is one again.
+	cp -a src v5
+	echo newer >src/last
+	time=2026-01-06T00:00:00Z image
+	[[ $(repl-apply --list R | wc -l) == 2 ]]
+	run -0 repl-apply --rollback=-1 R
+	same_tree v5 R
+}

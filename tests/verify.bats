@@ -384,6 +384,23 @@ print(r["end"]["id"])')
 	[[ ! -e R/.repl/aside ]]
 }
 
+@test "a stray name in a group, in a directory that is long settled, goes" {
+	local line="repl-snap -s S one two | repl-track -s S | repl-diff -s S | repl-apply R | repl-snap -s S --commit"
+	mkdir -p one/d/e two
+	echo 1 >one/d/e/f
+	run_pipe "$line"
+	sleep .1 # what is older than a tick of the clock is not looked at for its own sake
+	run_pipe "$line"
+	for dir in one/d one two/new; do
+		mkdir -p "R/$dir"
+		echo mine >"R/$dir/mine"
+		mend
+		repl-apply --verify R
+	done
+	same_tree one R/one
+	same_tree two R/two
+}
+
 @test "an edit that the delta has only changes to needs mending first" {
 	pair
 	printf X | dd of=src/home/ada/photo bs=1 seek=100000 conv=notrunc status=none
