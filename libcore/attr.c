@@ -187,7 +187,7 @@ int attr_rest(struct attr *a, int fd, const char *name, const struct warn *w, st
 	if (inode_has_fd(a->type)) {
 		uint32_t flags = 0;
 		if (!inode_flags(fd, &flags)) {
-			a->meta.attr = flags & META_ATTR_MASK;
+			a->meta.attr = flags & INODE_FLAGS;
 		} else if (!inode_has_no_flags(errno)) {
 			if (!inode_is_loss(errno))
 				return err_sys(e, "cannot read the flags of '%s'", show);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "attr.h"
+#include "entry.h"
 #include "file.h"
 #include "inode.h"
 #include "path.h"
@@ -207,7 +208,7 @@ static int look_at_dir(struct finder *x, struct buf *todo, uint64_t no, struct s
 	/* At the top of a tree that stands elsewhere there is what is ours, and what a fresh filesystem has. */
 	bool is_top = where_find(&x->p->r->where, path);
 	for (struct dirent *de; !rc && (de = readdir(d));)
-		if (is_top ? !room_is_ours(de->d_name) : strcmp(de->d_name, ".") && strcmp(de->d_name, ".."))
+		if (is_top ? !room_is_ours(de->d_name) : !file_is_dots(de->d_name))
 			rc = look_inside(x, todo, no, path, de->d_name, dirfd(d), e);
 	closedir(d);
 	return rc;
@@ -491,18 +492,6 @@ static int make_way(int top, struct span dir, struct err *e)
 	return fd < 0 ? err_sys(e, "cannot make a directory in '" REPLICA_CTL "/aside'") : fd;
 }
 
-static int move_away(int from_dir, const char *from, int to_dir, const char *to)
-{
-	AUTO_CLOSE int fd = -1;
-
-	if (renameat(from_dir, from, to_dir, to) == 0)
-		return 0;
-	if (errno != EPERM || (fd = path_open_at(from_dir, from, O_RDONLY, 0)) < 0)
-		return -1;
-	inode_unlock(fd);
-	return renameat(from_dir, from, to_dir, to);
-}
-
 struct settler {
 	struct replica *r;
 	char id[65];
@@ -530,7 +519,7 @@ static int keep(struct settler *s, int from_dir, const char *name, struct span p
 		buf_reset(&to);
 		buf_fmt(&to, "%.240s~%u", name, n);
 	}
-	if (move_away(from_dir, name, to_dir, buf_cstr(&to)))
+	if (entry_move(from_dir, name, to_dir, buf_cstr(&to)))
 		return err_sys(e, "cannot put an edited file aside in '%s'", s->room->path);
 	buf_fmt(&where, "%s/" REPLICA_CTL "/", s->room->path);
 	buf_add(&where, way.p, way.len);
@@ -558,7 +547,7 @@ static int settle_one(struct settler *s, enum edits_mode mode, struct span path,
 	if (mode == EDITS_KEEP)
 		return keep(s, dirfd, name, path, e);
 	snprintf(slot, sizeof slot, "edit-%llu", (unsigned long long)s->n);
-	return move_away(dirfd, name, s->room->slots, slot) ? err_sys(e, "cannot move an edited file in '%s'", s->room->path) : 0;
+	return entry_move(dirfd, name, s->room->slots, slot) ? err_sys(e, "cannot move an edited file in '%s'", s->room->path) : 0;
 }
 
 int edits_settle(struct replica *r, const struct digest *id, void (*kept)(void *ctx, struct span path, const char *to), void *ctx,

@@ -178,6 +178,8 @@ DIR *file_list(int dirfd)
 	return d;
 }
 
+bool file_is_dots(const char *name) { return !strcmp(name, ".") || !strcmp(name, ".."); }
+
 /* write NAME.new, fsync   a crash leaves the old file and a NAME.new that the next run overwrites
  * rename over NAME        a crash leaves the old file or the new one
  * fsync the directory     the new one stands for good */

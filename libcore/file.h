@@ -40,6 +40,8 @@ bool file_is_trusted(const struct stat *st);
 
 /* Lists an open directory from its start, with a position of its own. closedir; NULL with errno. */
 DIR *file_list(int dirfd);
+/* "." and "..". */
+bool file_is_dots(const char *name);
 
 /* Replaces the file `name` in dirfd whole and durably. */
 int file_replace(int dirfd, const char *name, const void *p, size_t n, struct err *e);

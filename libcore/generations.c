@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "catalog.h"
+#include "file.h"
 #include "image.h"
 #include "path.h"
 #include "record.h"
@@ -342,7 +343,7 @@ static int list_dir(struct generations *g, const struct buf *below, struct buf *
 		en = readdir(d);
 		if (!en || text->len > ENTRIES_MAX)
 			break;
-		if (!strcmp(en->d_name, ".") || !strcmp(en->d_name, ".."))
+		if (file_is_dots(en->d_name))
 			continue;
 		wr_u64(starts, text->len);
 		buf_add(text, en->d_name, strlen(en->d_name) + 1);

@@ -10,7 +10,7 @@
  * directories among them also the names that the base had there and that are gone. Where anything is in doubt there is no list, and
  * a reason: then everything is compared.
  *
- * May use: catalog, image, head, named, tape, subvol, path, attr, walk (its roots), err; makes system calls (CAP_SYS_ADMIN).
+ * May use: catalog, image, head, named, tape, subvol, path, file, attr, walk (its roots), err; makes system calls (CAP_SYS_ADMIN).
  * Memory: the names of the list, and those of one directory.
  */
 #ifndef REPL_GENERATIONS_H

@@ -10,6 +10,7 @@
 
 #include "record.h"
 
+_Static_assert(INODE_FLAGS == (META_ATTR_MASK & ~(uint32_t)FS_PROJINHERIT_FL), "all but the project");
 _Static_assert(INODE_LOCKS == (FS_IMMUTABLE_FL | FS_APPEND_FL), "the two that keep everything else from changing");
 
 const char *inode_shown(char out[INODE_SHOWN], const char *name)

@@ -27,6 +27,8 @@ int inode_get_xattr(const struct inode *p, const char *name, struct buf *v);
 int inode_set_xattr(const struct inode *p, const char *name, const void *v, size_t n);
 int inode_remove_xattr(const struct inode *p, const char *name);
 
+/* Those of META_ATTR_MASK that are read and set: whose quota something counts to (P, the project) is each filesystem's own matter. */
+#define INODE_FLAGS UINT32_C(0x8344fc)
 /* Immutable and append-only (FS_IMMUTABLE_FL, FS_APPEND_FL): they keep everything else from changing. */
 #define INODE_LOCKS UINT32_C(0x30)
 int inode_flags(int fd, uint32_t *flags);

@@ -152,11 +152,11 @@ static int make_special(struct install *p, const struct object *o, const char *s
  * in its place already. */
 static int put_over(struct install *p, const char *staged, int dirfd, const char *name, struct err *e)
 {
-	int stage = p->plan->room->stage, old = freeing_hold(dirfd, name), rc = renameat(stage, staged, dirfd, name);
+	int stage = p->plan->room->stage, old = freeing_hold(dirfd, name), rc = entry_move(stage, staged, dirfd, name);
 
 	if (rc && errno == EPERM) { /* what stands there is immutable */
 		entry_unlock(dirfd, name);
-		rc = renameat(stage, staged, dirfd, name);
+		rc = entry_move(stage, staged, dirfd, name);
 	}
 	int sys = errno;
 	freeing_gone(&p->freeing, old);
@@ -166,7 +166,7 @@ static int put_over(struct install *p, const char *staged, int dirfd, const char
 	if (errno == EISDIR) { /* what is wanted has a directory in its place */
 		if (install_displace(p, dirfd, name, e) < 0)
 			return -1;
-		if (renameat(stage, staged, dirfd, name) == 0)
+		if (entry_move(stage, staged, dirfd, name) == 0)
 			return 0;
 	}
 	return errno == ENOENT ? 1 : install_fail(p, "place", name, e);
@@ -210,8 +210,9 @@ static int find_name(struct install *p, struct target *t, struct err *e)
 	return got == 1 ? 0 : got < 0 ? -1 : catalog_damaged(p->plan->next, "an object in it lacks a name", e);
 }
 
-/* This filesystem allows no more names for one object: it will never work, and what was decided must come to an end. */
-static int too_many_names(struct install *p, uint64_t no, struct err *e)
+/* This filesystem allows no such name, or no more of them for one object (sys): it will never work, and what was decided must come to
+ * an end. */
+static int not_linked(struct install *p, uint64_t no, int sys, struct err *e)
 {
 	char text[300];
 
@@ -219,11 +220,11 @@ static int too_many_names(struct install *p, uint64_t no, struct err *e)
 	if (catalog_object_path(p->plan->next, no, &p->label, e))
 		return -1;
 	warn_say(p->warn, "link", "a hard link to '%s' was not made: %s", esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)),
-		strerror(EMLINK));
+		strerror(sys));
 	return 0;
 }
 
-/* One more name, replaced in one step. 1: the filesystem allows no more of them. */
+/* One more name, replaced in one step. Positive: the errno of a filesystem that does not allow it. */
 static int link_over(struct install *p, const struct target *t, uint64_t dir, const char *name, struct err *e)
 {
 	int fd = target_dir(p, t, e), stage = p->plan->room->stage;
@@ -233,13 +234,13 @@ static int link_over(struct install *p, const struct target *t, uint64_t dir, co
 		return -1;
 	unlinkat(stage, "link", 0);
 	if (entry_link(fd, t->name, stage, "link"))
-		return errno == EMLINK ? 1 : install_fail(p, "link", t->name, e);
+		return errno == EMLINK || errno == EXDEV ? errno : install_fail(p, "link", t->name, e);
 	if ((fd = plan_dir(p->plan, dir, e)) < 0)
 		return -1;
 	int rc = put_over(p, "link", fd, name, &why);
 	unlinkat(stage, "link", 0); /* rename(2) of two names of one file does nothing */
 	if (rc < 0 && why.sys == EMLINK) /* btrfs has a limit for each directory */
-		return 1;
+		return EMLINK;
 	if (rc < 0)
 		*e = why;
 	return rc < 0 ? -1 : 0;
@@ -260,7 +261,7 @@ static int link_other(struct install *p, const struct target *t, uint64_t other,
 	/* It must not go on being a name of what it was. */
 	if (entry_remove(fd, name) && errno != ENOENT)
 		return install_fail(p, "remove", name, e);
-	return too_many_names(p, t->o.no, e);
+	return not_linked(p, t->o.no, rc, e);
 }
 
 /* The other names follow the first. */
@@ -538,8 +539,8 @@ static int link_name(struct install *p, uint64_t no, int from_dir, const char *f
 {
 	if (entry_link(from_dir, from, to_dir, to) == 0 || errno == EEXIST)
 		return 0;
-	if (errno == EMLINK)
-		return too_many_names(p, no, e);
+	if (errno == EMLINK || errno == EXDEV)
+		return not_linked(p, no, errno, e);
 	if (errno == EPERM && is_dir(from_dir, from)) /* it was edited here, and comes whole */
 		return 1;
 	return errno == ENOENT ? 1 : install_fail(p, "link", to, e);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "file.h"
+
 enum { DENTS_LEN = 64 * 1024 };
 
 void listing_pack(struct listing_entry *s, const struct attr *a)
@@ -119,7 +121,7 @@ static bool gather(struct sorted *m, const uint8_t *dents, size_t len, bool is_r
 		size_t n = strlen(name);
 
 		at += de->d_reclen;
-		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		if (file_is_dots(name))
 			continue;
 		if (is_root && strcmp(name, ".repl") == 0)
 			continue;

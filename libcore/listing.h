@@ -1,7 +1,7 @@
 /*
  * listing: what lies in one directory: its names in order, and what attr_stat says about each.
  *
- * May use: spill, sorted, attr, bytes, err; makes system calls. Follows no links and opens nothing but directories. Every
+ * May use: spill, sorted, attr, file, bytes, err; makes system calls. Follows no links and opens nothing but directories. Every
  * thread brings tools of its own.
  */
 #ifndef REPL_LISTING_H

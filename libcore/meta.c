@@ -14,8 +14,8 @@
 
 #define EARLY_FLAGS ((uint32_t)(FS_NOCOW_FL | FS_COMPR_FL | FS_NOCOMP_FL))
 
-_Static_assert((META_ATTR_MASK & INODE_LOCKS) == INODE_LOCKS, "immutable and append-only are kept");
-_Static_assert((META_ATTR_MASK & EARLY_FLAGS) == EARLY_FLAGS, "flags of empty files are kept");
+_Static_assert((INODE_FLAGS & INODE_LOCKS) == INODE_LOCKS, "immutable and append-only are kept");
+_Static_assert((INODE_FLAGS & EARLY_FLAGS) == EARLY_FLAGS, "flags of empty files are kept");
 
 void meta_early(int fd, const struct r_meta *m)
 {
@@ -34,7 +34,7 @@ bool meta_is_bare(int dirfd)
 
 	if (inode_list_xattrs(&(struct inode){.fd = dirfd}, &names) ? errno != EOPNOTSUPP && errno != ENOSYS : names.len != 0)
 		return false;
-	return inode_flags(dirfd, &flags) ? inode_has_no_flags(errno) : !(flags & META_ATTR_MASK);
+	return inode_flags(dirfd, &flags) ? inode_has_no_flags(errno) : !(flags & INODE_FLAGS);
 }
 
 static void mtime_spec(struct timespec ts[2], const struct r_meta *m)
@@ -79,7 +79,7 @@ static void flag_letters(char out[33], uint32_t flags)
 	} t[] = {
 		{FS_SYNC_FL, 'S'}, {FS_DIRSYNC_FL, 'D'}, {FS_IMMUTABLE_FL, 'i'}, {FS_APPEND_FL, 'a'}, {FS_NODUMP_FL, 'd'},
 		{FS_NOATIME_FL, 'A'}, {FS_COMPR_FL, 'c'}, {FS_NOCOMP_FL, 'm'}, {FS_JOURNAL_DATA_FL, 'j'},
-		{FS_TOPDIR_FL, 'T'}, {FS_NOCOW_FL, 'C'}, {FS_PROJINHERIT_FL, 'P'},
+		{FS_TOPDIR_FL, 'T'}, {FS_NOCOW_FL, 'C'},
 	};
 	size_t n = 0;
 	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++)
@@ -155,11 +155,11 @@ static int restore_owner(struct job *j)
 
 static int restore_flags(const struct job *j, uint32_t mask)
 {
-	uint32_t want = j->m->attr & META_ATTR_MASK & mask, left = 0;
+	uint32_t want = j->m->attr & INODE_FLAGS & mask, left = 0;
 	char letters[33];
-	if (j->has_flags && !((j->flags ^ want) & META_ATTR_MASK & mask))
+	if (j->has_flags && !((j->flags ^ want) & INODE_FLAGS & mask))
 		return 0;
-	if (inode_change_flags(j->fd, META_ATTR_MASK & mask, want, &left)) {
+	if (inode_change_flags(j->fd, INODE_FLAGS & mask, want, &left)) {
 		if (inode_has_no_flags(errno) && !want)
 			return 0;
 		return lost(j, "attr", "flags");
@@ -440,7 +440,7 @@ static int restore(struct job *j)
 	check_mode(j);
 	if (is_set)
 		check_mtime(j);
-	if (!flags && j->m->attr & META_ATTR_MASK) {
+	if (!flags && j->m->attr & INODE_FLAGS) {
 		errno = EOPNOTSUPP;
 		return lost(j, "attr", "flags");
 	}

@@ -120,7 +120,7 @@ static int disown(const struct room *m, int dirfd, struct err *e)
 	if (!d)
 		return err_sys(e, "cannot read what is staged in '%s'", m->path);
 	for (const struct dirent *de; !rc && (de = readdir(d));) {
-		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+		if (file_is_dots(de->d_name))
 			continue;
 		if (fstatat(dirfd, de->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			rc = err_sys(e, "cannot stat what is staged in '%s'", m->path);

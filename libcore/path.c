@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "inode.h"
 #include "record.h"
 
@@ -576,7 +577,7 @@ static int remove_tree(struct removal *r, const char *name)
 		if (!de) {
 			if (ascend(r))
 				return -1;
-		} else if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..")) {
+		} else if (!file_is_dots(de->d_name)) {
 			if (remove_entry(r, l, de))
 				return -1;
 		}

@@ -8,7 +8,7 @@
  *
  * A path that is not relative and clean (empty components, ".", "..", NUL) is ERR_REFUSED.
  *
- * May use: bytes, err, record (names), inode; makes system calls.
+ * May use: bytes, err, record (names), inode, file; makes system calls.
  */
 #ifndef REPL_PATH_H
 #define REPL_PATH_H

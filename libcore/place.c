@@ -242,7 +242,7 @@ static int strip_dir(struct place *p, const char *staged, uint64_t no, struct er
 	if (!d)
 		return install_fail(&p->to, "list", "a staged directory", e);
 	for (const struct dirent *de; got >= 0 && (de = readdir(d));) {
-		if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+		if (file_is_dots(de->d_name))
 			continue;
 		got = is_new_file(p, no, de->d_name, e);
 		if (!got && unlinkat(fd, de->d_name, 0))
@@ -265,9 +265,9 @@ static int bring_dir(struct place *p, const struct r_create *c, int fd, const ch
 	bool is_clean = p->is_fresh && !p->to.plan->loader.has_dropped;
 	if (!is_clean && strip_dir(p, staged, no, e))
 		return -1;
-	int rc = renameat(stage, staged, fd, name);
+	int rc = entry_move(stage, staged, fd, name);
 	if (rc && (errno == ENOTDIR || errno == ENOTEMPTY || errno == EEXIST))
-		rc = install_displace(&p->to, fd, name, e) < 0 ? -1 : renameat(stage, staged, fd, name);
+		rc = install_displace(&p->to, fd, name, e) < 0 ? -1 : entry_move(stage, staged, fd, name);
 	if (rc)
 		return e->kind ? -1 : errno == ENOENT ? 1 : install_fail(&p->to, "place", name, e);
 	bits_put(&p->to.whole, no);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "digest.h"
+#include "file.h"
 #include "lock.h"
 #include "stamp.h"
 #include "value.h"
@@ -29,7 +30,7 @@ static char *shown(char out[SHOWN], const struct queue *q) { return esc_cut(out,
 
 static bool is_ours(const char *name)
 {
-	return !strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, MARKER);
+	return file_is_dots(name) || !strcmp(name, MARKER);
 }
 
 static int check_vacant(const struct queue *q, struct err *e)

@@ -16,7 +16,7 @@
  * A file appears whole and synced. Files go when the base has passed them, each by itself: a crash meanwhile leaves some more, which
  * do no harm and go the next time.
  *
- * May use: lock, digest, bytes, err; makes system calls.
+ * May use: lock, digest, file, bytes, err; makes system calls.
  */
 #ifndef REPL_QUEUE_H
 #define REPL_QUEUE_H

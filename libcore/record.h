@@ -293,7 +293,7 @@ struct record {
 	} u;
 };
 
-/* META.attr: what chattr(1) sets and is worth keeping: c S i a d A m j D T C P (FS_*_FL, linux/fs.h). */
+/* META.attr: what chattr(1) sets and is worth keeping: c S i a d A m j D T C, and P of old (FS_*_FL, linux/fs.h; see INODE_FLAGS). */
 #define META_ATTR_MASK 0x208344fcu
 
 enum field_kind { F_U8, F_U16, F_U32, F_U64, F_I64, F_DIGEST, F_UUID, F_NAME, F_TEXT, F_TARGET, F_REST };

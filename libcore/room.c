@@ -18,7 +18,7 @@ void room_new_dir(char out[32], uint64_t ref) { snprintf(out, 32, "d%llu", (unsi
 
 bool room_is_ours(const char *name)
 {
-	return !strcmp(name, ".") || !strcmp(name, "..") || !strcmp(name, ROOM_CTL) || !strcmp(name, "lost+found");
+	return file_is_dots(name) || !strcmp(name, ROOM_CTL) || !strcmp(name, "lost+found");
 }
 
 int room_is_empty_dir(int fd)

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "path.h"
 
 static const struct watch_source *const sources[] = {&fanotify_source, &fanotify_dirs_source, &inotify_source};
@@ -158,7 +159,7 @@ static int push_below(int fd, struct span rel, struct buf *stack, struct err *e)
 	}
 	for (errno = 0; (en = readdir(d)); errno = 0) {
 		struct stat st;
-		if (!strcmp(en->d_name, ".") || !strcmp(en->d_name, ".."))
+		if (file_is_dots(en->d_name))
 			continue;
 		if (en->d_type != DT_DIR && (en->d_type != DT_UNKNOWN || fstatat(fd, en->d_name, &st, AT_SYMLINK_NOFOLLOW) ||
 				!S_ISDIR(st.st_mode)))

@@ -9,7 +9,7 @@
  * A source speaks of directories and objects by numbers of its own, which mean something until watch_forget. Nothing here
  * writes to the tree, and no descriptor on a watched filesystem stays open between two calls.
  *
- * May use: mounts, words, numbers, path, record, err. Each Linux-only call lives in fanmarks.c, fanotify.c and inotify.c.
+ * May use: mounts, words, numbers, path, file, record, err. Each Linux-only call lives in fanmarks.c, fanotify.c and inotify.c.
  */
 #ifndef REPL_WATCH_H
 #define REPL_WATCH_H

@@ -238,15 +238,18 @@ fill() {
 	done
 }
 
-# What is new in a new directory is staged there and comes with it: nothing of the directories that it passes sticks.
-# killed_at CALL...: in R2, a copy of R, change.rpl makes what is in src; also when it is killed at one of these calls, and finished by
-# the next run. What cp(1) forgets: files named locked are immutable.
+# R2 is a copy of R. What cp(1) forgets: files named locked are immutable.
+fresh() {
+	rm -rf R2
+	cp -a R R2
+	find R2 -path R2/.repl -prune -o -name locked -exec chattr +i {} +
+}
+
+# killed_at CALL...: in R2 change.rpl makes what is in src; also when it is killed at one of these calls, and finished by the next run.
 killed_at() {
 	local n
 	for n in '' "$@"; do
-		rm -rf R2
-		cp -a R R2
-		find R2 -path R2/.repl -prune -o -name locked -exec chattr +i {} +
+		fresh
 		if [[ $n ]]; then
 			bash -c "$REPL_BUILD/tests/lib/cut kill $n repl-apply R2 <change.rpl >ack" 2>err || :
 		fi
@@ -363,6 +366,93 @@ killed_at() {
 	same_tree old R2
 	repl-apply --rollback=-1 R2 >ack
 	same_tree src R2
+}
+
+# What moves, comes and goes between directories in which no rename is like any other: old, src, S and change.rpl.
+between() {
+	mkdir -p src/one/deep/er src/two src/plain
+	for at in src/one src/one/deep src/one/deep/er src/two src/plain; do
+		echo "$at" >"$at/file"
+		echo 1 >"$at/goes"
+		ln -s nowhere "$at/link"
+		mkfifo -m 640 "$at/fifo"
+	done
+	ln src/one/file src/one/name
+	setfattr -n user.x -v y src/one/deep
+	chmod 750 src/one/deep
+	touch -h -d @1000000000 src/one/link
+	cp -a src old
+	repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply R | repl-snap -s S --commit
+	mv src/one/deep src/two/new
+	mv src/one/name src/two/name
+	mv src/one/link src/two/link2
+	mv src/plain/fifo src/one/fifo2
+	ln -sfn elsewhere src/two/link
+	ln src/plain/file src/one/more
+	ln src/plain/file src/one/most
+	mkdir -p src/one/made/it
+	echo new | tee src/one/made/it/a src/one/made/b src/two/c >/dev/null
+	echo changed >src/one/file
+	find src -name goes -delete
+	repl-snap -s S src | repl-diff -s S >change.rpl
+}
+
+to_and_fro() {
+	repl-apply --verify R2
+	repl-apply --rollback=-1 R2 >ack
+	same_tree old R2
+	repl-apply --rollback=-1 R2 >ack
+	same_tree src R2
+	repl-apply --verify R2
+}
+
+@test "directories with projects of their own (quota) on the replica take what comes, and keep their numbers" {
+	requires root xfs
+	cd "$(mk_fs xfs 300M)" || return 1
+	between
+	fresh() {
+		rm -rf R2
+		cp -a R R2
+		find R2/one -type d -exec chattr -p 42 +P {} +
+		find R2/two -type d -exec chattr -p 43 +P {} +
+		[[ $# == 0 ]] || find R2/.repl -type d -exec chattr -p 44 +P {} +
+		# What is made now has the number of its directory; of links it cannot be set.
+		cp -a --remove-destination R/{one,two} R2/
+	}
+	# shellcheck disable=SC2046 # numbers
+	killed_at $(seq 90 $((${REPL_LONG:-0} ? 1 : 12)) 290)
+	[[ $(lsattr -pd R2/one R2/two R2/two/new/er R2/one/made/it | awk '{ print $1 $2 }' | tr -d -) == $'42P\n43P\n43P\n42P' ]]
+	[[ $(lsattr -p R2/one/made/it/a R2/two/c R2/two/new/file | awk '{ print $1 }' | xargs) == "42 43 43" ]]
+	to_and_fro
+	# Also where .repl has one.
+	fresh all
+	repl-apply R2 <change.rpl >ack
+	same_tree src R2
+	to_and_fro
+}
+
+@test "directories that overlayfs does not rename move all the same" {
+	requires root ext4
+	cd "$(mk_fs ext4 64M)" || return 1
+	mkdir low merged
+	(cd low && between)
+	mv low/{src,old,change.rpl} .
+	mv low/R low/R2
+	fresh() {
+		! mountpoint -q merged || umount merged
+		rm -rf up work
+		mkdir up work
+		mount -t overlay -o lowerdir=low,upperdir=up,workdir=work overlay merged
+		ln -sfn merged/R2 R2
+	}
+	echo "$PWD/merged" >>"$(undo_dir)/.mounts"
+	fresh || skip "cannot mount overlayfs here"
+	run ! python3 -c 'import os; os.rename("R2/one/deep", "R2/two/deep")'
+	has "$output" "Invalid cross-device link"
+	# shellcheck disable=SC2046 # numbers
+	killed_at $(seq 90 $((${REPL_LONG:-0} ? 1 : 24)) 290)
+	to_and_fro
+	[[ ! -e up/R2/one/deep/er ]]
 }
 
 @test "a file that was dropped again does not come with its directory" {
