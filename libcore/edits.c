@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "attr.h"
 #include "entry.h"
 #include "file.h"
+#include "fit.h"
 #include "inode.h"
 #include "path.h"
 
@@ -26,6 +28,7 @@ struct finder {
 	struct buf named, needed; /* for the message */
 	struct buf rows;
 	int fd;            /* .repl/edits, once there is one */
+	struct fit fit;    /* of the room of the last new name */
 };
 
 /* ---- one edit ---- */
@@ -89,10 +92,11 @@ static int verdict(struct finder *x, struct err *e)
 
 #define MANY_NAMES 32u /* some filesystems stop at 65000 hard links, some at a few dozens in one directory */
 
-/* Nodes, long targets and very many names may have been impossible to make here. */
-static bool may_be_missing(const struct object *o)
+/* Nodes, long targets and very many names may have been impossible to make here; elsewhere than on Linux's own filesystems, all but files
+ * and directories. */
+static bool may_be_missing(const struct room *m, const struct object *o)
 {
-	return o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->meta.target.len > 1023 || o->nlink > MANY_NAMES;
+	return (!m->takes_all && o->type != OBJ_DIR && o->type != OBJ_FILE) || o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->meta.target.len > 1023 || o->nlink > MANY_NAMES;
 }
 
 static int same_target(const struct object *o, struct attr *a, int dirfd, const char *name, struct err *e)
@@ -102,9 +106,9 @@ static int same_target(const struct object *o, struct attr *a, int dirfd, const 
 	return attr_rest(a, dirfd, name, &nobody, e) ? -1 : span_eq(a->meta.target, o->meta.target);
 }
 
-/* The object under this name is the catalog's: 1, 0, -1. may_be_gone: nothing is lost when there is none. *touched: its stat is not
- * what it was. */
-static int is_as_known(const struct object *o, bool may_be_gone, int dirfd, const char *name, bool *touched, struct err *e)
+/* The object under this name is the catalog's: 1, 0, -1. m: where it stands. may_be_gone: nothing is lost when there is none. *touched: its
+ * stat is not what it was. */
+static int is_as_known(const struct room *m, const struct object *o, bool may_be_gone, int dirfd, const char *name, bool *touched, struct err *e)
 {
 	struct attr a = {0};
 	struct err why = {0};
@@ -113,7 +117,7 @@ static int is_as_known(const struct object *o, bool may_be_gone, int dirfd, cons
 	bool is_there = !attr_stat(&a, dirfd, name, &why);
 	*touched = is_there && replica_is_touched(o, &a);
 	if (!is_there) {
-		rc = why.sys == ENOENT ? may_be_gone || may_be_missing(o) : -1;
+		rc = why.sys == ENOENT ? may_be_gone || may_be_missing(m, o) : -1;
 		if (rc < 0)
 			*e = why;
 	} else if (a.type == o->type && o->type == OBJ_LINK && *touched) {
@@ -181,7 +185,7 @@ static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct 
 		return -1;
 	int alive = is_alive(x->p, no, e); /* then it has a record of its own */
 	bool unused;
-	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(&o, true, fd, name, &unused, e);
+	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(x->p->room, &o, true, fd, name, &unused, e);
 	if (alive >= 0 && known == 0)
 		rc = found(x, span_of(whole.p, whole.len), GOES, e);
 	else if (alive >= 0 && known > 0)
@@ -345,7 +349,7 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 		goto out;
 	bool goes = !alive || bits_has(&x->whole, no), touched = false;
 	int known = where_find(&p->r->where, span_of(path.p, path.len)) ? 1 : fd < 0 ? !alive :
-		is_as_known(&o, !alive, fd, name, &touched, e);
+		is_as_known(p->room, &o, !alive, fd, name, &touched, e);
 	if (known < 0)
 		goto out;
 	if (touched)
@@ -367,6 +371,51 @@ static int on_stray(struct finder *x, uint64_t parent, struct span name, struct 
 	return find_movable(x, parent, name, e);
 }
 
+static int does_not_fit(const struct room *m, struct span path, int sys, struct err *e)
+{
+	char text[512];
+
+	return err_set(e, ERR_REFUSED, "'%s' cannot stand on the filesystem of the replica '%s' (%s): leave it out at the source, see --exclude",
+		esc_cut(text, sizeof text, path), m->path, sys == EEXIST ? "it is the same as another name there" : strerror(sys));
+}
+
+/* No delta is decided that has names which cannot stand here. */
+static int find_fitting(struct finder *x, uint64_t parent, struct span name, struct err *e)
+{
+	struct plan *p = x->p;
+	char cname[REC_NAME_MAX + 1];
+
+	buf_reset(&p->path);
+	if (catalog_path(p->next, parent, name, &p->path, e))
+		return -1;
+	const struct room *m = replica_room(p->r, span_of(p->path.p, p->path.len));
+	if (m->takes_all)
+		return 0;
+	if (x->fit.stage != m->stage) {
+		fit_end(&x->fit);
+		x->fit = (struct fit)FIT_AT(m->stage);
+	}
+	span_name(cname, name);
+	if (!fit_name(&x->fit, parent, cname))
+		return 0;
+	if (errno != ENOSPC && errno != EDQUOT && errno != EIO && errno != EROFS)
+		return does_not_fit(m, span_of(p->path.p, p->path.len), errno, e);
+	return err_sys(e, "cannot try the names of a delta in the replica '%s'", p->r->path);
+}
+
+/* It stands there, and not only under another spelling. */
+static bool is_spelled(int dirfd, const char *name)
+{
+	DIR *d = file_list(dirfd);
+	bool is = !d;
+
+	for (const struct dirent *de; !is && (de = readdir(d));)
+		is = !strcmp(de->d_name, name);
+	if (d)
+		closedir(d);
+	return is;
+}
+
 /* Where something new is to stand there must be nothing that the catalog does not know. */
 static int on_new(struct finder *x, uint64_t parent, struct span name, struct err *e)
 {
@@ -377,6 +426,8 @@ static int on_new(struct finder *x, uint64_t parent, struct span name, struct er
 	uint64_t known;
 	int fd = p->r->root;
 
+	if (find_fitting(x, parent, name, e))
+		return -1;
 	int has_parent = base_object(p, parent, &o, e);
 	object_free(&o);
 	int taken = has_parent == 1 ? base_lookup(p, parent, name, &known, e) : 0;
@@ -396,7 +447,11 @@ static int on_new(struct finder *x, uint64_t parent, struct span name, struct er
 		return 0;
 	if (!has_parent)
 		return found(x, name, OBSTRUCTS, e);
-	return plan_base_path(p, parent, name, e) || found(x, span_of(p->path.p, p->path.len), OBSTRUCTS, e) ? -1 : 0;
+	if (plan_base_path(p, parent, name, e))
+		return -1;
+	if (!p->room->takes_all && !is_spelled(fd, cname))
+		return does_not_fit(p->room, span_of(p->path.p, p->path.len), EEXIST, e);
+	return found(x, span_of(p->path.p, p->path.len), OBSTRUCTS, e);
 }
 
 static int on_record(void *ctx, const struct record *rec, struct err *e)
@@ -454,12 +509,13 @@ static int note_named(void *ctx, const struct r_attach *a, struct err *e)
 
 int edits_find(struct plan *p, enum edits_mode mode, bool *has_base, struct buf *doubtful, struct err *e)
 {
-	struct finder x = {.p = p, .mode = mode, .fd = -1, .doubtful = doubtful};
+	struct finder x = {.p = p, .mode = mode, .fd = -1, .doubtful = doubtful, .fit = FIT_AT(-1)};
 
 	int rc = replica_drop(p->r, "edits", e) || plan_walk(p, &(struct plan_visit){.object = note_whole, .attach = note_named, .ctx = &x}, e) ||
 		plan_walk(p, &(struct plan_visit){.record = on_record, .ctx = &x}, e) || verdict(&x, e) ? -1 : 0;
 	*has_base = !x.n && !x.wanted.len;
 	close_fd(&x.fd);
+	fit_end(&x.fit);
 	buf_free(&x.whole);
 	buf_free(&x.changed);
 	buf_free(&x.wanted);

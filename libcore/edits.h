@@ -9,7 +9,7 @@
  * delta makes something or removes the directory. Where only the stat differs the content is read; metadata alone is no edit.
  * What the delta calls wanted or stray is its business.
  *
- * May use: plan, replica, entry, attr, file, inode, path, err.
+ * May use: plan, replica, entry, fit, attr, file, inode, path, err.
  */
 #ifndef REPL_EDITS_H
 #define REPL_EDITS_H

@@ -134,8 +134,8 @@ static int make_special(struct install *p, const struct object *o, const char *s
 		return 0;
 	}
 	/* No such nodes, numbers or targets as long as that here: it will never work, and what was decided must come to an end. */
-	if (errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL || errno == ENAMETOOLONG) {
-		char text[300];
+	if (errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL || errno == ENAMETOOLONG || errno == ENOSYS || errno == EIO) {
+		char text[300]; /* EIO: exfat-fuse */
 		int sys = errno;
 		buf_reset(&p->label);
 		if (catalog_object_path(p->plan->next, o->no, &p->label, e))
@@ -210,6 +210,9 @@ static int find_name(struct install *p, struct target *t, struct err *e)
 	return got == 1 ? 0 : got < 0 ? -1 : catalog_damaged(p->plan->next, "an object in it lacks a name", e);
 }
 
+/* Too many names, two projects, or no such thing as hard links: link(2). */
+static bool cannot_link(int sys) { return sys == EMLINK || sys == EXDEV || sys == EPERM || sys == EOPNOTSUPP || sys == ENOSYS; }
+
 /* This filesystem allows no such name, or no more of them for one object (sys): it will never work, and what was decided must come to
  * an end. */
 static int not_linked(struct install *p, uint64_t no, int sys, struct err *e)
@@ -224,6 +227,26 @@ static int not_linked(struct install *p, uint64_t no, int sys, struct err *e)
 	return 0;
 }
 
+/* Where there are no hard links: a file of its own, with what the object has. Positive: no. */
+static int copy_over(struct install *p, const struct object *o, int from_dir, const char *from, int to_dir, const char *name,
+	struct err *e)
+{
+	int stage = p->plan->room->stage, sys = errno;
+	char text[300];
+
+	if (p->plan->room->takes_all || o->type != OBJ_FILE)
+		return sys;
+	AUTO_CLOSE int in = path_open_at(from_dir, from, O_RDONLY, 0);
+	AUTO_CLOSE int out = in < 0 ? -1 : openat(stage, "link", O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (out < 0 || file_clone(in, out, o->size))
+		return install_fail(p, "copy", from, e);
+	if (restore(p, stage, "link", out, o, 0, e) || put_over(p, "link", to_dir, name, e) < 0)
+		return -1;
+	warn_say(p->warn, "link", "'%s' is a copy of another file, no hard link to it: %s",
+		esc_cut(text, sizeof text, span_cstr(name)), strerror(sys));
+	return 0;
+}
+
 /* One more name, replaced in one step. Positive: the errno of a filesystem that does not allow it. */
 static int link_over(struct install *p, const struct target *t, uint64_t dir, const char *name, struct err *e)
 {
@@ -233,8 +256,15 @@ static int link_over(struct install *p, const struct target *t, uint64_t dir, co
 	if (fd < 0)
 		return -1;
 	unlinkat(stage, "link", 0);
-	if (entry_link(fd, t->name, stage, "link"))
-		return errno == EMLINK || errno == EXDEV ? errno : install_fail(p, "link", t->name, e);
+	if (entry_link(fd, t->name, stage, "link")) {
+		if (!cannot_link(errno))
+			return install_fail(p, "link", t->name, e);
+		int sys = errno;
+		AUTO_CLOSE int from = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		int to = from < 0 ? -1 : plan_dir(p->plan, dir, e);
+		errno = sys;
+		return to < 0 ? -1 : copy_over(p, &t->o, from, t->name, to, name, e);
+	}
 	if ((fd = plan_dir(p->plan, dir, e)) < 0)
 		return -1;
 	int rc = put_over(p, "link", fd, name, &why);
@@ -456,7 +486,7 @@ static int install_file(struct install *p, const struct plan_object *po, const s
 	char staged[32];
 
 	if (!po->staged && !po->is_new)
-		return restore_in_place(p, t, e);
+		return restore_in_place(p, t, e) || (!p->plan->room->takes_all && link_others(p, t, e)) ? -1 : 0;
 	int rc = po->is_new && bits_has(&p->whole, t->dir) ? came_along(p, t, e) : 1;
 	if (rc <= 0)
 		return rc;
@@ -539,10 +569,16 @@ static int link_name(struct install *p, uint64_t no, int from_dir, const char *f
 {
 	if (entry_link(from_dir, from, to_dir, to) == 0 || errno == EEXIST)
 		return 0;
-	if (errno == EMLINK || errno == EXDEV)
-		return not_linked(p, no, errno, e);
 	if (errno == EPERM && is_dir(from_dir, from)) /* it was edited here, and comes whole */
 		return 1;
+	if (cannot_link(errno)) {
+		struct object o = {0};
+		int sys = errno, rc = catalog_get(p->plan->next, no, &o, e) != 1 ? -1 : 0;
+		errno = sys;
+		rc = rc ? rc : copy_over(p, &o, from_dir, from, to_dir, to, e);
+		object_free(&o);
+		return rc > 0 ? not_linked(p, no, rc, e) : rc;
+	}
 	return errno == ENOENT ? 1 : install_fail(p, "link", to, e);
 }
 
@@ -672,25 +708,40 @@ out:
 
 /* ---- after the last name ---- */
 
+/* What is left in its slot is a name that it lost while it kept others; or all there is of it, where there are no hard links. 1: there
+ * was something; 0; -1. */
+static int empty_slot(struct install *p, struct target *t, struct err *e)
+{
+	char slot[32];
+
+	install_slot(slot, t->o.no);
+	if (plan_find_room(p->plan, t->o.no, e))
+		return -1;
+	int slots = p->plan->room->slots;
+	if (t->o.type == OBJ_DIR || faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW))
+		return 0;
+	int dirfd = find_name(p, t, e) ? -1 : target_dir(p, t, e);
+	if (dirfd < 0)
+		return -1;
+	if (faccessat(dirfd, t->name, F_OK, AT_SYMLINK_NOFOLLOW) && entry_move(slots, slot, dirfd, t->name))
+		return install_fail(p, "move", t->name, e);
+	return entry_remove(slots, slot) && errno != ENOENT ? install_fail(p, "remove", slot, e) : 1;
+}
+
 int install_relock(struct install *p, uint64_t no, struct err *e)
 {
 	struct target t = {0};
-	char slot[32];
 	int rc = catalog_get(p->plan->next, no, &t.o, e);
 
+	int was = rc == 1 ? empty_slot(p, &t, e) : 0;
 	bool is_locked = t.o.meta.attr & INODE_LOCKS;
-	if (rc != 1 || t.o.type != OBJ_FILE || (!is_locked && t.o.nlink == 1)) {
+	if (was < 0)
+		rc = -1;
+	if (rc != 1 || t.o.type != OBJ_FILE || (!is_locked && t.o.nlink == 1 && (!was || is_doubtful(p, no)))) {
 		rc = rc < 0 ? -1 : 0;
 		goto out;
 	}
-	/* What is left in its slot is a name that it lost while it kept others. */
-	install_slot(slot, no);
-	if (plan_find_room(p->plan, no, e))
-		rc = -1;
-	else if (entry_remove(p->plan->room->slots, slot) && errno != ENOENT)
-		rc = install_fail(p, "remove", slot, e);
-	else
-		rc = find_name(p, &t, e) || ((is_locked || is_doubtful(p, no)) && restore_in_place(p, &t, e)) ? -1 : 0;
+	rc = find_name(p, &t, e) || ((is_locked || is_doubtful(p, no)) && restore_in_place(p, &t, e)) ? -1 : 0;
 	if (!rc) {
 		int dirfd = target_dir(p, &t, e);
 		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);

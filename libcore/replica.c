@@ -329,32 +329,48 @@ static int open_elsewhere(struct where_row *row, const struct object *o, struct 
 	return where_fits(row, o->size, e) ? -1 : where_read(row, e);
 }
 
-int replica_open_base(struct replica *r, const struct object *o, struct err *e)
+/* By one of its names. The file, owned; -1: it is not there as it was, unless e says more. */
+static int open_intact(struct replica *r, const struct object *o, struct span path, struct err *e)
 {
-	AUTO_BUF struct buf path = {0};
 	struct attr a = {0};
-	char text[512];
-
-	if (catalog_object_path(r->cat, o->no, &path, e))
-		return -1;
-	struct span p = span_of(path.p, path.len);
-	struct where_row *row = where_find(&r->where, p);
-	if (row)
-		return open_elsewhere(row, o, e);
 	struct err why = {0};
-	struct span below = p;
-	const struct where_row *tree = where_tree(&r->where, p, &below);
+	struct span below = path;
+	const struct where_row *tree = where_tree(&r->where, path, &below);
 	int fd = path_open(tree ? tree->room.root : r->root, below, O_RDONLY, 0, &why), intact = 0;
-	if (fd < 0 && !path_is_gone(why.sys)) {
+
+	if (fd < 0 && !path_is_gone(why.sys))
 		*e = why;
-		return -1;
-	}
 	if (fd >= 0)
 		intact = attr_stat(&a, fd, NULL, e) ? -1 : replica_is_intact(o, &a, fd, e);
 	attr_free(&a);
-	if (intact == 1)
+	if (intact != 1)
+		close_fd(&fd);
+	return fd;
+}
+
+int replica_open_base(struct replica *r, const struct object *o, struct err *e)
+{
+	AUTO_BUF struct buf path = {0};
+	struct catalog_names n = {0};
+	char text[512];
+	int fd = -1, got = 0;
+
+	if (catalog_object_path(r->cat, o->no, &path, e))
+		return -1;
+	struct where_row *row = where_find(&r->where, span_of(path.p, path.len));
+	if (row)
+		return open_elsewhere(row, o, e);
+	fd = open_intact(r, o, span_of(path.p, path.len), e);
+	/* Its other names, where that one was edited or could not be made. */
+	catalog_names_start(&n, r->cat, o->no);
+	while (fd < 0 && !e->kind && o->nlink > 1 && (got = catalog_names_next(&n, e)) == 1) {
+		AUTO_BUF struct buf other = {0};
+		if (!catalog_path(r->cat, n.dir, n.name, &other, e))
+			fd = open_intact(r, o, span_of(other.p, other.len), e);
+	}
+	catalog_names_free(&n);
+	if (fd >= 0 || e->kind || got < 0)
 		return fd;
-	close_fd(&fd);
-	return intact < 0 ? -1 : err_set(e, ERR_REFUSED, "'%s' was edited on the replica, and the delta needs what was there: mend it "
-		"first, see repl(7)", esc_cut(text, sizeof text, p));
+	return err_set(e, ERR_REFUSED, "'%s' was edited on the replica, and the delta needs what was there: mend it first, see repl(7)",
+		esc_cut(text, sizeof text, span_of(path.p, path.len)));
 }

@@ -9,6 +9,7 @@
 
 #include "bytes.h"
 #include "file.h"
+#include "fit.h"
 #include "meta.h"
 #include "path.h"
 
@@ -63,6 +64,7 @@ int room_open(struct room *m, struct err *e)
 	if (sub_dir(m, "stage", &m->stage, e) || sub_dir(m, "slots", &m->slots, e))
 		return -1;
 	m->is_bare = meta_is_bare(m->stage);
+	m->takes_all = fit_takes_all(m->stage);
 	return 0;
 }
 

@@ -4,7 +4,7 @@
  * A replica has one; each of its trees that stand elsewhere (where.h) has its own, as nothing is renamed from one filesystem to
  * another.
  *
- * May use: file, meta, path, bytes, err; makes system calls.
+ * May use: file, fit, meta, path, bytes, err; makes system calls.
  */
 #ifndef REPL_ROOM_H
 #define REPL_ROOM_H
@@ -21,6 +21,7 @@ struct room {
 	int root, ctl;      /* of the tree, and .repl in it; borrowed */
 	int stage, slots;   /* -1: not open */
 	bool is_bare;       /* stage, see meta_is_bare */
+	bool takes_all;     /* see fit_takes_all */
 };
 #define ROOM_CLOSED {.root = -1, .ctl = -1, .stage = -1, .slots = -1}
 #define ROOM_CTL ".repl"

@@ -9,6 +9,7 @@
 
 #include "changes.h"
 #include "content.h"
+#include "fit.h"
 #include "image.h"
 #include "path.h"
 #include "pool.h"
@@ -35,7 +36,7 @@ struct item {
 	enum verify_kind kind;
 	uint8_t flags;       /* for the change stream */
 	bool is_itself;      /* a difference of the entered directory */
-	bool is_elsewhere;   /* a volume: nobody keeps its metadata */
+	bool is_elsewhere;   /* a volume, or a copy for a hard link: nobody keeps its metadata */
 	bool is_unread, is_kept_otherwise;
 	uint64_t bytes;
 	char detail[200];
@@ -52,6 +53,7 @@ struct job {
 	bool has_gone;
 	struct buf gone;
 	uint64_t gone_no;
+	bool has_copies;     /* there may be no hard links on this filesystem */
 	bool is_aside;       /* inside something that is none of our business */
 	/* what happens on other threads: items from `work` on were not looked at by them */
 	pthread_mutex_t lock;
@@ -346,7 +348,7 @@ static int push_plain(struct job *j, struct span path, enum verify_kind kind, ui
 /* Nodes and links that could not be made here were acknowledged as a loss, and never had a hint. */
 static bool was_never_made(const struct object *o)
 {
-	return !o->hint.ino && (o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->type == OBJ_LINK);
+	return !o->hint.ino && o->type != OBJ_FILE && o->type != OBJ_DIR;
 }
 
 static int flush_gone(struct job *j, struct err *e)
@@ -522,15 +524,28 @@ static int on_volume(struct job *j, struct where_row *row, uint64_t no, struct e
 	return 0;
 }
 
-/* One of the catalog's objects, at its place. */
-static int on_ours(struct job *j, const struct scan_item *si, struct err *e)
+/* Where there are no hard links each of the names is a file of its own, of which the content is looked at. */
+static bool is_copy(const struct job *j, const struct scan_item *si, uint64_t no)
+{
+	struct object o = {0};
+	struct err ignored = {0};
+	bool may_be = j->has_copies && no && si->attr->type == OBJ_FILE && si->attr->hint.nlink == 1 &&
+		catalog_get(j->r.cat, no, &o, &ignored) == 1 && o.type == OBJ_FILE && o.nlink > 1;
+
+	object_free(&o);
+	return may_be;
+}
+
+/* The catalog's object `no`, at its place. */
+static int on_object(struct job *j, const struct scan_item *si, uint64_t no, bool is_copy, struct err *e)
 {
 	struct item *it = fresh(j, si->path, e);
 
 	if (!it)
 		return -1;
-	if (look_up(j, si->base, &it->want, e))
+	if (look_up(j, no, &it->want, e))
 		return -1;
+	it->is_elsewhere = is_copy;
 	if (si->kind == SCAN_ENTER) {
 		it->event = ENTER;
 		it->dir = si->base;
@@ -543,6 +558,11 @@ static int on_ours(struct job *j, const struct scan_item *si, struct err *e)
 		return -1;
 	push(j);
 	return 0;
+}
+
+static int on_ours(struct job *j, const struct scan_item *si, struct err *e)
+{
+	return on_object(j, si, si->base, is_copy(j, si, si->base), e);
 }
 
 /* Under the name of a member that does. What stands there hides it from nobody but others. */
@@ -570,7 +590,7 @@ static int on_item(void *ctx, const struct scan_item *si, struct err *e)
 		return on_its_name(j, si, row, e);
 	if (!is_ours(si)) {
 		j->is_aside = si->kind == SCAN_ENTER;
-		return is_aside(j, si) ? 0 : on_other(j, si, e);
+		return is_aside(j, si) ? 0 : is_copy(j, si, si->prior) ? on_object(j, si, si->prior, true, e) : on_other(j, si, e);
 	}
 	return si->again ? 0 : on_ours(j, si, e);
 }
@@ -676,6 +696,7 @@ static int open_replica(struct job *j, struct err *e)
 		return err_set(e, ERR_BUSY, "the replica '%s' is being changed: try again later", j->v->path);
 	if (where_open(&j->r.where, false, false, e))
 		return -1;
+	j->has_copies = !fit_takes_all(j->r.root);
 	return replica_catalog(&j->r, CATALOG_READ, e);
 }
 

@@ -7,7 +7,7 @@
  * What the stat says since the object was placed tells an edit from rot, and a metadata difference that somebody made from one
  * that was there from the start, because this filesystem or user could not keep it: that was acknowledged as a loss then.
  *
- * May use: land, replica, scan, changes, content, stream, pool, err. Changes nothing but that a crash is recovered from first.
+ * May use: land, replica, fit, scan, changes, content, stream, pool, err. Changes nothing but that a crash is recovered from first.
  */
 #ifndef REPL_VERIFY_H
 #define REPL_VERIFY_H

@@ -455,6 +455,77 @@ to_and_fro() {
 	[[ ! -e up/R2/one/deep/er ]]
 }
 
+@test "exFAT: what cannot be there is a loss, a name that cannot stand is refused, and nothing gets stuck" {
+	local name before
+	requires root mkfs.exfat mount.exfat-fuse
+	mkdir small src src/d
+	truncate -s 64M exfat.img
+	mkfs.exfat exfat.img >&2
+	mount -o loop -t exfat-fuse exfat.img small || skip "cannot mount exFAT here"
+	echo "$PWD/small" >>"$(undo_dir)/.mounts"
+	go="repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply small/R 2>said | repl-snap -s S --commit"
+	content() { (cd "$1" && find . -name .repl -prune -o -type f -exec sha256sum {} + | sort -k2); }
+	noise src/big 300000
+	for name in one two/a two/b d/x; do
+		mkdir -p "src/$(dirname $name)"
+		echo "$name" >"src/$name"
+	done
+	for name in fifo d/fifo2; do mkfifo src/$name; done
+	ln -s nowhere src/link
+	ln src/one src/same
+	run -3 bash -o pipefail -c "$go"
+	has "$(cat said)" "'same' is a copy of another file, no hard link to it"
+	has "$(cat said)" "the node 'fifo' was not made"
+	has "$(cat said)" "the link 'link' was not made"
+	diff <(content src) <(content small/R)
+	repl-apply --verify small/R
+	for name in one same; do # each of them changes when the file does
+		echo "to $name" >>src/$name
+		run -3 bash -o pipefail -c "$go"
+		diff <(content src) <(content small/R)
+	done
+	repl-apply --verify small/R
+	echo edited >small/R/same
+	run -10 repl-apply --verify small/R
+	has "$output" "edited 'same'"
+	run bash -c "repl-apply --verify --wanted small/R | repl-diff -s S | repl-apply small/R | repl-snap -s S --commit"
+	repl-apply --verify small/R
+
+	# Changed, moved, and a name that goes while the other stays.
+	printf x | dd of=src/big bs=1 seek=70000 conv=notrunc status=none
+	mv src/d src/two/e
+	rm src/one src/fifo
+	echo three >>src/two/a
+	run -3 bash -o pipefail -c "$go"
+	diff <(content src) <(content small/R)
+	repl-apply --verify small/R
+	before=$(content small/R)
+
+	# A name that is none there, or the same as another one; new, moved, and in a new directory.
+	for name in 'a:b' $'bad\xff' $'new\nline' BIG; do
+		echo bad >"src/$name"
+		run -6 bash -c "repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply small/R"
+		has "$output" "cannot stand on the filesystem of the replica"
+		rm "src/$name"
+		mv src/two "src/$name"
+		run -6 bash -c "repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply small/R"
+		has "$output" "cannot stand on the filesystem of the replica"
+		mv "src/$name" src/two
+	done
+	[[ $(content small/R) == "$before" ]]
+	mkdir src/new
+	echo 1 >src/new/name
+	echo 2 >src/new/NAME
+	run -6 bash -c "repl-snap -s S src | repl-track -s S | repl-diff -s S | repl-apply small/R"
+	has "$output" "'new/"
+	mv src/new/NAME src/new/other
+	run -3 bash -o pipefail -c "$go"
+	diff <(content src) <(content small/R)
+	run -3 repl-apply --rollback=-1 small/R
+	[[ $(content small/R) == "$before" ]]
+	umount small
+}
+
 @test "a file that was dropped again does not come with its directory" {
 	# shellcheck disable=SC2154 # setup.bash sets it
 	craft one.rpl <<-'PY'
