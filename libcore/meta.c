@@ -110,7 +110,8 @@ struct job {
 static int lost(const struct job *j, const char *kind, const char *what)
 {
 	int sys = errno;
-	if (!inode_is_loss(sys))
+	/* sshfs follows links, wherever the other end's lead. */
+	if (!inode_is_loss(sys) && !(sys == ENOENT && j->type == OBJ_LINK))
 		return err_sys(j->e, "cannot restore the %s of '%s'", what, j->name);
 	warn_say(j->p->warn, kind, "cannot restore the %s of '%s': %s", what, j->name, strerror(sys));
 	return 0;
