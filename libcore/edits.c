@@ -385,6 +385,8 @@ static int find_fitting(struct finder *x, uint64_t parent, struct span name, str
 	struct plan *p = x->p;
 	char cname[REC_NAME_MAX + 1];
 
+	if (p->r->room.takes_all && !p->r->where.has_tree)
+		return 0;
 	buf_reset(&p->path);
 	if (catalog_path(p->next, parent, name, &p->path, e))
 		return -1;
