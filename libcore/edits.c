@@ -96,7 +96,8 @@ static int verdict(struct finder *x, struct err *e)
  * and directories. */
 static bool may_be_missing(const struct room *m, const struct object *o)
 {
-	return (!m->takes_all && o->type != OBJ_DIR && o->type != OBJ_FILE) || o->type == OBJ_CHAR || o->type == OBJ_BLOCK || o->meta.target.len > 1023 || o->nlink > MANY_NAMES;
+	return (!m->takes_all && o->type != OBJ_DIR && o->type != OBJ_FILE) || o->type == OBJ_CHAR || o->type == OBJ_BLOCK ||
+		o->meta.target.len > 1023 || o->nlink > MANY_NAMES;
 }
 
 static int same_target(const struct object *o, struct attr *a, int dirfd, const char *name, struct err *e)
@@ -108,7 +109,8 @@ static int same_target(const struct object *o, struct attr *a, int dirfd, const 
 
 /* The object under this name is the catalog's: 1, 0, -1. m: where it stands. may_be_gone: nothing is lost when there is none. *touched: its
  * stat is not what it was. */
-static int is_as_known(const struct room *m, const struct object *o, bool may_be_gone, int dirfd, const char *name, bool *touched, struct err *e)
+static int is_as_known(const struct room *m, const struct object *o, bool may_be_gone, int dirfd, const char *name, bool *touched,
+	struct err *e)
 {
 	struct attr a = {0};
 	struct err why = {0};
