@@ -15,6 +15,7 @@
 #include "path.h"
 
 #define NAMED 4u /* edits that the message names */
+#define MOUNTED_DEPTH 100u /* so deep in what is to go nobody has mounted anything */
 
 struct finder {
 	struct plan *p;
@@ -170,6 +171,39 @@ static bool is_stray(const struct finder *x, uint64_t parent, struct span name)
 	return false;
 }
 
+/* ---- what is mounted ----
+ *
+ * Nothing can be moved to or from it: once decided, the delta could never be finished. */
+
+static int is_mounted(struct span path, struct err *e)
+{
+	char text[512];
+
+	return err_set(e, ERR_REFUSED, "'%s' is on another filesystem than the replica: unmount it", esc_cut(text, sizeof text, path));
+}
+
+/* fd: of the directory that plan_base_dir gave; name: in it, or NULL for itself. */
+static int find_mounted(const struct finder *x, int fd, const char *name, struct err *e)
+{
+	return room_is_apart(x->p->room, fd, name) ? is_mounted(name ? span_cstr(name) : span_of(x->p->path.p, x->p->path.len), e) : 0;
+}
+
+/* In what nobody knows and is to go: a name in dirfd, and below. */
+static int find_mounted_below(const struct finder *x, int dirfd, const char *name, unsigned depth, struct err *e)
+{
+	if (find_mounted(x, dirfd, name, e))
+		return -1;
+	AUTO_CLOSE int fd = depth < MOUNTED_DEPTH ? path_open_at(dirfd, name, O_RDONLY | O_DIRECTORY, 0) : -1;
+	DIR *d = fd < 0 ? NULL : file_list(fd);
+	int rc = 0;
+
+	for (const struct dirent *de; !rc && d && (de = readdir(d));)
+		rc = file_is_dots(de->d_name) ? 0 : find_mounted_below(x, fd, de->d_name, depth + 1, e);
+	if (d)
+		closedir(d);
+	return rc;
+}
+
 /* ---- what is in a directory that goes ---- */
 
 static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct span path, const char *name, int fd, struct err *e)
@@ -181,6 +215,8 @@ static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct 
 
 	buf_add(&whole, path.p, path.len);
 	path_push(&whole, span_cstr(name));
+	if (room_is_apart(x->p->room, fd, name))
+		return is_mounted(span_of(whole.p, whole.len), e);
 	if (got == 0)
 		return is_stray(x, dir, span_cstr(name)) ? 0 : found(x, span_of(whole.p, whole.len), GOES, e);
 	if (got < 0 || base_object(x->p, no, &o, e) < 0)
@@ -243,21 +279,8 @@ static int look_below(struct finder *x, uint64_t no, struct span path, struct er
 
 /* ---- records ---- */
 
-/* Nothing can be moved to or from what is mounted in the replica: once decided, the delta could never be finished. fd: of the
- * directory that plan_base_dir gave; name: in it, or NULL for itself. */
-static int find_mounted(struct finder *x, int fd, const char *name, struct err *e)
-{
-	struct stat there;
-	char text[512];
-
-	if (fstatat(fd, name ? name : "", &there, name ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH) || there.st_dev == x->p->room->dev)
-		return 0;
-	return err_set(e, ERR_REFUSED, "'%s' is on another filesystem than the replica: unmount it",
-		esc_cut(text, sizeof text, name ? span_cstr(name) : span_of(x->p->path.p, x->p->path.len)));
-}
-
 /* What is to be replaced or removed can be: not so a mount, and never our own directory. */
-static int find_movable(struct finder *x, uint64_t parent, struct span name, struct err *e)
+static int find_movable(struct finder *x, uint64_t parent, struct span name, bool goes, struct err *e)
 {
 	struct err why = {0};
 	char cname[REC_NAME_MAX + 1];
@@ -266,7 +289,7 @@ static int find_movable(struct finder *x, uint64_t parent, struct span name, str
 		return err_set(e, ERR_STREAM, "the stream names the replica's own directory '" REPLICA_CTL "'");
 	int fd = plan_base_dir(x->p, parent, &why);
 	span_name(cname, name);
-	return fd < 0 ? 0 : find_mounted(x, fd, cname, e);
+	return fd < 0 ? 0 : goes ? find_mounted_below(x, fd, cname, 0, e) : find_mounted(x, fd, cname, e);
 }
 
 /* What stands elsewhere can be made, changed and given up there, but neither be something else nor get there by a name. From here
@@ -332,7 +355,7 @@ static int on_base(struct finder *x, const struct r_base *b, struct err *e)
 	if (b->flags & BASE_WANTED) {
 		bits_put(&x->wanted, no);
 		bits_put(x->doubtful, no);
-		return find_movable(x, dir, b->name, e);
+		return find_movable(x, dir, b->name, false, e);
 	}
 	int alive = is_alive(p, no, e);
 	if (alive < 0 || base_object(p, no, &o, e) != 1 || plan_base_path(p, dir, b->name, e))
@@ -370,7 +393,7 @@ static int on_stray(struct finder *x, uint64_t parent, struct span name, struct 
 {
 	wr_u64(&x->strays, parent);
 	wr_str(&x->strays, name.p, name.len);
-	return find_movable(x, parent, name, e);
+	return find_movable(x, parent, name, true, e);
 }
 
 static int does_not_fit(const struct room *m, struct span path, int sys, struct err *e)

@@ -134,8 +134,9 @@ static int make_special(struct install *p, const struct object *o, const char *s
 		return 0;
 	}
 	/* No such nodes, numbers or targets as long as that here: it will never work, and what was decided must come to an end. */
-	if (errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL || errno == ENAMETOOLONG || errno == ENOSYS || errno == EIO) {
-		char text[300]; /* EIO: exfat-fuse */
+	bool is_never = errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL || errno == ENAMETOOLONG || errno == ENOSYS;
+	if (is_never || (errno == EIO && !p->plan->room->takes_all)) { /* exfat-fuse says so */
+		char text[300];
 		int sys = errno;
 		buf_reset(&p->label);
 		if (catalog_object_path(p->plan->next, o->no, &p->label, e))

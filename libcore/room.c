@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "bytes.h"
@@ -38,17 +39,32 @@ int room_is_empty_dir(int fd)
 
 int room_at(struct room *m, const char *name, const char *path, int root, int ctl, struct err *e)
 {
-	struct stat st;
+	struct statx sx;
 
 	*m = (struct room)ROOM_CLOSED;
-	if (fstat(root, &st))
+	if (statx(root, "", AT_EMPTY_PATH, STATX_TYPE | STATX_MNT_ID, &sx))
 		return err_sys(e, "cannot read '%s'", path);
-	m->dev = st.st_dev;
+	m->dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
+	m->mount = sx.stx_mask & STATX_MNT_ID ? sx.stx_mnt_id : 0;
 	m->name = name;
 	m->path = path;
 	m->root = root;
 	m->ctl = ctl;
 	return 0;
+}
+
+bool room_is_apart(const struct room *m, int dirfd, const char *name)
+{
+	int flags = (name ? 0 : AT_EMPTY_PATH) | AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+	struct statx sx;
+
+	if (statx(dirfd, name ? name : "", flags, STATX_TYPE | STATX_MNT_ID, &sx))
+		return false;
+	bool tells = m->mount && sx.stx_mask & STATX_MNT_ID;
+	if (tells && sx.stx_mnt_id != m->mount)
+		return true;
+	/* Files of overlayfs have the numbers of its layers. */
+	return makedev(sx.stx_dev_major, sx.stx_dev_minor) != m->dev && (!tells || S_ISDIR(sx.stx_mode));
 }
 
 static int sub_dir(const struct room *m, const char *name, int *fd, struct err *e)
@@ -61,6 +77,9 @@ static int sub_dir(const struct room *m, const char *name, int *fd, struct err *
 
 int room_open(struct room *m, struct err *e)
 {
+	if (room_is_apart(m, m->ctl, NULL))
+		return err_set(e, ERR_REFUSED, "'%s/" ROOM_CTL "' is on another filesystem or mount than '%s': nothing can be renamed from there",
+			m->path, m->path);
 	if (sub_dir(m, "stage", &m->stage, e) || sub_dir(m, "slots", &m->slots, e))
 		return -1;
 	m->is_bare = meta_is_bare(m->stage);

@@ -15,7 +15,7 @@
 #include "err.h"
 
 struct room {
-	uint64_t dev;       /* st_dev of the tree */
+	uint64_t dev, mount; /* of the tree: st_dev, and the mount's id, 0 when the kernel does not tell (before Linux 5.8) */
 	const char *name;   /* of the member; empty: the replica's own */
 	const char *path;   /* for messages; both borrowed */
 	int root, ctl;      /* of the tree, and .repl in it; borrowed */
@@ -28,7 +28,10 @@ struct room {
 
 /* root and ctl are open, and stay the caller's. Nothing is made yet. */
 int room_at(struct room *m, const char *name, const char *path, int root, int ctl, struct err *e);
-/* Opens both directories, made as far as they are missing. */
+/* Nothing is renamed between the tree and this: another filesystem, another mount of the same, another subvolume. name NULL: dirfd itself;
+ * what is not there is not apart. */
+bool room_is_apart(const struct room *m, int dirfd, const char *name);
+/* Opens both directories, made as far as they are missing. ERR_REFUSED when the control directory is apart from the tree. */
 int room_open(struct room *m, struct err *e);
 /* Whatever is in them goes. */
 int room_empty(struct room *m, struct err *e);

@@ -113,6 +113,39 @@ stopped() {
 		[[ ! -e R/.repl/commit ]]
 	done
 	umount R/d
+	# Deeper in what goes, and in a stray directory.
+	mount -t tmpfs tmpfs R/d/sub
+	touch -r old/d/sub R/d/sub
+	run -6 repl-apply R <away
+	has "$output" "'d/sub' is on another filesystem than the replica: unmount it"
+	umount R/d/sub
+	repl-snap --digest R | repl-snap -s S --adopt
+	repl-snap -s S old | repl-track -s S | repl-diff -s S | repl-apply R | repl-snap -s S --commit
+	mkdir -p R/stray/deep
+	mount -t tmpfs tmpfs R/stray/deep
+	run -6 bash -c "repl-apply --verify --wanted R 2>/dev/null | repl-diff -s S | repl-apply R"
+	has "$output" "is on another filesystem than the replica: unmount it"
+	umount R/stray/deep
+	rm -r R/stray
+	# The same filesystem a second time is another mount, and nothing is renamed between two of them.
+	mkdir elsewhere
+	mount --bind elsewhere R/d
+	cp -a old/d/. R/d
+	for delta in inside away; do
+		run -6 repl-apply R <$delta
+		has "$output" "'d' is on another filesystem than the replica: unmount it"
+		[[ ! -e R/.repl/commit ]]
+	done
+	umount R/d
+	rm -rf elsewhere
+	mv R/.repl elsewhere
+	mkdir R/.repl
+	mount --bind elsewhere R/.repl
+	run -6 repl-apply R <away
+	has "$output" "'R/.repl' is on another filesystem or mount than 'R'"
+	umount R/.repl
+	rmdir R/.repl
+	mv elsewhere R/.repl
 	run -0 repl-apply R <away
 	same_tree src R
 }
