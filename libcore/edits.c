@@ -209,13 +209,14 @@ static int find_mounted_below(const struct finder *x, int dirfd, const char *nam
 static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct span path, const char *name, int fd, struct err *e)
 {
 	AUTO_BUF struct buf whole = {0};
+	const struct room *m = replica_room(x->p->r, path);
 	struct object o = {0};
 	uint64_t no;
 	int got = base_lookup(x->p, dir, span_cstr(name), &no, e), rc = -1;
 
 	buf_add(&whole, path.p, path.len);
 	path_push(&whole, span_cstr(name));
-	if (room_is_apart(x->p->room, fd, name))
+	if (room_is_apart(m, fd, name))
 		return is_mounted(span_of(whole.p, whole.len), e);
 	if (got == 0)
 		return is_stray(x, dir, span_cstr(name)) ? 0 : found(x, span_of(whole.p, whole.len), GOES, e);
@@ -223,7 +224,7 @@ static int look_inside(struct finder *x, struct buf *todo, uint64_t dir, struct 
 		return -1;
 	int alive = is_alive(x->p, no, e); /* then it has a record of its own */
 	bool unused;
-	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(x->p->room, &o, true, fd, name, &unused, e);
+	int known = alive || bits_has(&x->wanted, no) ? 1 : is_as_known(m, &o, true, fd, name, &unused, e);
 	if (alive >= 0 && known == 0)
 		rc = found(x, span_of(whole.p, whole.len), GOES, e);
 	else if (alive >= 0 && known > 0)
