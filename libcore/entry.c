@@ -61,15 +61,17 @@ static void join_below(int fd, uint32_t project, unsigned depth)
 		closedir(d);
 }
 
-/* True when the object has another number now. */
+/* True when the object has another number now. Else errno: EXDEV when that is not what keeps it. */
 static bool join_project(int dirfd, const char *name, uint32_t project, unsigned depth)
 {
 	AUTO_CLOSE int fd = path_open_at(dirfd, name, O_RDONLY, 0);
 	struct fsxattr x;
 	struct stat st;
 
-	if (fd < 0 || ioctl(fd, FS_IOC_FSGETXATTR, &x) || x.fsx_projid == project || fstat(fd, &st))
+	if (fd < 0 || ioctl(fd, FS_IOC_FSGETXATTR, &x) || x.fsx_projid == project || fstat(fd, &st)) {
+		errno = EXDEV;
 		return false;
+	}
 	x.fsx_projid = project;
 	if (S_ISDIR(st.st_mode)) {
 		x.fsx_xflags |= FS_XFLAG_PROJINHERIT;
@@ -78,15 +80,15 @@ static bool join_project(int dirfd, const char *name, uint32_t project, unsigned
 	return !ioctl(fd, FS_IOC_FSSETXATTR, &x);
 }
 
-/* A directory that hands its project on to what is made in it takes nothing of another one (XFS and ext4). Leaves EXDEV in errno. */
+/* A directory that hands its project on to what is made in it takes nothing of another one (XFS and ext4). As join_project. */
 static bool join_project_of(int to_dir, int from_dir, const char *from)
 {
 	struct fsxattr x;
-	bool has_joined = !ioctl(to_dir, FS_IOC_FSGETXATTR, &x) && x.fsx_xflags & FS_XFLAG_PROJINHERIT &&
-		join_project(from_dir, from, x.fsx_projid, 0);
 
+	if (!ioctl(to_dir, FS_IOC_FSGETXATTR, &x) && x.fsx_xflags & FS_XFLAG_PROJINHERIT)
+		return join_project(from_dir, from, x.fsx_projid, 0);
 	errno = EXDEV;
-	return has_joined;
+	return false;
 }
 
 static int take_metadata(int from_dir, const char *from, int from_fd, int to_dir, const char *to, int to_fd)

@@ -88,7 +88,7 @@ static int put_hint(struct install *p, struct object *o, const struct attr *a, s
 	return catalog_put(p->plan->next, o, e);
 }
 
-static int refresh_hint(struct install *p, struct object *o, int dirfd, const char *name, struct err *e)
+int install_hint(struct install *p, struct object *o, int dirfd, const char *name, struct err *e)
 {
 	struct attr a = {0};
 	int rc = attr_stat(&a, dirfd, name, e) || put_hint(p, o, &a, e) ? -1 : 0;
@@ -179,17 +179,9 @@ static int put_new(struct install *p, const char *staged, int dirfd, const char 
 	return renameat2(p->plan->room->stage, staged, dirfd, name, RENAME_NOREPLACE) ? put_over(p, staged, dirfd, name, e) : 0;
 }
 
-/* An object and the name that it is reached by while it is worked on. */
-struct target {
-	struct object o;
-	uint64_t dir;
-	char name[256];
-};
+static int target_dir(struct install *p, const struct install_target *t, struct err *e) { return plan_dir(p->plan, t->dir, e); }
 
-static int target_dir(struct install *p, const struct target *t, struct err *e) { return plan_dir(p->plan, t->dir, e); }
-
-/* The name that stands already: others of its names may be attached later in the plan. */
-static int find_name(struct install *p, struct target *t, struct err *e)
+int install_find_name(struct install *p, struct install_target *t, struct err *e)
 {
 	struct catalog_names n = {0};
 	uint32_t left = t->o.nlink;
@@ -211,12 +203,9 @@ static int find_name(struct install *p, struct target *t, struct err *e)
 	return got == 1 ? 0 : got < 0 ? -1 : catalog_damaged(p->plan->next, "an object in it lacks a name", e);
 }
 
-/* Too many names, two projects, or no such thing as hard links: link(2). */
-static bool cannot_link(int sys) { return sys == EMLINK || sys == EXDEV || sys == EPERM || sys == EOPNOTSUPP || sys == ENOSYS; }
+bool install_cannot_link(int sys) { return sys == EMLINK || sys == EXDEV || sys == EPERM || sys == EOPNOTSUPP || sys == ENOSYS; }
 
-/* This filesystem allows no such name, or no more of them for one object (sys): it will never work, and what was decided must come to
- * an end. */
-static int not_linked(struct install *p, uint64_t no, int sys, struct err *e)
+int install_not_linked(struct install *p, uint64_t no, int sys, struct err *e)
 {
 	char text[300];
 
@@ -228,8 +217,7 @@ static int not_linked(struct install *p, uint64_t no, int sys, struct err *e)
 	return 0;
 }
 
-/* Where there are no hard links: a file of its own, with what the object has. Positive: no. */
-static int copy_over(struct install *p, const struct object *o, int from_dir, const char *from, int to_dir, const char *name,
+int install_copy(struct install *p, const struct object *o, int from_dir, const char *from, int to_dir, const char *name,
 	struct err *e)
 {
 	int stage = p->plan->room->stage, sys = errno;
@@ -249,7 +237,7 @@ static int copy_over(struct install *p, const struct object *o, int from_dir, co
 }
 
 /* One more name, replaced in one step. Positive: the errno of a filesystem that does not allow it. */
-static int link_over(struct install *p, const struct target *t, uint64_t dir, const char *name, struct err *e)
+static int link_over(struct install *p, const struct install_target *t, uint64_t dir, const char *name, struct err *e)
 {
 	int fd = target_dir(p, t, e), stage = p->plan->room->stage;
 	struct err why = {0};
@@ -258,13 +246,13 @@ static int link_over(struct install *p, const struct target *t, uint64_t dir, co
 		return -1;
 	unlinkat(stage, "link", 0);
 	if (entry_link(fd, t->name, stage, "link")) {
-		if (!cannot_link(errno))
+		if (!install_cannot_link(errno))
 			return install_fail(p, "link", t->name, e);
 		int sys = errno;
 		AUTO_CLOSE int from = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 		int to = from < 0 ? -1 : plan_dir(p->plan, dir, e);
 		errno = sys;
-		return to < 0 ? -1 : copy_over(p, &t->o, from, t->name, to, name, e);
+		return to < 0 ? -1 : install_copy(p, &t->o, from, t->name, to, name, e);
 	}
 	if ((fd = plan_dir(p->plan, dir, e)) < 0)
 		return -1;
@@ -277,7 +265,7 @@ static int link_over(struct install *p, const struct target *t, uint64_t dir, co
 	return rc < 0 ? -1 : 0;
 }
 
-static int link_other(struct install *p, const struct target *t, uint64_t other, const char *name, struct err *e)
+static int link_other(struct install *p, const struct install_target *t, uint64_t other, const char *name, struct err *e)
 {
 	int fd = plan_dir(p->plan, other, e);
 
@@ -292,11 +280,11 @@ static int link_other(struct install *p, const struct target *t, uint64_t other,
 	/* It must not go on being a name of what it was. */
 	if (entry_remove(fd, name) && errno != ENOENT)
 		return install_fail(p, "remove", name, e);
-	return not_linked(p, t->o.no, rc, e);
+	return install_not_linked(p, t->o.no, rc, e);
 }
 
 /* The other names follow the first. */
-static int link_others(struct install *p, const struct target *t, struct err *e)
+static int link_others(struct install *p, const struct install_target *t, struct err *e)
 {
 	struct catalog_names n = {0};
 	char name[256];
@@ -317,7 +305,7 @@ static int link_others(struct install *p, const struct target *t, struct err *e)
 }
 
 /* Opens it where it stands, and up if need be. Owned; -1. */
-static int open_target(struct install *p, const struct target *t, int flags, struct err *e)
+static int open_target(struct install *p, const struct install_target *t, int flags, struct err *e)
 {
 	int dirfd = target_dir(p, t, e), fd;
 
@@ -333,8 +321,7 @@ static int open_target(struct install *p, const struct target *t, int flags, str
 	return fd < 0 ? install_fail(p, "open", t->name, e) : fd;
 }
 
-/* Metadata of what stands in its place. */
-static int restore_in_place(struct install *p, const struct target *t, struct err *e)
+int install_restore(struct install *p, const struct install_target *t, struct err *e)
 {
 	AUTO_CLOSE int fd = -1;
 
@@ -355,7 +342,7 @@ static int open_staged(int stage, const char *staged)
 }
 
 /* Its metadata while it is staged. 1: it is not, so repeating it is in its place already. */
-static int dress(struct install *p, const struct target *t, const char *staged, struct err *e)
+static int dress(struct install *p, const struct install_target *t, const char *staged, struct err *e)
 {
 	int stage = p->plan->room->stage;
 	AUTO_CLOSE int fd = t->o.type == OBJ_FILE ? open_staged(stage, staged) : -1;
@@ -367,7 +354,7 @@ static int dress(struct install *p, const struct target *t, const char *staged, 
 }
 
 /* A staged or new object takes the place of whatever has its names. */
-static int replace(struct install *p, const struct target *t, const char *staged, bool is_new, struct err *e)
+static int replace(struct install *p, const struct install_target *t, const char *staged, bool is_new, struct err *e)
 {
 	int absent = is_dressed(p, staged, &t->o) ? 0 : dress(p, t, staged, e), dirfd = absent < 0 ? -1 : target_dir(p, t, e);
 
@@ -377,11 +364,11 @@ static int replace(struct install *p, const struct target *t, const char *staged
 	int rc = is_new ? put_new(p, staged, dirfd, t->name, e) : put_over(p, staged, dirfd, t->name, e);
 	if (rc < 0 || link_others(p, t, e))
 		return -1;
-	return absent || t->o.meta.attr & INODE_LOCKS ? restore_in_place(p, t, e) : 0;
+	return absent || t->o.meta.attr & INODE_LOCKS ? install_restore(p, t, e) : 0;
 }
 
 /* It came with its directory. 1: it did not. */
-static int came_along(struct install *p, const struct target *t, struct err *e)
+static int came_along(struct install *p, const struct install_target *t, struct err *e)
 {
 	int dirfd = target_dir(p, t, e);
 	struct attr a = {0};
@@ -393,7 +380,7 @@ static int came_along(struct install *p, const struct target *t, struct err *e)
 	bool is_right = !rc && is_done(p, &a, &t->o);
 	attr_free(&a);
 	if (!rc)
-		return link_others(p, t, e) || (!is_right && restore_in_place(p, t, e)) ? -1 : 0; /* what is immutable gets no more names */
+		return link_others(p, t, e) || (!is_right && install_restore(p, t, e)) ? -1 : 0; /* what is immutable gets no more names */
 	if (why.sys != ENOENT)
 		*e = why;
 	return why.sys == ENOENT ? 1 : -1;
@@ -402,7 +389,7 @@ static int came_along(struct install *p, const struct target *t, struct err *e)
 /* Changes a file in place, while nobody can see it: with a write lease on it, which nobody gets who shares it, others wait in
  * open(2) (fcntl(2), at most /proc/sys/fs/lease-break-time seconds). 1: somebody has it open, or a hard link to it that is not
  * of the image; nothing was changed. */
-static int patch_in_place(struct install *p, const struct target *t, const char *staged, struct err *e)
+static int patch_in_place(struct install *p, const struct install_target *t, const char *staged, struct err *e)
 {
 	struct err why = {0};
 	AUTO_CLOSE int fd = open_target(p, t, O_RDWR, &why);
@@ -423,7 +410,7 @@ static int patch_in_place(struct install *p, const struct target *t, const char 
 	return dirfd < 0 ? -1 : restore(p, dirfd, t->name, fd, &t->o, 0, e);
 }
 
-static int put_file(struct install *p, const struct target *t, const char *staged, struct err *e)
+static int put_file(struct install *p, const struct install_target *t, const char *staged, struct err *e)
 {
 	if (!redo_is(p->plan->room->stage, staged))
 		return replace(p, t, staged, false, e);
@@ -457,7 +444,7 @@ int install_link(struct install *p, const struct where_row *row, struct err *e)
 }
 
 /* Nobody has a file like that open as they have those of the replica: nothing is replaced. What is not staged is there already. */
-static int put_elsewhere(struct install *p, const struct target *t, struct where_row *row, const char *staged, struct err *e)
+static int put_elsewhere(struct install *p, const struct install_target *t, struct where_row *row, const char *staged, struct err *e)
 {
 	int stage = p->plan->room->stage;
 	AUTO_CLOSE int from = path_open_at(stage, staged, O_RDONLY, 0);
@@ -473,21 +460,21 @@ static int put_elsewhere(struct install *p, const struct target *t, struct where
 }
 
 /* By its first name, or by one that stands. */
-static int choose_name(struct install *p, const struct plan_object *po, struct target *t, struct err *e)
+static int choose_name(struct install *p, const struct plan_object *po, struct install_target *t, struct err *e)
 {
 	if (!po->is_new)
-		return find_name(p, t, e);
+		return install_find_name(p, t, e);
 	t->dir = po->parent;
 	memcpy(t->name, po->name, sizeof t->name);
 	return 0;
 }
 
-static int install_file(struct install *p, const struct plan_object *po, const struct target *t, struct err *e)
+static int install_file(struct install *p, const struct plan_object *po, const struct install_target *t, struct err *e)
 {
 	char staged[32];
 
 	if (!po->staged && !po->is_new)
-		return restore_in_place(p, t, e) || (!p->plan->room->takes_all && link_others(p, t, e)) ? -1 : 0;
+		return install_restore(p, t, e) || (!p->plan->room->takes_all && link_others(p, t, e)) ? -1 : 0;
 	int rc = po->is_new && bits_has(&p->whole, t->dir) ? came_along(p, t, e) : 1;
 	if (rc <= 0)
 		return rc;
@@ -513,7 +500,7 @@ int install_lost(struct install *p, uint64_t no, int rc, struct err *e)
 
 int install_object(struct install *p, const struct plan_object *po, struct err *e)
 {
-	struct target t = {0};
+	struct install_target t = {0};
 	char staged[32];
 	int rc = catalog_get(p->plan->next, po->no, &t.o, e);
 
@@ -546,107 +533,14 @@ int install_object(struct install *p, const struct plan_object *po, struct err *
 	}
 	if (!rc) {
 		int dirfd = target_dir(p, &t, e);
-		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
+		rc = dirfd < 0 ? -1 : install_hint(p, &t.o, dirfd, t.name, e);
 	}
 out:
 	object_free(&t.o);
 	return install_lost(p, po->no, rc, e);
 }
 
-/* ---- further names ---- */
-
-static bool is_dir(int dirfd, const char *name)
-{
-	struct stat st;
-	int sys = errno;
-	bool is = fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
-
-	errno = sys;
-	return is;
-}
-
-/* 0 done, 1 the source is not there, -1. */
-static int link_name(struct install *p, uint64_t no, int from_dir, const char *from, int to_dir, const char *to, struct err *e)
-{
-	if (entry_link(from_dir, from, to_dir, to) == 0 || errno == EEXIST)
-		return 0;
-	if (errno == EPERM && is_dir(from_dir, from)) /* it was edited here, and comes whole */
-		return 1;
-	if (cannot_link(errno)) {
-		struct object o = {0};
-		int sys = errno, rc = catalog_get(p->plan->next, no, &o, e) != 1 ? -1 : 0;
-		errno = sys;
-		rc = rc ? rc : copy_over(p, &o, from_dir, from, to_dir, to, e);
-		object_free(&o);
-		return rc > 0 ? not_linked(p, no, rc, e) : rc;
-	}
-	return errno == ENOENT ? 1 : install_fail(p, "link", to, e);
-}
-
-/* As link_name. */
-static int link_between(struct install *p, uint64_t no, uint64_t from_no, const char *from, uint64_t to_no, const char *to,
-	struct err *e)
-{
-	int shared = plan_dir(p->plan, from_no, e);
-
-	if (shared < 0)
-		return -1;
-	AUTO_CLOSE int from_dir = fcntl(shared, F_DUPFD_CLOEXEC, 0);
-	if (from_dir < 0)
-		return install_fail(p, "open", from, e);
-	int to_dir = plan_dir(p->plan, to_no, e);
-	return to_dir < 0 ? -1 : link_name(p, no, from_dir, from, to_dir, to, e);
-}
-
-/* From one of the names that it has elsewhere. Which one stood is remembered for some objects: there may be many that do not yet,
- * and as many to make. */
-static int link_from_other(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
-{
-	struct catalog_names n = {0};
-	struct install_stood *known;
-	char cname[256];
-	int got, rc = 1;
-
-	if (!p->stood)
-		p->stood = xalloc(INSTALL_STOOD * sizeof *p->stood);
-	known = &p->stood[no % INSTALL_STOOD];
-	span_name(cname, to);
-	if (known->no == no && (known->dir != parent || strcmp(known->name, cname)))
-		rc = link_between(p, no, known->dir, known->name, parent, cname, e);
-	if (rc <= 0)
-		return rc;
-	catalog_names_start(&n, p->plan->next, no);
-	while ((got = catalog_names_next(&n, e)) == 1) {
-		if (n.dir == parent && span_eq(n.name, to))
-			continue;
-		*known = (struct install_stood){.no = no, .dir = n.dir};
-		span_name(known->name, n.name);
-		rc = link_between(p, no, known->dir, known->name, parent, cname, e);
-		if (rc <= 0)
-			break;
-	}
-	if (rc)
-		known->no = 0;
-	catalog_names_free(&n);
-	/* None: they come later in the plan, and will link to this one's content when that is placed. */
-	return got < 0 || rc < 0 ? -1 : 0;
-}
-
-static bool is_doubtful(const struct install *p, uint64_t no) { return !p->doubtful || bits_has(p->doubtful, no); }
-
-/* Moved, and nothing else: what was changed here about its metadata would go on being so, unnoticed, as the hint is a new one. */
-static int settle_name(struct install *p, struct object *o, uint64_t dir, const char *name, bool is_new, struct err *e)
-{
-	struct target t = {.o = *o, .dir = dir}; /* borrows from o */
-
-	snprintf(t.name, sizeof t.name, "%s", name);
-	if ((is_new || is_doubtful(p, o->no)) && restore_in_place(p, &t, e))
-		return -1;
-	int fd = plan_dir(p->plan, dir, e);
-	return fd < 0 ? -1 : refresh_hint(p, o, fd, name, e);
-}
-
-static int make_missing(struct install *p, int dirfd, const char *name, const struct object *o, struct err *e)
+int install_missing(struct install *p, int dirfd, const char *name, const struct object *o, struct err *e)
 {
 	char staged[32];
 
@@ -658,103 +552,9 @@ static int make_missing(struct install *p, int dirfd, const char *name, const st
 	return put_over(p, staged, dirfd, name, e);
 }
 
-/* A link or a node needs nothing of what stood there. */
-static int make_again(struct install *p, struct object *o, uint64_t dir, const char *name, struct err *e)
-{
-	*e = (struct err){0};
-
-	int fd = plan_dir(p->plan, dir, e), lost = fd < 0 ? -1 : make_missing(p, fd, name, o, e);
-	return lost ? (lost < 0 ? -1 : 0) : settle_name(p, o, dir, name, true, e);
-}
-
-int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e)
-{
-	struct object o = {0};
-	char name[256], slot[32];
-	int rc = catalog_get(p->plan->next, no, &o, e);
-
-	if (rc != 1 || o.type == OBJ_DIR) {
-		rc = rc < 0 ? -1 : 0;
-		goto out;
-	}
-	if (o.nlink == 1 && bits_has(&p->renewed, no)) {
-		rc = 0;
-		goto out;
-	}
-	rc = -1;
-	int fd = plan_dir(p->plan, parent, e);
-	if (fd < 0)
-		goto out;
-	int slots = p->plan->room->slots;
-	span_name(name, to);
-	install_slot(slot, no);
-	install_enter(p, parent, fd);
-	if (o.nlink == 1) {
-		if (entry_move(slots, slot, fd, name) && errno != ENOENT)
-			install_fail(p, "move", name, e);
-		else
-			rc = settle_name(p, &o, parent, name, false, e);
-		if (rc && e->sys == ENOENT && o.type != OBJ_FILE)
-			rc = make_again(p, &o, parent, name, e);
-	} else {
-		rc = link_name(p, no, slots, slot, fd, name, e);
-		/* Not detached: it keeps a name somewhere; or it is new, and the name it was created under stands. */
-		if (rc == 1)
-			rc = link_from_other(p, no, parent, to, e);
-	}
-out:
-	object_free(&o);
-	return install_lost(p, no, rc, e);
-}
-
-/* ---- after the last name ---- */
-
-/* What is left in its slot is a name that it lost while it kept others; or all there is of it, where there are no hard links. 1: there
- * was something; 0; -1. */
-static int empty_slot(struct install *p, struct target *t, struct err *e)
-{
-	char slot[32];
-
-	install_slot(slot, t->o.no);
-	if (plan_find_room(p->plan, t->o.no, e))
-		return -1;
-	int slots = p->plan->room->slots;
-	if (t->o.type == OBJ_DIR || faccessat(slots, slot, F_OK, AT_SYMLINK_NOFOLLOW))
-		return 0;
-	int dirfd = find_name(p, t, e) ? -1 : target_dir(p, t, e);
-	if (dirfd < 0)
-		return -1;
-	if (faccessat(dirfd, t->name, F_OK, AT_SYMLINK_NOFOLLOW) && entry_move(slots, slot, dirfd, t->name))
-		return install_fail(p, "move", t->name, e);
-	return entry_remove(slots, slot) && errno != ENOENT ? install_fail(p, "remove", slot, e) : 1;
-}
-
-int install_relock(struct install *p, uint64_t no, struct err *e)
-{
-	struct target t = {0};
-	int rc = catalog_get(p->plan->next, no, &t.o, e);
-
-	int was = rc == 1 ? empty_slot(p, &t, e) : 0;
-	bool is_locked = t.o.meta.attr & INODE_LOCKS;
-	if (was < 0)
-		rc = -1;
-	if (rc != 1 || t.o.type != OBJ_FILE || (!is_locked && t.o.nlink == 1 && (!was || is_doubtful(p, no)))) {
-		rc = rc < 0 ? -1 : 0;
-		goto out;
-	}
-	rc = find_name(p, &t, e) || ((is_locked || is_doubtful(p, no)) && restore_in_place(p, &t, e)) ? -1 : 0;
-	if (!rc) {
-		int dirfd = target_dir(p, &t, e);
-		rc = dirfd < 0 ? -1 : refresh_hint(p, &t.o, dirfd, t.name, e);
-	}
-out:
-	object_free(&t.o);
-	return install_lost(p, no, rc, e);
-}
-
 int install_dir(struct install *p, int fd, struct object *o, struct err *e)
 {
-	return restore(p, fd, NULL, fd, o, 0, e) || refresh_hint(p, o, fd, NULL, e) ? -1 : 0;
+	return restore(p, fd, NULL, fd, o, 0, e) || install_hint(p, o, fd, NULL, e) ? -1 : 0;
 }
 
 /* ---- in place already ---- */
@@ -778,7 +578,7 @@ int install_again(struct install *p, int dirfd, const char *name, struct object 
 	int there = stands(o, dirfd, name);
 
 	if (there == 0) {
-		int rc = make_missing(p, dirfd, name, o, e);
+		int rc = install_missing(p, dirfd, name, o, e);
 		if (rc)
 			return rc < 0 ? -1 : 0;
 	}
@@ -793,7 +593,7 @@ int install_again(struct install *p, int dirfd, const char *name, struct object 
 			esc_cut(text, sizeof text, span_of(p->label.p, p->label.len)));
 		return 0;
 	}
-	return restore(p, dirfd, name, o->type == OBJ_DIR ? dirfd : fd, o, 0, e) || refresh_hint(p, o, dirfd, name, e) ? -1 : 0;
+	return restore(p, dirfd, name, o->type == OBJ_DIR ? dirfd : fd, o, 0, e) || install_hint(p, o, dirfd, name, e) ? -1 : 0;
 }
 
 void install_start(struct install *p, struct plan *plan, const struct owner_rule *rules, size_t n)

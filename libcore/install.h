@@ -56,11 +56,26 @@ int install_displace(struct install *p, int dirfd, const char *name, struct err 
 
 /* Everything about an object but its directory's times; of a directory nothing yet. */
 int install_object(struct install *p, const struct plan_object *po, struct err *e);
-/* A name that is attached to an object, unless that is a directory: from its slot, or as a link. */
-int install_name(struct install *p, uint64_t no, uint64_t parent, struct span to, struct err *e);
-/* A file has all its names. One that is immutable was opened up to be moved, or to get or lose a name: it is closed again; and the ctime
- * of one with several moved with each of them. */
-int install_relock(struct install *p, uint64_t no, struct err *e);
+/* An object and the name that it is reached by while it is worked on. */
+struct install_target {
+	struct object o;
+	uint64_t dir;
+	char name[256];
+};
+/* The name of t->o that stands already, or the last one: others of its names may be attached later in the plan. */
+int install_find_name(struct install *p, struct install_target *t, struct err *e);
+/* Metadata of what stands in its place. */
+int install_restore(struct install *p, const struct install_target *t, struct err *e);
+/* Its stat as it is now is how it is known. */
+int install_hint(struct install *p, struct object *o, int dirfd, const char *name, struct err *e);
+/* A link or a node under this name, in the place of whatever is there. 1: it cannot be made here, which was said. */
+int install_missing(struct install *p, int dirfd, const char *name, const struct object *o, struct err *e);
+/* An errno of link(2) that stays: too many names, two projects, or no such thing as hard links. */
+bool install_cannot_link(int sys);
+/* Then, where there are none, a file of its own with what the object has. Positive, errno as it was: no. */
+int install_copy(struct install *p, const struct object *o, int from_dir, const char *from, int to_dir, const char *name, struct err *e);
+/* Then the name is a loss: what was decided must come to an end. */
+int install_not_linked(struct install *p, uint64_t no, int sys, struct err *e);
 /* The metadata of the directory fd, after all that is in it. */
 int install_dir(struct install *p, int fd, struct object *o, struct err *e);
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "attach.h"
 #include "entry.h"
 #include "file.h"
 #include "inode.h"
@@ -396,14 +397,14 @@ static int attach_file(void *ctx, const struct r_attach *a, struct err *e)
 	struct place *p = ctx;
 	const struct image_loader *l = &p->to.plan->loader;
 
-	return install_name(&p->to, image_ref(l, a->ref), image_ref(l, a->parent), a->name, e);
+	return attach_name(&p->to, image_ref(l, a->ref), image_ref(l, a->parent), a->name, e);
 }
 
 static int settle_attached(void *ctx, const struct r_attach *a, struct err *e)
 {
 	struct place *p = ctx;
 
-	return install_relock(&p->to, image_ref(&p->to.plan->loader, a->ref), e);
+	return attach_settle(&p->to, image_ref(&p->to.plan->loader, a->ref), e);
 }
 
 /* Its directory gets its times back also when the name went in a run that was interrupted. */
@@ -412,7 +413,7 @@ static int settle_detached(void *ctx, const struct r_base *b, struct err *e)
 	struct place *p = ctx;
 
 	install_touch(&p->to, image_ref(&p->to.plan->loader, b->parent));
-	return install_relock(&p->to, image_ref(&p->to.plan->loader, b->ref), e);
+	return attach_settle(&p->to, image_ref(&p->to.plan->loader, b->ref), e);
 }
 
 int place_all(struct place *p, struct err *e)

@@ -2,7 +2,7 @@
  * place: what a decided delta does to the tree, in order: names go, objects are installed, metadata is set. All of it can be
  * repeated.
  *
- * May use: install, redo, owners, entry, plan, image, path, file, err.
+ * May use: attach, install, redo, owners, entry, plan, image, path, file, err.
  */
 #ifndef REPL_PLACE_H
 #define REPL_PLACE_H

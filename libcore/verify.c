@@ -609,15 +609,17 @@ static int on_tree(struct job *j, const struct where_row *row, uint64_t no, stru
 	struct attr a = {0};
 	struct span name = span_cstr(row->name);
 	struct scan_item top = {.kind = SCAN_ENTER, .how = SCAN_SAME, .base = no, .name = name, .path = name, .attr = &a};
-	bool unsure = false;
+	bool unsure = false, had_copies = j->has_copies;
 
 	j->v->entries++;
+	j->has_copies = !fit_takes_all(row->room.root);
 	int rc = attr_stat(&a, row->room.root, NULL, e) || on_ours(j, &top, e) ? -1 : 0;
 	if (!rc) {
 		struct scan s = scan_for(j, &row->room.dev);
 		rc = scan_below(&s, row->room.root, &top, name, &unsure, e);
 		scan_free(&s);
 	}
+	j->has_copies = had_copies;
 	attr_free(&a);
 	return rc ? -1 : leave(j, e);
 }

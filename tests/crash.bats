@@ -93,6 +93,16 @@ stopped() {
 	same_tree src R
 }
 
+# Nothing can be put into R/d, and it cannot go.
+refused_both() {
+	local delta
+	for delta in inside away; do
+		run -6 repl-apply R <$delta
+		has "$output" "'d' is on another filesystem than the replica: unmount it"
+		[[ ! -e R/.repl/commit ]]
+	done
+}
+
 @test "what is mounted in the replica is refused before anything changes" {
 	requires root ext4
 	cd "$(mk_fs ext4 64M)"
@@ -107,11 +117,7 @@ stopped() {
 	repl-diff old src >away
 	mount -t tmpfs tmpfs R/d
 	cp -a old/d/. R/d
-	for delta in inside away; do
-		run -6 repl-apply R <$delta
-		has "$output" "'d' is on another filesystem than the replica: unmount it"
-		[[ ! -e R/.repl/commit ]]
-	done
+	refused_both
 	umount R/d
 	# Deeper in what goes, and in a stray directory.
 	mount -t tmpfs tmpfs R/d/sub
@@ -131,11 +137,7 @@ stopped() {
 	mkdir elsewhere
 	mount --bind elsewhere R/d
 	cp -a old/d/. R/d
-	for delta in inside away; do
-		run -6 repl-apply R <$delta
-		has "$output" "'d' is on another filesystem than the replica: unmount it"
-		[[ ! -e R/.repl/commit ]]
-	done
+	refused_both
 	umount R/d
 	rm -rf elsewhere
 	mv R/.repl elsewhere

@@ -18,7 +18,7 @@ err clock bytes json words lanes pool
 digest window writeback freeing numbers sorted value codec record blocks object stamp stream token filter names
 inode attr meta file extents path entry fit room owners confine subvol control lock spill listing ahead walk input sink tape mounts volume where gaps holders handles fanevent watch fanmarks fanotify inotify tap command freeze guard provider snapbtrfs snaptree snapexec providers
 pages store rows trail chunks seal catalog prefetch image head state pending queue backlog snapshots
-anchors content replica scan changes merge batches journal heard clients redo shifts history stage partial plan check undo edits install place restore land
+anchors content replica scan changes merge batches journal heard clients redo shifts history stage partial plan check undo edits install attach place restore land
 named generations since moves spool target guess emit clones ship regions diff source
 job charge receive rewind
 engines: delta pack apply adopt past recorder snap track join show verify

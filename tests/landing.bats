@@ -523,6 +523,17 @@ to_and_fro() {
 	diff <(content src) <(content small/R)
 	run -3 repl-apply --rollback=-1 small/R
 	[[ $(content small/R) == "$before" ]]
+
+	# A tree of a group stands there, and the replica on another filesystem.
+	mkdir group other
+	echo 1 >group/one
+	ln group/one group/two
+	run -3 bash -o pipefail -c "repl-snap -s T group other | repl-track -s T | repl-diff -s T |
+		repl-apply --where group=small/group/ G | repl-snap -s T --commit"
+	[[ $(cat small/group/two) == 1 ]]
+	repl-apply --verify G
+	echo 2 >small/group/two
+	run -10 repl-apply --verify G
 	umount small
 }
 
